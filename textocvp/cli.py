@@ -1,0 +1,235 @@
+"""`python -m textocvp COMMAND`: every stage of the suite by hand.
+
+A command's options become the keyword arguments of its handler, which is imported only when it runs: `--help`
+and the commands that need no torch start at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional, Sequence
+
+from textocvp.config.errors import UserError
+from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
+
+EXIT_USER_ERROR = 2
+ACTIONS = ("slide", "pick_place", "rotate", "contain")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run one command; returns its exit status: 0, or 2 after one line on standard error for a user's error."""
+    options = vars(build_parser().parse_args(argv))
+    handler, command = options.pop("handler"), options.pop("command")
+    try:
+        status = load_handler(handler)(**options)
+    except UserError as error:
+        print(f"error: {command}: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return status if isinstance(status, int) else 0
+
+
+def load_handler(target: str) -> Callable[..., Any]:
+    """Import the function named "module:function"."""
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(prog="python -m textocvp", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (_add_data, _add_experiments, _add_training, _add_evaluation):
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, handler: str, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(handler=handler)
+    return parser
+
+
+def _experiment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", "--exp_directory", type=Path, required=True, help="the experiment's folder")
+
+
+def _flags(parser: argparse.ArgumentParser, **flags: Dict[str, Any]) -> None:
+    for name, settings in flags.items():
+        parser.add_argument(f"--{name}", **settings)
+
+
+def _add_data(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "make-data",
+        "textocvp.data.synthetic.generate:make_data",
+        "generate CATER-like videos with captions, masks and object states",
+    )
+    _flags(
+        parser,
+        dataset={"required": True, "choices": list(DATASETS)},
+        out={"type": Path, "required": True, "help": "folder that becomes the data set's root"},
+        num_train={"type": int, "required": True},
+        num_valid={"type": int, "required": True},
+        num_test={"type": int, "required": True},
+        size={"type": int, "default": 64, "help": "height and width in pixels (64)"},
+        num_frames={"type": int, "default": 31, "help": "frames per video (31)"},
+        max_objects={"type": int, "default": 5, "help": "most objects in a scene (5)"},
+        actions={"nargs": "+", "default": list(ACTIONS), "metavar": "ACTION", "help": ", ".join(ACTIONS)},
+        seed={"type": int, "default": 0},
+        workers={"type": int, "default": None, "help": "processes (one per core)"},
+    )
+    parser = _command(
+        commands,
+        "check-data",
+        "textocvp.data.check:check_data",
+        "count clips, find unreadable files and unknown words, measure decoding, draw a contact sheet",
+    )
+    _flags(
+        parser,
+        dataset={"required": True, "choices": list(DATASETS)},
+        root={"type": Path, "required": True},
+        sheet={
+            "type": Path,
+            "default": None,
+            "help": "where the contact sheet goes (ROOT/contact_sheet.png)",
+        },
+    )
+    parser = _command(
+        commands,
+        "prepare-data",
+        "textocvp.data.prepare:prepare_data",
+        "decode and resize every video once, tokenise every caption (frames/ and text/ of the experiment)",
+    )
+    _experiment(parser)
+    _flags(parser, workers={"type": int, "default": None, "help": "processes (one per core)"})
+
+
+def _add_experiments(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "create-experiment",
+        "textocvp.config.experiment:create_experiment",
+        "create a decomposition experiment with default parameters",
+    )
+    _experiment(parser)
+    _flags(
+        parser,
+        name={"required": True, "help": "the new folder's name"},
+        model_name={"required": True, "choices": list(MODELS)},
+        dataset_name={"required": True, "choices": list(DATASETS)},
+        set={"action": "append", "default": [], "metavar": "A.B=C", "help": "override one parameter"},
+    )
+    parser = _command(
+        commands,
+        "create-predictor-experiment",
+        "textocvp.config.experiment:create_predictor_experiment",
+        "create a predictor experiment inside a decomposition experiment",
+    )
+    _experiment(parser)
+    _flags(
+        parser,
+        name={"required": True, "help": "the new folder's name under predictors/"},
+        predictor_name={"required": True, "choices": list(PREDICTORS)},
+        set={"action": "append", "default": [], "metavar": "A.B=C", "help": "override one parameter"},
+    )
+
+
+_CHECKPOINT = {"default": None, "help": "initialise from this checkpoint (a name in models/, or a path)"}
+_RESUME = {"action": "store_true", "help": "continue from the newest intact state"}
+_DECOMP_CKPT = {
+    "default": "checkpoint_epoch_final.pth",
+    "help": "decomposition checkpoint in EXP/models, or a path",
+}
+
+
+def _add_training(commands: Any) -> None:
+    parser = _command(
+        commands, "train-decomp", "textocvp.training.run:train_decomp", "train the video decomposition model"
+    )
+    _experiment(parser)
+    _flags(parser, checkpoint=_CHECKPOINT, resume_training=_RESUME)
+    parser = _command(
+        commands,
+        "select-decomp",
+        "textocvp.evaluation.select:select_decomp",
+        "choose the best seed of a decomposition model without labels",
+    )
+    _experiment(parser)
+    _flags(parser, criterion={"default": None, "help": "what ranks the seeds (see DIR/selected.json)"})
+    parser = _command(
+        commands,
+        "precompute-slots",
+        "textocvp.training.precompute_slots:precompute_slots",
+        "write the slots of every training window into HDF5",
+    )
+    _experiment(parser)
+    _flags(
+        parser,
+        decomp_ckpt=_DECOMP_CKPT,
+        shard={"type": int, "default": 0},
+        num_shards={"type": int, "default": 1},
+    )
+    parser = _command(
+        commands, "train-predictor", "textocvp.training.run:train_predictor", "train a slot predictor"
+    )
+    _experiment(parser)
+    _flags(
+        parser,
+        decomp_ckpt=_DECOMP_CKPT,
+        name_pred_exp={"required": True, "help": "the predictor experiment's name"},
+        checkpoint=_CHECKPOINT,
+        resume_training=_RESUME,
+    )
+
+
+def _add_evaluation(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "evaluate-decomp",
+        "textocvp.evaluation.evaluate:evaluate_decomp",
+        "segmentation and reconstruction of the test clips, beside blind baselines",
+    )
+    _experiment(parser)
+    _flags(
+        parser,
+        decomp_ckpt=_DECOMP_CKPT,
+        results_name={"default": "decomposition"},
+        batch_size={"type": int, "default": 16},
+    )
+    parser = _command(
+        commands,
+        "evaluate-predictor",
+        "textocvp.evaluation.evaluate:evaluate_predictor",
+        "quality of the predicted frames, beside copying and decoding the true slots",
+    )
+    _experiment(parser)
+    _flags(
+        parser,
+        decomp_ckpt=_DECOMP_CKPT,
+        name_pred_exp={"required": True},
+        pred_ckpt={"default": "checkpoint_epoch_final.pth", "help": "predictor checkpoint, a name or a path"},
+        batch_size={"type": int, "default": 16},
+        num_seed={"type": int, "default": None, "help": "context frames"},
+        num_preds={"type": int, "default": None, "help": "predicted frames"},
+    )
+    parser.add_argument("-o", "--results_name", default="prediction")
+    parser = _command(
+        commands, "figures", "textocvp.evaluation.figures:figures", "draw decompositions and predictions"
+    )
+    _experiment(parser)
+    _flags(parser, num_seqs={"type": int, "default": 6})
+    parser = _command(
+        commands, "report", "textocvp.evaluation.report:report", "write summary.json and print the table"
+    )
+    _experiment(parser)
+    parser = _command(
+        commands,
+        "check-summary",
+        "textocvp.evaluation.check:check_summary",
+        "compare summary.json with the figures that the recipe's `checks` asks for",
+    )
+    _experiment(parser)

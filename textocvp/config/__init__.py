@@ -1,0 +1,1 @@
+"""Configuration: sections as frozen dataclasses, default values, registries. Standard library only."""

@@ -1,0 +1,125 @@
+"""Settings of the predictors (section `predictor` of experiment_params.json). Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Optional
+
+
+def _check_heads(width: int, num_heads: int, name: str) -> None:
+    if width % num_heads:
+        raise ValueError(f"{name}: {num_heads} does not divide the width {width}")
+
+
+class PredictorConfig:
+    """What every predictor's settings answer."""
+
+    tokenizer: ClassVar[Optional[str]] = None
+    """Which tokenizer makes the text that the predictor needs; None: it needs no text."""
+
+    def as_original(self) -> PredictorConfig:
+        """The same settings with the original's behaviour, for experiments that the original created."""
+        return self
+
+
+@dataclass(frozen=True)
+class VanillaTransformerConfig(PredictorConfig):
+    """Transformer over all slots of all frames in the buffer; sees no text."""
+
+    token_dim: int = field(default=128, metadata={"min": 1})
+    """Width of the transformer; slots are projected to it."""
+    hidden_dim: int = field(default=256, metadata={"min": 1})
+    """Hidden units of the feed-forward part."""
+    num_layers: int = field(default=2, metadata={"min": 1})
+    """Transformer layers."""
+    n_heads: int = field(default=4, metadata={"min": 1})
+    """Attention heads; token_dim must be divisible by it."""
+    residual: bool = True
+    """Predict the change from the latest slots instead of the slots."""
+    dropout: float = field(default=0.1, metadata={"min": 0.0, "max": 1.0})
+    """Dropout in the layers and after the position embedding (the original's fixed 0.1)."""
+    output_scale: float = 1.0
+    """Factor on the output layer's initial weights; small with `residual`: starts by copying the latest slots."""
+
+    def __post_init__(self) -> None:
+        _check_heads(self.token_dim, self.n_heads, "n_heads")
+
+
+@dataclass(frozen=True)
+class OCVPSeqConfig(VanillaTransformerConfig):
+    """OCVP-Seq (Villar-Corrales et al. 2023): attention over a frame's slots, then over a slot's history."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The transformer of TextOCVP."""
+
+    token_dim: int = field(default=512, metadata={"min": 1})
+    """Width of the transformer; slots and text are projected to it."""
+    n_heads: int = field(default=8, metadata={"min": 1})
+    """Heads of the self-attention over slots; token_dim must be divisible by it."""
+    hidden_dim: int = field(default=2048, metadata={"min": 1})
+    """Hidden units of a layer's MLP."""
+    num_layers: int = field(default=8, metadata={"min": 1})
+    """Text-guided layers."""
+    residual: bool = True
+    """Predict the change from the latest slots instead of the slots."""
+    output_scale: float = 1.0
+    """Factor on the output layer's initial weights; small with `residual`: starts by copying the latest slots."""
+
+    def __post_init__(self) -> None:
+        _check_heads(self.token_dim, self.n_heads, "n_heads")
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Cross-attention from slots to text, in every layer."""
+
+    num_heads: int = field(default=8, metadata={"min": 1})
+    """Heads of the cross-attention."""
+    head_dim: int = field(default=64, metadata={"min": 1})
+    """Width of one head."""
+    mlp_size: int = field(default=2048, metadata={"min": 1})
+    """Hidden units of the MLP after the cross-attention."""
+    mask_padding: bool = True
+    """Padding of shorter captions is not attended. The original attends it, so that there a prediction depends on
+    the longest caption of its batch; false reproduces that."""
+
+
+@dataclass(frozen=True)
+class TextTransformerConfig:
+    """The text encoder that is trained along with the predictor."""
+
+    input_dim: int = field(default=128, metadata={"min": 1})
+    """Width of the text transformer; its feed-forward part is four times as wide."""
+    num_layers: int = field(default=2, metadata={"min": 1})
+    """Layers."""
+    num_heads: int = field(default=4, metadata={"min": 1})
+    """Attention heads; input_dim must be divisible by it."""
+    vocab_size: int = field(default=50, metadata={"min": 1})
+    """Token ids the embedding has rows for: at least the vocabulary's size."""
+    context_length: int = field(default=50, metadata={"min": 1})
+    """Longest caption (token ids, [CLS] and [SEP] included); fixed in the original."""
+    dropout: float = field(default=0.1, metadata={"min": 0.0, "max": 1.0})
+    """Dropout after the embedding and in the layers (the original's fixed 0.1)."""
+
+    def __post_init__(self) -> None:
+        _check_heads(self.input_dim, self.num_heads, "num_heads")
+
+
+@dataclass(frozen=True)
+class TextOCVPConfig(PredictorConfig):
+    """TextOCVP with its own text transformer (Villar-Corrales, Plepi, Behnke 2025)."""
+
+    tokenizer: ClassVar[Optional[str]] = "CustomTokenizer"
+
+    predictor_params: TransformerConfig = field(default_factory=TransformerConfig)
+    """Transformer over the slots of all frames in the buffer."""
+    fusion_params: FusionConfig = field(default_factory=FusionConfig)
+    """How the text reaches the slots."""
+    text_encoder_params: TextTransformerConfig = field(default_factory=TextTransformerConfig)
+    """Text encoder."""
+
+    def as_original(self) -> TextOCVPConfig:
+        """Padding tokens are attended."""
+        return replace(self, fusion_params=replace(self.fusion_params, mask_padding=False))
