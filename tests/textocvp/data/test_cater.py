@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from textocvp.config.data import DatasetConfig
+from textocvp.config.errors import UserError
+from textocvp.data.cater import CATER, held_out_ids
+
+CONFIG = DatasetConfig(dataset_name="CATER_Hard")
+
+
+def test_reads_frames_masks_states_and_captions(make_cater):
+    data = CATER(CONFIG, make_cater(length=5), "test")
+    assert len(data) == 2 and data.video_ids == ["test_000", "test_001"] and data.eval_start == 1
+    assert data.captions[0] == "the large red metal cone is sliding to (-1, 3)."
+    frames = data.read_frames(1)
+    assert frames.shape == (5, 8, 8, 3) and frames.dtype == np.uint8
+    assert (frames[..., 0] == 4).all() and (frames[3, ..., 1] == 3).all()
+    assert (data.masks(1) == np.arange(8)[:, None]).all() and data.masks(1).shape == (5, 8, 8)
+    assert data.states(0) == {"number": 3}
+
+
+def test_real_data_has_no_masks(make_cater):
+    data = CATER(CONFIG, make_cater(masks=False), "test")
+    assert data.masks(0) is None and data.states(0) is None
+
+
+def test_a_valid_file_is_used_and_train_is_whole(make_cater):
+    root = make_cater(train=3, valid=2)
+    assert CATER(CONFIG, root, "valid").video_ids == ["valid_000", "valid_001"]
+    assert len(CATER(CONFIG, root, "train")) == 3
+
+
+def test_without_a_valid_file_five_percent_of_train_are_held_out(make_cater):
+    root = make_cater(train=40, length=1)
+    train, valid = (CATER(CONFIG, root, split).video_ids for split in ("train", "valid"))
+    assert len(valid) == 2 and set(train).isdisjoint(valid) and len(train) == 38
+    hashes = sorted(train + valid, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    assert set(valid) == set(hashes[:2])
+    assert set(valid).isdisjoint(CATER(CONFIG, root, "test").video_ids)
+
+
+def test_held_out_videos_do_not_depend_on_order_or_captions_per_video():
+    names = [f"v{index}" for index in range(100)]
+    assert held_out_ids(names) == held_out_ids(names[::-1] + names) and len(held_out_ids(names)) == 5
+    assert held_out_ids(["only"]) == set()
+
+
+def test_the_original_trains_on_all_and_validates_on_test(make_cater):
+    root = make_cater(train=3)
+    assert CATER(CONFIG, root, "valid", hold_out=False).video_ids == ["test_000", "test_001"]
+    train = CATER(CONFIG, root, "train", hold_out=False)
+    assert len(train) == 3 and train.key() != CATER(CONFIG, root, "train").key()
+
+
+def test_videos_of_one_name_in_two_folders_get_their_paths_as_ids(make_cater):
+    root = make_cater()
+    entries = {str(i): {"video": f"{folder}/a.avi", "caption": "x"} for i, folder in enumerate("pq")}
+    (root / "hard" / "test_explicit.json").write_text(json.dumps(entries))
+    assert CATER(CONFIG, root, "test").video_ids == ["p--a", "q--a"]
+
+
+def test_missing_root(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: no such folder; dataset.root must name"):
+        CATER(CONFIG, tmp_path / "nowhere", "train")
+
+
+def test_missing_level(make_cater):
+    with pytest.raises(UserError, match=r"easy: no such folder; CATER_Easy is expected there"):
+        CATER(DatasetConfig(dataset_name="CATER_Easy"), make_cater(), "train")
+
+
+def test_missing_split_file(make_cater):
+    root = make_cater()
+    (root / "hard" / "test_explicit.json").unlink()
+    with pytest.raises(UserError, match=r"test_explicit.json: no such file"):
+        CATER(CONFIG, root, "test")
+
+
+def test_unknown_split(make_cater):
+    with pytest.raises(UserError, match=r"CATER_Hard has no split 'tset'; it has train, valid, test"):
+        CATER(CONFIG, make_cater(), "tset")
+
+
+@pytest.mark.parametrize("text, message", [
+    ('{"0": {"video"', "damaged, no valid JSON"),
+    ("[1, 2]", "damaged, .* is expected"),
+    ('{"0": {"video": "a.avi", "caption": "x"}, "7": {"video": "b.avi"}}', "entry '7' has no caption"),
+    ('{"0": {"video": "a.avi", "caption": " "}}', "entry '0' has no caption"),
+    ('{"3": {"caption": "x"}}', "entry '3' has no video"),
+    ('{"3": "x"}', "entry '3' has no video"),
+    ("{}", "no video is left for the split 'test'"),
+])
+def test_damaged_split_file(make_cater, text, message):
+    root = make_cater()
+    (root / "hard" / "test_explicit.json").write_text(text)
+    with pytest.raises(UserError, match=rf"test_explicit.json: {message}") as caught:
+        CATER(CONFIG, root, "test")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_damaged_video_file(make_cater):
+    root = make_cater()
+    data = CATER(CONFIG, root, "test")
+    (root / "hard" / "videos" / "test_000.avi").unlink()
+    with pytest.raises(UserError, match=r"test_000.avi: missing, but .*test_explicit.json lists it"):
+        data.read_frames(0)
+    (root / "hard" / "videos" / "test_001.avi").write_bytes(b"no video")
+    with pytest.raises(UserError, match=r"test_001.avi"):
+        data.read_frames(1)
+
+
+def test_damaged_masks(make_cater):
+    root = make_cater()
+    (root / "hard" / "masks" / "test_000.npz").write_bytes(b"no zip")
+    with pytest.raises(UserError, match=r"test_000.npz: damaged masks"):
+        CATER(CONFIG, root, "test").masks(0)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from textocvp.config.errors import UserError
+from textocvp.config.training import CurriculumStage
+from textocvp.data.order import Sample, TrainingOrder, generator_of, hashed, training_batches
+
+CURRICULUM = (CurriculumStage(0.3, 1, 8), CurriculumStage(0.75, 3, 6), CurriculumStage(1.0, 6, 4))
+
+
+def batches(first_step=0, total_steps=20, rank=0, world=1, seed=0, **settings):
+    return list(training_batches(10, 4, seed, first_step, total_steps, rank, world, **settings))
+
+
+@pytest.mark.parametrize("curriculum", [(), CURRICULUM])
+def test_resuming_needs_only_the_step(curriculum):
+    whole = batches(curriculum=curriculum)
+    for step in (0, 1, 5, 6, 7, 15, 19):
+        assert batches(first_step=step, curriculum=curriculum) == whole[step:]
+    assert len(whole) == 20 and batches(first_step=20) == []
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_share_the_same_global_batches(world):
+    ranks = [batches(rank=rank, world=world) for rank in range(world)]
+    assert [sum(parts, []) for parts in zip(*ranks)] == batches()
+    assert all(len(batch) == 4 // world for rank in ranks for batch in rank)
+
+
+def test_every_epoch_visits_everything_once_in_another_order():
+    samples = sum(batches(total_steps=10), [])
+    epochs = [[sample.index for sample in samples if sample.epoch == epoch] for epoch in range(4)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert batches(seed=1) != batches(seed=0)
+
+
+def test_without_shuffling_the_order_is_that_of_the_split():
+    samples = sum(batches(total_steps=5, shuffle=False), [])
+    assert [sample.index for sample in samples] == [*range(10)] * 2
+
+
+def test_the_curriculum_changes_clip_length_and_batch_size():
+    sizes = [(len(batch), batch[0].num_frames) for batch in batches(curriculum=CURRICULUM)]
+    assert sizes == [(8, 1)] * 6 + [(6, 3)] * 9 + [(4, 6)] * 5
+    counts = Counter(sample.epoch for batch in batches(curriculum=CURRICULUM) for sample in batch)
+    assert all(counts[epoch] == 10 for epoch in range(12)) and sum(counts.values()) == 122
+
+
+def test_samples_before_is_the_sum_of_the_batches():
+    order = TrainingOrder(10, 4, 0, 20, curriculum=CURRICULUM)
+    sizes = [order.batch_size_at(step) for step in range(25)]
+    assert [order.samples_before(step) for step in range(25)] == [sum(sizes[:step]) for step in range(25)]
+    assert order.epoch_at(0) == 0 and order.epoch_at(2) == 1
+    assert order.num_frames_at(0) == 1 and order.num_frames_at(24) == 6
+
+
+def test_a_world_size_that_does_not_divide_the_batch_is_an_error():
+    with pytest.raises(UserError, match="batch_size: 4 clips cannot be shared evenly by 3 processes"):
+        batches(world=3)
+    with pytest.raises(UserError, match="6 clips cannot be shared evenly by 4"):
+        batches(world=4, curriculum=CURRICULUM)
+
+
+def test_an_empty_split_is_an_error():
+    with pytest.raises(UserError, match="the training split is empty"):
+        training_batches(0, 4, 0, 0, 10)
+
+
+def test_random_numbers_never_change():
+    # what a resumed or repeated run must find again, on any machine and with any version
+    assert hashed("start", 0, 1, 2) % 1000 == 551
+    assert generator_of("order", 0, 0).permutation(6).tolist() == [2, 1, 4, 0, 5, 3]
+    noise = generator_of("slots", 0, "v", 1, 0).standard_normal(3, dtype=np.float32)
+    assert noise.tolist() == pytest.approx([-1.272094, 0.983851, -1.16614], abs=1e-6)
+    assert Sample(3, 1) == (3, 1, None)

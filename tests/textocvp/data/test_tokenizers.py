@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from textocvp.config.errors import UserError
+from textocvp.data.tokenizers import CustomTokenizer, build_tokenizer, pad_tokens
+
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "tokenizer.json").read_text())
+DATASETS = ["CATER_Hard", "CATER_Easy"]
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_golden_ids_and_words(name):
+    tokenizer = CustomTokenizer(name)
+    assert len(tokenizer.vocabulary) == GOLDEN[name]["vocab_size"]
+    for case in GOLDEN[name]["captions"]:
+        assert tokenizer.words(case["caption"]) == case["nltk_word_tokenize"]
+        if "error" in case:
+            word = case["error"].split("'")[1]
+            with pytest.raises(UserError) as caught:
+                tokenizer(case["caption"])
+            message = str(caught.value)
+            assert repr(word) in message and repr(case["caption"]) in message
+            assert f"not in the vocabulary of {name}" in message and "\n" not in message
+        else:
+            assert tokenizer(case["caption"]) == case["ids"] and len(case["ids"]) == case["length"]
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_golden_batch(name):
+    if "batch" not in GOLDEN[name]:
+        pytest.skip("no batch among the golden values")
+    batch, tokenizer = GOLDEN[name]["batch"], CustomTokenizer(name)
+    text = pad_tokens([tokenizer(caption) for caption in batch["captions"]])
+    assert text.tokens.dtype == torch.int64 and text.tokens.tolist() == batch["tokens"]
+    assert text.mask.dtype == torch.bool and text.mask.sum(1).tolist() == batch["lengths"]
+    assert (text.tokens[~text.mask] == 0).all()
+
+
+def test_unknown_words_each_once():
+    words = CustomTokenizer("CATER_Hard").unknown_words("The pink cone is The pink cone.")
+    assert words == ["The", "pink"]
+
+
+def test_names_that_are_not_available():
+    with pytest.raises(UserError, match="'T5' is not available; set it to CustomTokenizer"):
+        build_tokenizer("T5", "CATER_Hard")
+    with pytest.raises(UserError, match="no vocabulary for 'CATER_Hart', did you mean 'CATER_Hard'"):
+        build_tokenizer("CustomTokenizer", "CATER_Hart")
+
+
+def test_text_moves_between_devices():
+    text = pad_tokens([[1, 2], [1]]).to(torch.device("meta"))
+    assert text.tokens.device.type == text.mask.device.type == "meta"

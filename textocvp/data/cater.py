@@ -1,0 +1,153 @@
+"""CATER (MAGE's release; Hu et al. 2022) as it lies on disk. Generated data has the same format.
+
+    ROOT/{easy,hard}/{train,valid,test}_explicit.json   {"0": {"video": path, "caption": str}, ...}
+    ROOT/{easy,hard}/masks/<video_id>.npz               masks (T, H, W) uint8, 0 = background
+    ROOT/{easy,hard}/states/<video_id>.json             the objects' states
+
+Paths of videos are relative to ROOT/{easy,hard}. Only generated data has masks and states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from textocvp.artifacts import read_json, sha256_file
+from textocvp.config.data import DatasetConfig
+from textocvp.config.errors import UserError
+from textocvp.data.video import read_video
+
+FOLDERS = {"CATER_Easy": "easy", "CATER_Hard": "hard"}
+SPLITS = ("train", "valid", "test")
+VALID_FRACTION = 0.05
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One caption and the video it belongs to."""
+
+    video_id: str
+    video: Path
+    """Path of the video file."""
+    caption: str
+
+
+class CATER:
+    """The index of one split; videos are read when asked for.
+
+    Args:
+        config: section `dataset`; its name says which of the two levels is read.
+        root: folder that holds `easy` and `hard`.
+        split: train, valid or test. Without a valid_explicit.json, valid is 5 % of the training videos,
+            chosen by the SHA-256 of their ids, and train the other 95 %.
+        hold_out: False (experiments of the original): no training video is held out, valid is test.
+
+    Raises:
+        UserError: naming the folder, file or entry that is missing or damaged.
+    """
+
+    eval_start = 1
+    """Frame at which clips start where the start is not random."""
+
+    def __init__(self, config: DatasetConfig, root: Path, split: str, hold_out: bool = True) -> None:
+        if split not in SPLITS:
+            raise UserError(f"{config.dataset_name} has no split {split!r}; it has {', '.join(SPLITS)}")
+        split = split if hold_out or split != "valid" else "test"
+        self.name = config.dataset_name
+        self.split = split
+        """The split that is read."""
+        self.folder = _level_folder(config.dataset_name, Path(root))
+        has_valid = _split_file(self.folder, "valid").is_file()
+        source = split if split != "valid" or has_valid else "train"
+        self.file = _split_file(self.folder, source)
+        """The JSON file that lists this split."""
+        entries = _read_entries(self.file, self.folder)
+        self.holds_out = hold_out and not has_valid and split != "test"
+        if self.holds_out:
+            held_out = held_out_ids({entry.video_id for entry in entries})
+            entries = [entry for entry in entries if (entry.video_id in held_out) == (split == "valid")]
+        if not entries:
+            raise UserError(f"{self.file}: no video is left for the split {split!r}; add videos")
+        self.entries = entries
+        self.video_ids = [entry.video_id for entry in entries]
+        self.captions = [entry.caption for entry in entries]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def key(self) -> Dict[str, Any]:
+        """What identifies this split's content: the hash of the file that lists it, and what is left out."""
+        return {"dataset": self.name, "split": self.split, "json_sha256": sha256_file(self.file),
+                "holds_out": self.holds_out}
+
+    def read_frames(self, index: int) -> np.ndarray:
+        """All frames of a video, (T, H, W, 3) uint8, at their size on disk; UserError if unreadable."""
+        entry = self.entries[index]
+        if not entry.video.is_file():
+            raise UserError(f"{entry.video}: missing, but {self.file} lists it")
+        return read_video(entry.video)
+
+    def masks(self, index: int) -> Optional[np.ndarray]:
+        """Object masks (T, H, W) uint8, 0 = background, or None where the data has none."""
+        path = self.folder / "masks" / f"{self.video_ids[index]}.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path) as arrays:
+                return np.asarray(arrays["masks"], dtype=np.uint8)
+        except Exception as error:  # zipfile, zlib and numpy each have their own
+            raise UserError(f"{path}: damaged masks ({error}); generate or copy it again") from None
+
+    def states(self, index: int) -> Optional[Any]:
+        """The objects' states as the generator wrote them, or None where the data has none."""
+        path = self.folder / "states" / f"{self.video_ids[index]}.json"
+        return read_json(path) if path.is_file() else None
+
+
+def held_out_ids(video_ids: Sequence[str]) -> set:
+    """The 5 % of the videos (at least one of two or more) with the smallest SHA-256 of their id."""
+    unique = sorted(set(video_ids), key=lambda name: (hashlib.sha256(name.encode()).hexdigest(), name))
+    if len(unique) < 2:
+        return set()
+    return set(unique[:math.ceil(VALID_FRACTION * len(unique))])
+
+
+def _level_folder(name: str, root: Path) -> Path:
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; dataset.root must name the folder of {name}, "
+                        f"or make-data can generate one")
+    folder = root / FOLDERS[name]
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; {name} is expected there (dataset.root is {root})")
+    return folder
+
+
+def _split_file(folder: Path, split: str) -> Path:
+    return folder / f"{split}_explicit.json"
+
+
+def _read_entries(file: Path, folder: Path) -> List[Entry]:
+    """The entries of a split's file in the file's order."""
+    values = read_json(file)
+    if not isinstance(values, dict):
+        raise UserError(f'{file}: damaged, {{"0": {{"video": ..., "caption": ...}}, ...}} is expected')
+    for number, value in values.items():
+        for key in ("video", "caption"):
+            if not isinstance(value, dict) or not isinstance(value.get(key), str) or not value[key].strip():
+                raise UserError(f"{file}: entry {number!r} has no {key}")
+    names = _video_names([value["video"] for value in values.values()])
+    return [Entry(name, folder / value["video"], value["caption"])
+            for name, value in zip(names, values.values())]
+
+
+def _video_names(paths: Sequence[str]) -> List[str]:
+    """File names without suffix; where two videos share one, the whole relative path with "--" for "/"."""
+    stems = {path: Path(path).stem for path in paths}
+    if len(set(stems.values())) == len(stems):
+        return [stems[path] for path in paths]
+    return [Path(path).with_suffix("").as_posix().replace("/", "--") for path in paths]

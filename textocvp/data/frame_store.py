@@ -1,0 +1,137 @@
+"""frames/{train,valid,test}: every video of a data set at one size, uint8; nothing decodes video twice.
+
+A part holds `frames` (V, T, 3, H, W) uint8, `masks` (V, T, H, W) uint8 where the data has them, `lengths`
+(V,), `video_id` (V,). T is the longest video of the part; shorter ones end in zeros that no reader returns.
+A chunk is one video, or as many of its frames as fit into 1 MiB. Nothing is compressed: at 32x32 reading
+a clip took 2.5 times longer with gzip, 3 times with lzf.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import h5py
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from textocvp.config.errors import UserError
+from textocvp.data.cater import CATER
+from textocvp.data.part_files import Part, PartReader, create_rows, plan_parts, read_manifests, write_part
+
+COMMAND = "prepare-data"
+
+
+def frames_key(dataset: CATER, img_size: Tuple[int, int]) -> Dict[str, Any]:
+    """What a frame store is made from: data set, split, hash of its list, height and width (pixels)."""
+    return {"kind": "frames", **dataset.key(), "height": img_size[0], "width": img_size[1]}
+
+
+def frame_parts(dataset: CATER) -> List[Part]:
+    """The parts of a split. A video with several captions is stored once: rows are its first entry."""
+    first = {video_id: row for row, video_id in reversed(list(enumerate(dataset.video_ids)))}
+    rows = sorted(first.values())
+    return [Part(part.index, part.num_parts, [rows[row] for row in part.rows])
+            for part in plan_parts(len(rows))]
+
+
+def resize_frames(frames: np.ndarray, img_size: Tuple[int, int]) -> np.ndarray:
+    """(T, H, W, 3) uint8 -> (T, 3, *img_size) uint8, bilinear with antialiasing."""
+    video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    if tuple(video.shape[-2:]) != tuple(img_size):
+        resized = F.interpolate(video.float(), size=tuple(img_size), mode="bilinear", antialias=True)
+        video = resized.round_().clamp_(0, 255).to(torch.uint8)
+    return video.contiguous().numpy()
+
+
+def resize_masks(masks: np.ndarray, img_size: Tuple[int, int]) -> np.ndarray:
+    """(T, H, W) uint8 -> (T, *img_size) uint8, each pixel taking its nearest neighbour's object."""
+    if masks.shape[1:] == tuple(img_size):
+        return masks
+    resized = F.interpolate(torch.from_numpy(masks)[:, None], size=tuple(img_size), mode="nearest-exact")
+    return resized[:, 0].numpy()
+
+
+def read_resized(dataset: CATER, row: int,
+                 img_size: Tuple[int, int]) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+    """Frames (T, 3, H, W) and masks (T, H, W) or None of one video, both uint8 at `img_size`."""
+    frames, masks = dataset.read_frames(row), dataset.masks(row)
+    if masks is not None and len(masks) != len(frames):
+        raise UserError(f"{dataset.entries[row].video}: has {len(frames)} frames, but {len(masks)} masks")
+    return resize_frames(frames, img_size), None if masks is None else resize_masks(masks, img_size)
+
+
+def write_frame_part(folder: Path, part: Part, dataset: CATER, img_size: Tuple[int, int],
+                     config: Mapping[str, Any]) -> None:
+    """Decode, resize and write the videos of one part, one video in memory at a time."""
+    content: List[Dict[str, Any]] = []
+
+    def fill(file: h5py.File) -> None:
+        for position, row in enumerate(part.rows):
+            frames, masks = read_resized(dataset, row, img_size)
+            _put(file, "frames", len(part.rows), position, frames)
+            if masks is not None:
+                _put(file, "masks", len(part.rows), position, masks)
+            content.append({"video_id": dataset.video_ids[row], "length": len(frames),
+                            "masks": masks is not None})
+        file["lengths"] = np.array([entry["length"] for entry in content], dtype=np.int32)
+        file["video_id"] = np.array([entry["video_id"] for entry in content], dtype=h5py.string_dtype())
+
+    write_part(folder, part, frames_key(dataset, img_size), content, fill, config)
+
+
+def _put(file: h5py.File, name: str, num_rows: int, row: int, video: np.ndarray) -> None:
+    """Write one video into its row, making the dataset at the first and lengthening it for a longer one."""
+    if name not in file:
+        create_rows(file, name, (num_rows, *video.shape), "uint8", growing=True)
+    if len(video) > file[name].shape[1]:
+        file[name].resize(len(video), axis=1)
+    file[name][row, :len(video)] = video
+
+
+class FrameStore:
+    """Reads a complete frame store of one split; each process opens files when it first needs them."""
+
+    def __init__(self, folder: Path, manifests: Sequence[Mapping[str, Any]]) -> None:
+        self.folder = Path(folder)
+        self._reader = PartReader(folder, COMMAND)
+        self._index = {entry["video_id"]: (manifest["file"], row, entry["length"], entry["masks"])
+                       for manifest in manifests for row, entry in enumerate(manifest["content"])}
+
+    @classmethod
+    def open(cls, folder: Path, key: Mapping[str, Any]) -> FrameStore:
+        """Open the store of one split; UserError where it is incomplete, cut off or of another key."""
+        return cls(folder, read_manifests(folder, key, COMMAND))
+
+    def __contains__(self, video_id: str) -> bool:
+        return video_id in self._index
+
+    def length(self, video_id: str) -> int:
+        """Frames of a video."""
+        return self._find(video_id)[2]
+
+    def frames(self, video_id: str, start: int = 0, stop: Optional[int] = None) -> np.ndarray:
+        """Frames start..stop-1 of a video, (T, 3, H, W) uint8; to its end without `stop`."""
+        file, row, length, _ = self._find(video_id)
+        return self._reader.read(file, "frames", np.s_[row, start:check_range(video_id, start, stop, length)])
+
+    def masks(self, video_id: str, start: int = 0, stop: Optional[int] = None) -> Optional[np.ndarray]:
+        """Object masks of the same frames, (T, H, W) uint8, or None where the data has none."""
+        file, row, length, has_masks = self._find(video_id)
+        stop = check_range(video_id, start, stop, length)
+        return self._reader.read(file, "masks", np.s_[row, start:stop]) if has_masks else None
+
+    def _find(self, video_id: str) -> Tuple[str, int, int, bool]:
+        if video_id not in self._index:
+            raise UserError(f"{self.folder}: holds no video {video_id!r}; run {COMMAND} again")
+        return self._index[video_id]
+
+
+def check_range(video_id: str, start: int, stop: Optional[int], length: int) -> int:
+    """`stop`, or `length` without it; UserError where the frames start..stop-1 do not exist."""
+    stop = length if stop is None else stop
+    if not 0 <= start < stop <= length:
+        raise UserError(f"video {video_id} has {length} frames, too few for a clip of {stop - start} frames "
+                        f"from frame {start}; use shorter clips")
+    return stop

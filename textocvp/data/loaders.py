@@ -1,0 +1,198 @@
+"""Data sets and loaders of both tasks. An item depends on the sample asked for, not on worker or rank."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from textocvp.config.errors import UserError
+from textocvp.config.experiment import Experiment
+from textocvp.data.cater import CATER
+from textocvp.data.order import RankBatches, Sample, generator_of, hashed, training_batches
+from textocvp.data.slot_store import SlotStore, slots_folder, slots_key
+from textocvp.data.sources import DecodedVideos, StoredVideos, open_dataset, open_tokens, open_videos
+from textocvp.data.text_store import TextStore, TokenizedCaptions
+from textocvp.data.tokenizers import pad_tokens
+from textocvp.data.windows import Window, enumerate_windows, slots_config, window_frames
+
+__all__ = ["ClipDataset", "SlotWindowDataset", "check_lengths", "collate", "evaluation_loader", "open_videos",
+           "open_windows", "to_float", "training_batches", "training_loader"]
+
+Videos = Union[StoredVideos, DecodedVideos]
+Tokens = Union[TextStore, TokenizedCaptions]
+
+
+class ClipDataset(Dataset):
+    """Clips of a split.
+
+    Args:
+        videos: from `open_videos`.
+        num_frames: frames per clip, where a Sample does not say otherwise.
+        random_start: draw the first frame, from (seed, epoch, index); else it is the data set's eval_start.
+        with_masks: add `masks`.
+
+    Items, asked for by Sample or by index (epoch 0):
+        video (T, 3, H, W) float32 in [0, 1], caption, video_id, start; masks (T, H, W) uint8 if asked for.
+    """
+
+    def __init__(self, videos: Videos, num_frames: int, seed: int = 0, random_start: bool = False,
+                 with_masks: bool = False) -> None:
+        self.videos = videos
+        self.num_frames = num_frames
+        self.seed = seed
+        self.random_start = random_start
+        self.with_masks = with_masks
+        if isinstance(videos, StoredVideos):  # lengths of video files are known once they are decoded
+            check_lengths(videos, self._first_start() + num_frames)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, sample: Union[int, Sample]) -> Dict[str, Any]:
+        index, epoch, num_frames = sample if isinstance(sample, Sample) else Sample(int(sample), 0)
+        num_frames = num_frames or self.num_frames
+        start = self.start(index, epoch, num_frames)
+        item = {"video": to_float(self.videos.frames(index, start, start + num_frames)), "start": start,
+                "caption": self.videos.captions[index], "video_id": self.videos.video_ids[index]}
+        if self.with_masks:
+            item["masks"] = self._masks(index, start, num_frames)
+        return item
+
+    def start(self, index: int, epoch: int, num_frames: int) -> int:
+        """First frame of a clip."""
+        if not self.random_start:
+            return self.videos.eval_start
+        last = max(self.videos.length(index) - num_frames, 0)
+        return hashed("start", self.seed, epoch, index) % (last + 1)
+
+    def _first_start(self) -> int:
+        return 0 if self.random_start else self.videos.eval_start
+
+    def _masks(self, index: int, start: int, num_frames: int) -> torch.Tensor:
+        masks = self.videos.masks(index, start, start + num_frames)
+        if masks is None:
+            raise UserError(f"video {self.videos.video_ids[index]} has no object masks; "
+                            f"only generated data has them")
+        return torch.from_numpy(masks)
+
+
+class SlotWindowDataset(Dataset):
+    """Windows of a split for the predictor, from the slot store or, for `slots: online`, as frames.
+
+    Items, asked for by Sample or by index:
+        caption, video_id, start, draw; slots (T, N, D) float32 with `store`; video (T, 3, H, W) float32 in
+        [0, 1] with `videos`; tokens (a list; `text` in a batch) with `tokens`.
+
+    Both modes enumerate the same (video, start, draw), so that they give the same batches.
+    """
+
+    def __init__(self, dataset: CATER, windows: Sequence[Tuple[int, Window]], num_frames: int,
+                 store: Optional[SlotStore] = None, videos: Optional[Videos] = None,
+                 tokens: Optional[Tokens] = None) -> None:
+        self.dataset = dataset
+        self.windows = windows
+        """(position in the split, window) of each item."""
+        self.num_frames = num_frames
+        self.store, self.videos, self.tokens = store, videos, tokens
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, sample: Union[int, Sample]) -> Dict[str, Any]:
+        row, window = self.windows[sample.index if isinstance(sample, Sample) else sample]
+        item: Dict[str, Any] = {"caption": self.dataset.captions[row], **window._asdict()}
+        if self.store:
+            item["slots"] = torch.from_numpy(self.store.slots(window, self.num_frames))
+        if self.videos:
+            item["video"] = to_float(self.videos.frames(row, window.start, window.start + self.num_frames))
+        if self.tokens:
+            item["tokens"] = self.tokens.tokens(row)
+        return item
+
+
+def open_windows(experiment: Experiment, folder: Path, split: str, checkpoint_sha256: str = "",
+                 tokenizer: Optional[str] = None, with_video: bool = False,
+                 num_frames: Optional[int] = None) -> SlotWindowDataset:
+    """The windows of a split for a predictor experiment.
+
+    Args:
+        experiment: of the predictor; suite.slots.mode says whether items hold stored slots or frames.
+        folder: the experiment's folder, or that of one of its predictors.
+        checkpoint_sha256: hash of the decomposition checkpoint that the store must come from.
+        tokenizer: which token ids to add; None: no text.
+        with_video: add the frames to stored slots (image loss, evaluation).
+        num_frames: another length than num_context + num_preds; longer than stored: as frames, not slots.
+    """
+    dataset = open_dataset(experiment, folder, split)
+    stored = slots_config(experiment).mode == "store" and num_frames is None
+    tokens = open_tokens(dataset, folder, tokenizer) if tokenizer else None
+    videos = open_videos(experiment, folder, split) if with_video or not stored else None
+    length = num_frames or experiment.prediction_params.num_frames
+    store, windows = None, []
+    if stored:
+        key = slots_key(experiment, dataset, checkpoint_sha256)
+        store = SlotStore.open(slots_folder(folder) / dataset.split, key, length)
+    enumerated = num_frames or window_frames(experiment, folder)
+    for row, video_id in enumerate(dataset.video_ids):
+        own = store.windows(video_id) if store else enumerate_windows(
+            video_id, videos.length(row), enumerated, dataset.split, slots_config(experiment),
+            dataset.eval_start, experiment.dataset.random_start)
+        windows += [(row, window) for window in own]
+    return SlotWindowDataset(dataset, windows, length, store, videos, tokens)
+
+
+def check_lengths(videos: Videos, needed: int) -> None:
+    """UserError that names the shortest video where it has fewer than `needed` frames."""
+    length, index = min((videos.length(index), index) for index in range(len(videos)))
+    if length < needed:
+        raise UserError(f"video {videos.video_ids[index]} has {length} frames, too few: clips need {needed} "
+                        f"(start and length together); use shorter clips")
+
+
+def to_float(frames: Any) -> torch.Tensor:  # noqa: ANN401
+    """(T, 3, H, W) uint8 array -> float32 tensor in [0, 1]."""
+    return torch.from_numpy(frames).float().div_(255)
+
+
+def collate(items: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+    """Items as one batch: tensors stacked, numbers as an int64 tensor, texts as a list, `tokens` as Text."""
+    batch: Dict[str, Any] = {}
+    for name in items[0]:
+        values: List[Any] = [item[name] for item in items]
+        if name == "tokens":
+            batch["text"] = pad_tokens(values)
+        elif isinstance(values[0], torch.Tensor):
+            batch[name] = torch.stack(values)
+        else:
+            batch[name] = torch.tensor(values) if isinstance(values[0], int) else values
+    return batch
+
+
+def training_loader(dataset: Dataset, batches: RankBatches, num_workers: int = 0) -> DataLoader:
+    """The batches of this rank, in the order of the steps, from `batches.first_step` on."""
+    return DataLoader(dataset, batch_sampler=batches, **_worker_settings(num_workers))
+
+
+def evaluation_loader(dataset: Dataset, batch_size: int, num_workers: int = 0, shuffle: bool = False,
+                      rank: int = 0, world: int = 1) -> DataLoader:
+    """Every item once, joined over the ranks; ranks may differ by one item.
+
+    Args:
+        shuffle: one fixed random order (dataset.shuffle_eval).
+    """
+    order = generator_of("eval").permutation(len(dataset)) if shuffle else range(len(dataset))
+    rows = [int(row) for row in order[rank::world]]
+    batches = [rows[first:first + batch_size] for first in range(0, len(rows), batch_size)]
+    return DataLoader(dataset, batch_sampler=batches, **_worker_settings(num_workers))
+
+
+def _worker_settings(num_workers: int) -> Dict[str, Any]:
+    """Workers are forked; the stores' files are opened by each worker itself."""
+    available = len(os.sched_getaffinity(0))
+    workers = {"multiprocessing_context": "fork", "prefetch_factor": 4} if num_workers else {}
+    return {"collate_fn": collate, "num_workers": min(num_workers, available), **workers,
+            "pin_memory": torch.cuda.is_available()}

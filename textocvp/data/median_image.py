@@ -1,0 +1,47 @@
+"""The median image of a training split: what a static camera sees where nothing moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+import torch
+from PIL import Image
+
+from textocvp.artifacts import atomic_path, experiment_root, sha256_json
+from textocvp.data.frame_store import frames_key
+from textocvp.data.sources import DecodedVideos, StoredVideos
+
+MAX_VIDEOS = 512
+FRAMES_PER_VIDEO = 4
+
+
+def median_image(videos: Union[StoredVideos, DecodedVideos], folder: Path) -> torch.Tensor:
+    """Median of each pixel and channel over frames spread evenly through the split: (3, H, W) in [0, 1].
+
+    Computed once and kept as EXP/median_image_KEY.png, KEY naming data set and size.
+
+    Args:
+        folder: the experiment's folder, or that of one of its seeds or predictors.
+    """
+    height, width = videos.frames(0, 0, 1).shape[-2:]
+    key = sha256_json(frames_key(videos.dataset, (height, width)))[:12]
+    path = experiment_root(folder) / f"median_image_{key}.png"
+    if not path.is_file():
+        with atomic_path(path) as temporary:
+            Image.fromarray(_compute(videos)).save(temporary, format="PNG")
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).float().div_(255)
+
+
+def _compute(videos: Union[StoredVideos, DecodedVideos]) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    rows = np.unique(np.linspace(0, len(videos) - 1, MAX_VIDEOS).round().astype(int))
+    frames = np.concatenate([_spread(videos, int(row)) for row in rows])  # (frames, 3, H, W)
+    lines = [np.median(frames[:, :, line], axis=0) for line in range(frames.shape[2])]
+    return np.stack(lines).round().astype(np.uint8).transpose(0, 2, 1)
+
+
+def _spread(videos: Union[StoredVideos, DecodedVideos], row: int) -> np.ndarray:
+    frames = videos.frames(row)
+    return frames[np.linspace(0, len(frames) - 1, FRAMES_PER_VIDEO).round().astype(int)]

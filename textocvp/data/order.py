@@ -1,0 +1,132 @@
+"""Which clips a training step sees: a pure function of seed and step, so resuming needs only the step."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from textocvp.config.errors import UserError
+from textocvp.config.training import CurriculumStage
+
+
+class Sample(NamedTuple):
+    """One clip of a training batch: the key that a data set is asked with."""
+
+    index: int
+    """Position in the split."""
+    epoch: int
+    """Passes over the split before this one; random starts depend on it."""
+    num_frames: Optional[int] = None
+    """Frames of the clip; None: what the data set was made for."""
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """An endless stream of shuffled passes over the split, cut into batches without a rest."""
+
+    dataset_len: int
+    batch_size: int
+    """Clips per step over all ranks."""
+    seed: int
+    total_steps: int
+    num_frames: Optional[int] = None
+    shuffle: bool = True
+    curriculum: Tuple[CurriculumStage, ...] = ()
+
+    def stages(self) -> List[Tuple[int, int, Optional[int]]]:
+        """(first step after the stage, batch size, frames per clip) for each stage of the curriculum."""
+        if not self.curriculum:
+            return [(self.total_steps, self.batch_size, self.num_frames)]
+        return [(round(stage.until * self.total_steps), stage.batch_size, stage.num_frames)
+                for stage in self.curriculum]
+
+    def batch_size_at(self, step: int) -> int:
+        """Clips of this step over all ranks."""
+        return self._stage(step)[1]
+
+    def num_frames_at(self, step: int) -> Optional[int]:
+        """Frames per clip of this step."""
+        return self._stage(step)[2]
+
+    def _stage(self, step: int) -> Tuple[int, int, Optional[int]]:
+        stages = self.stages()
+        return next((stage for stage in stages if step < stage[0]), stages[-1])
+
+    def samples_before(self, step: int) -> int:
+        """Clips seen by all steps before this one."""
+        samples, first = 0, 0
+        for end, batch_size, _ in self.stages():
+            samples += batch_size * max(0, min(step, end) - first)
+            first = max(first, end)
+        return samples + self._stage(step)[1] * max(0, step - first)
+
+    def epoch_at(self, step: int) -> int:
+        """Complete passes over the split before this step."""
+        return self.samples_before(step) // self.dataset_len
+
+    def batch(self, step: int) -> List[Sample]:
+        """The global batch of a step."""
+        _, batch_size, num_frames = self._stage(step)
+        first, samples = self.samples_before(step), []
+        for position in range(first, first + batch_size):
+            epoch, place = divmod(position, self.dataset_len)
+            index = int(_permutation(self.dataset_len, self.seed, epoch)[place]) if self.shuffle else place
+            samples.append(Sample(index, epoch, num_frames))
+        return samples
+
+
+class RankBatches:
+    """This rank's part of the batches of steps first_step .. total_steps-1 (a batch sampler)."""
+
+    def __init__(self, order: TrainingOrder, first_step: int = 0, rank: int = 0, world: int = 1) -> None:
+        for _, batch_size, _ in order.stages():
+            if batch_size % world:
+                raise UserError(f"training.batch_size: {batch_size} clips cannot be shared evenly by {world} "
+                                f"processes; use a multiple of {world}")
+        if order.dataset_len < 1:
+            raise UserError("the training split is empty")
+        self.order, self.first_step, self.rank, self.world = order, first_step, rank, world
+
+    def __len__(self) -> int:
+        return max(0, self.order.total_steps - self.first_step)
+
+    def __iter__(self) -> Iterator[List[Sample]]:
+        for step in range(self.first_step, self.order.total_steps):
+            batch = self.order.batch(step)
+            share = len(batch) // self.world
+            yield batch[self.rank * share:(self.rank + 1) * share]
+
+
+def training_batches(dataset_len: int, batch: int, seed: int, first_step: int, total_steps: int,
+                     rank: int = 0, world: int = 1, curriculum: Sequence[CurriculumStage] = (),
+                     shuffle: bool = True, num_frames: Optional[int] = None) -> RankBatches:
+    """The batches of one rank, as lists of Sample; joined over ranks they are the same for every world size.
+
+    Args:
+        batch: clips per step over all ranks; the curriculum's batch sizes replace it.
+        num_frames: frames per clip; the curriculum's replace it.
+
+    Raises:
+        UserError: the number of ranks divides no even share.
+    """
+    order = TrainingOrder(dataset_len, batch, seed, total_steps, num_frames, shuffle, tuple(curriculum))
+    return RankBatches(order, first_step, rank, world)
+
+
+def generator_of(*parts: object) -> np.random.Generator:
+    """A random generator that is a pure function of its arguments, on every machine."""
+    return np.random.Generator(np.random.Philox(key=hashed(*parts)))
+
+
+def hashed(*parts: object) -> int:
+    """A number of 128 random bits that is a pure function of its arguments, on every machine."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:16], "little")
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    return generator_of("order", seed, epoch).permutation(length)

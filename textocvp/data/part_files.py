@@ -1,0 +1,216 @@
+"""HDF5 stores in part files of at most 64 videos: written whole or not at all, opened lazily per process.
+
+A store's folder of one split holds part_0000.h5, part_0000.json, part_0001.h5, ... The JSON files are the
+manifests: the store's key, the number of parts, the file's bytes and hashes, and what the part holds. The
+index of a store is a function of its manifests; a part without manifest does not exist.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # network file systems; read when h5py is imported
+
+import functools  # noqa: E402
+import hashlib  # noqa: E402
+import json  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple  # noqa: E402
+
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
+
+from textocvp.artifacts import atomic_path, provenance, read_json, sha256_file, write_json  # noqa: E402
+from textocvp.config.errors import UserError  # noqa: E402
+
+PART_VIDEOS = 64
+SCHEMA = 1
+MAX_OPEN_FILES = 128
+MAX_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a split: which of its videos lie in which file."""
+
+    index: int
+    num_parts: int
+    rows: Sequence[int]
+    """Positions in the split's list of videos."""
+
+    @property
+    def name(self) -> str:
+        """File name without suffix."""
+        return f"part_{self.index:04d}"
+
+
+def plan_parts(num_videos: int, part_videos: int = PART_VIDEOS) -> List[Part]:
+    """Split `num_videos` videos, in order, into parts of at most `part_videos`."""
+    starts = range(0, num_videos, part_videos)
+    return [Part(index, len(starts), range(start, min(start + part_videos, num_videos)))
+            for index, start in enumerate(starts)]
+
+
+def write_part(folder: Path, part: Part, key: Mapping[str, Any], content: Any,
+               fill: Callable[[h5py.File], Any], config: Mapping[str, Any]) -> None:
+    """Write one part and its manifest; a kill at any moment leaves either both or nothing that counts.
+
+    Args:
+        key: what the part was made from; readers refuse another one.
+        content: JSON value for the manifest, what the part holds.
+        fill: writes the datasets into the open file. What it returns (a dict or None) joins the manifest.
+        config: the resolved config, kept in the file beside the code revision and versions.
+    """
+    path = Path(folder) / f"{part.name}.h5"
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            more = fill(file) or {}
+            for name, value in {**key, "config": config, "provenance": _provenance()}.items():
+                file.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value)
+            file.flush()
+        content_sha256 = _read_back(temporary)
+    write_json(path.with_suffix(".json"), {
+        "schema": SCHEMA, "part": part.index, "num_parts": part.num_parts, "key": dict(key),
+        "content": content, **more, "file": path.name, "bytes": path.stat().st_size,
+        "sha256": sha256_file(path), "content_sha256": content_sha256})
+
+
+@functools.cache
+def _provenance() -> Dict[str, Any]:
+    return provenance()  # asks git: once per process
+
+
+def _read_back(path: Path) -> str:
+    """Read every row once: HDF5 compares each chunk with its checksum (OSError where they differ).
+
+    Returns:
+        SHA-256 of the rows of all datasets, which, unlike the file's, does not depend on code or versions.
+    """
+    digest = hashlib.sha256()
+    with h5py.File(path, "r", locking=False) as file:
+        for name in sorted(file):
+            digest.update(f"{name} {file[name].shape}".encode())
+            for row in file[name]:
+                digest.update(row if isinstance(row, bytes) else np.ascontiguousarray(row).tobytes())
+    return digest.hexdigest()
+
+
+def create_rows(file: h5py.File, name: str, shape: Sequence[int], dtype: str,
+                growing: bool = False) -> h5py.Dataset:
+    """A checksummed dataset (rows, T, ...) whose chunks hold one row, or as much of its T as fits in 1 MiB.
+
+    With `growing`, T can be enlarged later.
+    """
+    step_bytes = int(np.prod(shape[2:], dtype=np.int64)) * np.dtype(dtype).itemsize
+    steps = max(1, min(shape[1], MAX_CHUNK_BYTES // step_bytes))
+    longest = (shape[0], None if growing else shape[1], *shape[2:])
+    return file.create_dataset(name, shape=tuple(shape), dtype=dtype, chunks=(1, steps, *shape[2:]),
+                               maxshape=longest, fletcher32=True)
+
+
+def is_finished(folder: Path, part: Part, key: Mapping[str, Any]) -> bool:
+    """Whether the part is there, whole (by size) and of this key.
+
+    Raises:
+        UserError: it was made from something else; nothing is overwritten.
+    """
+    path = Path(folder) / f"{part.name}.json"
+    if not path.is_file():
+        return False
+    manifest = _read_manifest(path)
+    check_key(path, manifest["key"], key)
+    data = path.with_suffix(".h5")
+    same_rows = manifest["num_parts"] == part.num_parts
+    return same_rows and data.is_file() and data.stat().st_size == manifest["bytes"]
+
+
+def check_key(where: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """UserError that names each field in which a store's key differs from the expected one."""
+    names = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
+    if names:
+        lines = "; ".join(f"{name} is {_short(found.get(name))}, not {_short(expected.get(name))}"
+                          for name in names)
+        raise UserError(f"{where}: made from something else ({lines}); "
+                        f"move {where.parent} aside and make it anew")
+
+
+def _short(value: Any) -> str:  # noqa: ANN401
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{text[:12]}..." if len(text) == 64 else text
+
+
+def _read_manifest(path: Path) -> Dict[str, Any]:
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise UserError(f"{path}: no part manifest of schema {SCHEMA}; written by another version?")
+    return manifest
+
+
+def read_manifests(folder: Path, key: Mapping[str, Any], command: str) -> List[Dict[str, Any]]:
+    """The manifests of a complete split in the order of its parts.
+
+    Args:
+        key: the key, or the fields of it, that the store must have.
+        command: the command that makes the store, for messages.
+
+    Raises:
+        UserError: parts are missing or cut off, or the store was made from something else.
+    """
+    paths = sorted(Path(folder).glob("part_*.json"))
+    if not paths:
+        raise UserError(f"{folder}: no store there; run {command}")
+    manifests = [_read_manifest(path) for path in paths]
+    for path, manifest in zip(paths, manifests):
+        check_key(path, {name: manifest["key"].get(name) for name in key}, key)
+    expected, found = set(range(manifests[0]["num_parts"])), {manifest["part"] for manifest in manifests}
+    if expected != found:
+        missing = ", ".join(f"part_{index:04d}" for index in sorted(expected ^ found)[:5])
+        raise UserError(f"{folder}: {len(expected & found)} of {len(expected)} parts are there "
+                        f"(look at {missing}); run {command} again, it continues")
+    for manifest in manifests:
+        path = Path(folder) / manifest["file"]
+        size = path.stat().st_size if path.is_file() else None
+        if size != manifest["bytes"]:
+            raise UserError(f"{path}: {'missing' if size is None else f'{size} bytes'}, its manifest says "
+                            f"{manifest['bytes']} bytes; run {command} again")
+    return manifests
+
+
+class PartReader:
+    """Open files of one split, opened on first use and by each process for itself."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self.folder = Path(folder)
+        self.command = command
+        self._files: Dict[str, h5py.File] = {}
+        self._datasets: Dict[Tuple[str, str], h5py.Dataset] = {}
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {**self.__dict__, "_files": {}, "_datasets": {}}
+
+    def read(self, name: str, dataset: str, selection: Any) -> np.ndarray:  # noqa: ANN401
+        """`file[dataset][selection]` of the part's file `name`; UserError that names a damaged file."""
+        try:
+            return self._open(name, dataset)[selection]
+        except (OSError, KeyError, RuntimeError) as error:
+            path = self.folder / name
+            raise UserError(f"{path}: damaged ({error}); delete it and run {self.command} again") from None
+
+    def _open(self, name: str, dataset: str) -> h5py.Dataset:
+        if self._pid != os.getpid():  # a fork: the parent's handles must not be used here
+            self._files, self._datasets, self._pid = {}, {}, os.getpid()
+        if (name, dataset) not in self._datasets:
+            if name not in self._files:
+                self._close_oldest()
+                # rows are read in random order: caching chunks only costs memory
+                self._files[name] = h5py.File(self.folder / name, "r", locking=False, rdcc_nbytes=0)
+            self._datasets[name, dataset] = self._files[name][dataset]
+        return self._datasets[name, dataset]
+
+    def _close_oldest(self) -> None:
+        if len(self._files) >= MAX_OPEN_FILES:
+            oldest = next(iter(self._files))
+            self._datasets = {key: value for key, value in self._datasets.items() if key[0] != oldest}
+            self._files.pop(oldest).close()

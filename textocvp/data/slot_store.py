@@ -1,0 +1,197 @@
+"""slots/{train,valid,test}: slots of windows of every video, from one checkpoint of the decomposition model.
+
+Slots depend on where a clip starts (fresh initial slots, more iterations on the first frame), so the store
+holds windows, not videos. A part holds `slots` (W, T, N, D) float32, one chunk per window, and per window
+`video_id`, `start` and `draw`; its attributes hold checkpoint_sha256, config, seed and statistics (count, sum
+and sum of squares per slot dimension).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+import h5py
+import numpy as np
+import torch
+
+from textocvp.artifacts import experiment_root
+from textocvp.config.errors import UserError
+from textocvp.config.experiment import Experiment
+from textocvp.data.cater import CATER
+from textocvp.data.frame_store import frame_parts
+from textocvp.data.part_files import Part, PartReader, create_rows, is_finished, read_manifests, write_part
+from textocvp.data.windows import Window, enumerate_windows, initial_noise, slots_config, window_noise
+
+__all__ = ["SlotPart", "SlotStore", "Window", "enumerate_windows", "initial_noise", "plan_slot_parts",
+           "slots_folder", "slots_key", "window_noise"]
+
+COMMAND = "precompute-slots"
+Batch = Tuple[Sequence[Window], np.ndarray]
+"""Windows and their slots (B, T, N, D)."""
+
+
+def slots_key(experiment: Experiment, dataset: CATER, checkpoint_sha256: str) -> Dict[str, Any]:
+    """What a slot store is made from, all but the windows' length."""
+    config = slots_config(experiment)
+    height, width = experiment.dataset.img_size
+    key = {"kind": "slots", "checkpoint_sha256": checkpoint_sha256, **dataset.key(), "height": height,
+           "width": width, "seed": config.seed}
+    if dataset.split == "train":
+        key.update(stride=config.stride, draws=config.draws, random_start=experiment.dataset.random_start)
+    return key
+
+
+@dataclass(frozen=True)
+class SlotPart:
+    """A part of the store: where it lies, and the windows it holds, video by video."""
+
+    folder: Path
+    part: Part
+    key: Dict[str, Any]
+    videos: Tuple[Tuple[int, Tuple[Window, ...]], ...]
+    """(position in the split, its windows) for each video."""
+
+    @property
+    def windows(self) -> List[Window]:
+        """All windows in the order of the rows."""
+        return [window for _, windows in self.videos for window in windows]
+
+    def is_finished(self) -> bool:
+        """Whether the part is there and whole; UserError where it was made from something else."""
+        return is_finished(self.folder, self.part, self.key)
+
+    def write(self, batches: Iterable[Batch], config: Mapping[str, Any]) -> None:
+        """Write the part from (windows, slots (B, T, N, D)) batches that follow the order of `windows`.
+
+        Raises:
+            UserError: slots that are no finite numbers.
+            ValueError: batches do not hold just this part's windows.
+        """
+        content = [{"video_id": windows[0].video_id, "starts": sorted({window.start for window in windows}),
+                    "draws": 1 + max(window.draw for window in windows)} for _, windows in self.videos]
+        write_part(self.folder, self.part, self.key, content, lambda file: self._fill(file, batches), config)
+
+    def _fill(self, file: h5py.File, batches: Iterable[Batch]) -> Dict[str, Any]:
+        windows, row = self.windows, 0
+        total = Statistics()
+        for batch, slots in batches:
+            slots = np.ascontiguousarray(slots, dtype=np.float32)
+            if list(batch) != windows[row:row + len(batch)] or len(slots) != len(batch):
+                raise ValueError(f"{self.part.name}: slots of other windows than its own from row {row} on")
+            if not np.isfinite(slots).all():
+                raise UserError(f"slots of video {batch[0].video_id} are not finite: a broken checkpoint")
+            if "slots" not in file:
+                create_rows(file, "slots", (len(windows), *slots.shape[1:]), "float32")
+            file["slots"][row:row + len(batch)] = slots
+            total, row = total.add(slots), row + len(batch)
+        if row != len(windows):
+            raise ValueError(f"{self.part.name}: {row} of {len(windows)} windows")
+        file["video_id"] = np.array([window.video_id for window in windows], dtype=h5py.string_dtype())
+        file["start"] = np.array([window.start for window in windows], dtype=np.int32)
+        file["draw"] = np.array([window.draw for window in windows], dtype=np.int32)
+        file.attrs["statistics"] = json.dumps(total.to_json())
+        return {"statistics": total.to_json()}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sums over all slots seen, per slot dimension, float64."""
+
+    count: int = 0
+    sum: Any = 0.0
+    sumsq: Any = 0.0
+
+    def add(self, slots: np.ndarray) -> Statistics:
+        """With the slots (..., D) added."""
+        rows = slots.reshape(-1, slots.shape[-1]).astype(np.float64)
+        return Statistics(self.count + len(rows), self.sum + rows.sum(0), self.sumsq + (rows ** 2).sum(0))
+
+    def to_json(self) -> Dict[str, Any]:
+        """Lists of numbers."""
+        return {"count": self.count, "sum": list(self.sum), "sumsq": list(self.sumsq)}
+
+
+def plan_slot_parts(experiment: Experiment, folder: Path, dataset: CATER, lengths: Sequence[int],
+                    checkpoint_sha256: str, num_frames: int, shard: int = 0,
+                    num_shards: int = 1) -> List[SlotPart]:
+    """The parts of a split that this shard writes.
+
+    Args:
+        folder: the experiment's folder; the store lies below it.
+        lengths: frames of each video of the split.
+        num_frames: frames per window (`window_frames`).
+    """
+    key = {**slots_key(experiment, dataset, checkpoint_sha256), "num_frames": num_frames}
+    parts = []
+    for part in frame_parts(dataset)[shard::num_shards]:
+        videos = tuple((row, tuple(enumerate_windows(
+            dataset.video_ids[row], lengths[row], num_frames, dataset.split, slots_config(experiment),
+            dataset.eval_start, experiment.dataset.random_start))) for row in part.rows)
+        parts.append(SlotPart(slots_folder(folder) / dataset.split, part, key, videos))
+    return parts
+
+
+def slots_folder(folder: Path) -> Path:
+    """Where an experiment's slot store lies."""
+    return experiment_root(folder) / "slots"
+
+
+class SlotStore:
+    """Reads a complete slot store of one split; files are opened by each process when it first needs them."""
+
+    def __init__(self, folder: Path, manifests: Sequence[Mapping[str, Any]]) -> None:
+        self.folder = Path(folder)
+        self.num_frames: int = manifests[0]["key"]["num_frames"]
+        """Frames per window."""
+        self._manifests = manifests
+        self._reader = PartReader(folder, COMMAND)
+        self._rows: Dict[Window, Tuple[str, int]] = {}
+        self._by_video: Dict[str, List[Window]] = {}
+        for manifest in manifests:
+            self._add(manifest)
+
+    @classmethod
+    def open(cls, folder: Path, key: Mapping[str, Any], num_frames: int) -> SlotStore:
+        """Open a split's store for windows of (at least) `num_frames` frames.
+
+        Raises:
+            UserError: it is incomplete, cut off, of another checkpoint or data set, or its windows are short.
+        """
+        store = cls(folder, read_manifests(folder, key, COMMAND))
+        if store.num_frames < num_frames:
+            raise UserError(f"{folder}: holds windows of {store.num_frames} frames, {num_frames} are needed "
+                            f"(num_context + num_preds); move it aside and run {COMMAND} again")
+        return store
+
+    def _add(self, manifest: Mapping[str, Any]) -> None:
+        windows = [Window(video["video_id"], start, draw) for video in manifest["content"]
+                   for start in video["starts"] for draw in range(video["draws"])]
+        for row, window in enumerate(windows):
+            self._rows[window] = manifest["file"], row
+            self._by_video.setdefault(window.video_id, []).append(window)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def windows(self, video_id: str) -> List[Window]:
+        """The windows of a video in the order of `enumerate_windows`."""
+        if video_id not in self._by_video:
+            raise UserError(f"{self.folder}: holds no window of video {video_id!r}; run {COMMAND} again")
+        return self._by_video[video_id]
+
+    def slots(self, window: Window, num_frames: Optional[int] = None) -> np.ndarray:
+        """The first `num_frames` frames (default: all) of a window, (T, N, D) float32."""
+        file, row = self._rows[window]
+        return self._reader.read(file, "slots", np.s_[row, :num_frames])
+
+    def statistics(self) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation per slot dimension, (D,) float32 each."""
+        parts = [manifest["statistics"] for manifest in self._manifests]
+        count = sum(part["count"] for part in parts)
+        mean = np.sum([part["sum"] for part in parts], axis=0) / count
+        variance = np.sum([part["sumsq"] for part in parts], axis=0) / count - mean ** 2
+        deviation = np.sqrt(np.maximum(variance, 1e-12))
+        return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()

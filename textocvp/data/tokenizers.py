@@ -1,0 +1,100 @@
+"""Captions to token ids."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+
+import torch
+
+from textocvp.artifacts import sha256_json
+from textocvp.config.errors import UserError, nearest
+
+VOCABULARIES = Path(__file__).parent / "vocabularies"
+
+
+class Text(NamedTuple):
+    """The captions of a batch."""
+
+    tokens: torch.Tensor
+    """(B, S) int64, padded with 0."""
+    mask: torch.Tensor
+    """(B, S) bool, True = a real token."""
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Text:
+        """The same on another device."""
+        return Text(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
+
+
+class CustomTokenizer:
+    """Words and punctuation of a fixed vocabulary, between [CLS] and [SEP]; no unknown token, no lower case.
+
+    The words are nltk's `word_tokenize`: sentences first, so that an inner full stop is a word of its own.
+    Punkt needs no trained parameters for that, hence no download.
+    """
+
+    name = "CustomTokenizer"
+
+    def __init__(self, dataset_name: str) -> None:
+        path = VOCABULARIES / f"{dataset_name}.json"
+        if not path.is_file():
+            known = [file.stem for file in VOCABULARIES.glob("*.json")]
+            raise UserError(f"CustomTokenizer has no vocabulary for {dataset_name!r}"
+                            f"{nearest(dataset_name, known)}")
+        self.dataset_name = dataset_name
+        self.vocabulary: Dict[str, int] = json.loads(path.read_text())
+
+    def key(self) -> Dict[str, str]:
+        """What identifies this tokenizer's ids."""
+        return {"tokenizer": self.name, "vocabulary_sha256": sha256_json(self.vocabulary)}
+
+    def words(self, caption: str) -> List[str]:
+        """Words and punctuation of a caption in order."""
+        split_sentences, split_words = _nltk()
+        return [word for sentence in split_sentences(caption) for word in split_words(sentence)]
+
+    def unknown_words(self, caption: str) -> List[str]:
+        """Words of a caption that the vocabulary lacks, in order, each once."""
+        return [word for word in dict.fromkeys(self.words(caption)) if word not in self.vocabulary]
+
+    def __call__(self, caption: str) -> List[int]:
+        """Token ids; UserError naming word, caption and vocabulary where a word is unknown."""
+        unknown = self.unknown_words(caption)
+        if unknown:
+            raise UserError(f"word {unknown[0]!r} of the caption {caption!r} is not in the vocabulary of "
+                            f"{self.dataset_name} ({len(self.vocabulary)} words)")
+        ids = [self.vocabulary[word] for word in self.words(caption)]
+        return [self.vocabulary["[CLS]"], *ids, self.vocabulary["[SEP]"]]
+
+
+@functools.cache
+def _nltk() -> Tuple[Callable[[str], List[str]], Callable[[str], List[str]]]:
+    """nltk's splitters of texts and of sentences; importing it takes seconds, which a text store saves."""
+    from nltk.tokenize import NLTKWordTokenizer
+    from nltk.tokenize.punkt import PunktSentenceTokenizer
+
+    return PunktSentenceTokenizer().tokenize, NLTKWordTokenizer().tokenize
+
+
+TOKENIZERS = {"CustomTokenizer": CustomTokenizer}
+"""Name in `dataset.tokenizer` -> class built with the data set's name."""
+
+
+def build_tokenizer(name: str, dataset_name: str) -> Any:  # noqa: ANN401
+    """The tokenizer of that name for a data set; UserError where it is not available."""
+    if name not in TOKENIZERS:
+        raise UserError(f"dataset.tokenizer: {name!r} is not available; set it to {', '.join(TOKENIZERS)}")
+    return TOKENIZERS[name](dataset_name)
+
+
+def pad_tokens(captions: Sequence[Sequence[int]]) -> Text:
+    """Token ids of several captions as one batch, padded to the longest."""
+    longest = max(map(len, captions))
+    tokens = torch.zeros(len(captions), longest, dtype=torch.int64)
+    mask = torch.zeros(len(captions), longest, dtype=torch.bool)
+    for row, ids in enumerate(captions):
+        tokens[row, :len(ids)] = torch.as_tensor(ids, dtype=torch.int64)
+        mask[row, :len(ids)] = True
+    return Text(tokens, mask)
