@@ -61,6 +61,9 @@ def _flags(parser: argparse.ArgumentParser, **flags: Dict[str, Any]) -> None:
         parser.add_argument(f"--{name}", **settings)
 
 
+_WORKERS = {"type": int, "default": None, "help": "processes (one per core)"}
+
+
 def _add_data(commands: Any) -> None:
     parser = _command(
         commands,
@@ -77,10 +80,16 @@ def _add_data(commands: Any) -> None:
         num_test={"type": int, "required": True},
         size={"type": int, "default": 64, "help": "height and width in pixels (64)"},
         num_frames={"type": int, "default": 31, "help": "frames per video (31)"},
+        min_objects={"type": int, "default": None, "help": "fewest objects in a scene (3)"},
         max_objects={"type": int, "default": 5, "help": "most objects in a scene (5)"},
+        max_moving={"type": int, "default": 2, "help": "most objects that act in one video, 1 or 2 (2)"},
         actions={"nargs": "+", "default": list(ACTIONS), "metavar": "ACTION", "help": ", ".join(ACTIONS)},
+        distinct_colors={"action": argparse.BooleanOptionalAction, "default": True},
+        antialias={"type": int, "default": 2, "help": "samples per pixel along each axis (2)"},
+        object_scale={"type": float, "default": None, "help": "object size, 1: CATER's (by image size)"},
+        field_of_view={"type": float, "default": None, "help": "degrees (by image size)"},
         seed={"type": int, "default": 0},
-        workers={"type": int, "default": None, "help": "processes (one per core)"},
+        workers=_WORKERS,
     )
     parser = _command(
         commands,
@@ -105,7 +114,7 @@ def _add_data(commands: Any) -> None:
         "decode and resize every video once, tokenise every caption (frames/ and text/ of the experiment)",
     )
     _experiment(parser)
-    _flags(parser, workers={"type": int, "default": None, "help": "processes (one per core)"})
+    _flags(parser, workers=_WORKERS)
 
 
 def _add_experiments(commands: Any) -> None:

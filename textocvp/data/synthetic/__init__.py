@@ -1,0 +1,1 @@
+"""CATER-like videos, drawn by an analytic ray caster, with captions, masks and object states."""
