@@ -1,7 +1,7 @@
 """Settings of the decomposition models (section `model` of experiment_params.json).
 
-Sections that name a class (`encoder`, `decoder`) hold that class's own settings under `*_params`; the registry
-says which dataclass they are. Standard library only.
+Sections that name a class (`encoder`, `decoder`) hold that class's own settings under `*_params`; the
+registry says which dataclass they are. Standard library only.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class ConvEncoderConfig:
         _check_odd(per_layer(self.kernel_size, len(self.num_channels), "kernel_size"), "kernel_size")
         per_layer(self.strides, len(self.num_channels), "strides")
         if self.downsample_encoder:
-            warnings.warn("downsample_encoder has no effect (nor had it in the original); use strides", stacklevel=2)
+            warnings.warn(
+                "downsample_encoder has no effect (nor had it in the original); use strides", stacklevel=2
+            )
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class ConvDecoderConfig:
     resolution: Tuple[int, int] = (64, 64)
     """Height and width (cells) of the grid a slot is broadcast to."""
     upsample: Optional[int] = field(default=1, metadata={"min": 1})
-    """Factor of the nearest-neighbour upsampling after every hidden convolution but the last; null means 1."""
+    """Factor of the nearest-neighbour upsampling after every hidden convolution but the last; null: 1."""
     downsample_decoder: bool = False
     """Without effect, here as in the original."""
     position_gain: float = 1.0
@@ -124,7 +126,7 @@ class TransitionConfig:
     pre_norm: bool = False
     """Normalise before attention and MLP instead of after the residual sums (the original: after)."""
     output_scale: float = 1.0
-    """Factor on the initial weights of the two output layers; with pre_norm, 0.05 starts near the identity."""
+    """Factor on the two output layers' initial weights; with pre_norm, 0.05 starts near the identity."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ class EncoderSection:
     encoder_name: str = "ConvEncoder"
     """Name in the registry ENCODERS."""
     encoder_params: Any = field(
-        default_factory=ConvEncoderConfig, metadata={"registry": "ENCODERS", "named_by": "encoder_name"})
+        default_factory=ConvEncoderConfig, metadata={"registry": "ENCODERS", "named_by": "encoder_name"}
+    )
     """Settings of that encoder: its registered dataclass."""
 
 
@@ -145,7 +148,8 @@ class DecoderSection:
     decoder_name: str = "ConvDecoder"
     """Name in the registry DECODERS."""
     decoder_params: Any = field(
-        default_factory=ConvDecoderConfig, metadata={"registry": "DECODERS", "named_by": "decoder_name"})
+        default_factory=ConvDecoderConfig, metadata={"registry": "DECODERS", "named_by": "decoder_name"}
+    )
     """Settings of that decoder: its registered dataclass."""
 
 
@@ -168,8 +172,8 @@ class SAViConfig:
     mlp_encoder_dim: int = field(default=128, metadata={"min": 1})
     """Hidden and output units of the MLP on the image features."""
     initializer: str = field(default="LearnedRandom", metadata={"choices": tuple(INITIALIZERS)})
-    """Where the first frame's slots come from (registry INITIALIZERS): LearnedRandom draws them from one learned
-    Gaussian, Learned keeps one vector per slot, BackgroundRandom gives slot 0 its own vector and draws the rest."""
+    """Where the first frame's slots come from: LearnedRandom draws them from one learned Gaussian, Learned
+    keeps one vector per slot, BackgroundRandom gives slot 0 its own vector and draws the others."""
     transition_module: TransitionConfig = field(default_factory=TransitionConfig)
     """From the slots of one frame to the initial slots of the next."""
     encoder: EncoderSection = field(default_factory=EncoderSection)
@@ -183,5 +187,7 @@ class SAViConfig:
 
     def __post_init__(self) -> None:
         if self.slot_dim % self.transition_module.num_heads:
-            raise ValueError(f"transition_module.num_heads: {self.transition_module.num_heads} "
-                             f"does not divide slot_dim {self.slot_dim}")
+            raise ValueError(
+                f"transition_module.num_heads: {self.transition_module.num_heads} "
+                f"does not divide slot_dim {self.slot_dim}"
+            )

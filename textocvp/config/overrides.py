@@ -43,7 +43,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
                 raise ConfigError(f"{path}: {section!r} is no section")
-        target[name] = value
+        target[name] = copy.deepcopy(value)
     return result
 
 

@@ -39,7 +39,7 @@ class VanillaTransformerConfig(PredictorConfig):
     dropout: float = field(default=0.1, metadata={"min": 0.0, "max": 1.0})
     """Dropout in the layers and after the position embedding (the original's fixed 0.1)."""
     output_scale: float = 1.0
-    """Factor on the output layer's initial weights; small with `residual`: starts by copying the latest slots."""
+    """Factor on the output layer's initial values; with `residual`, 0.05 starts by copying the slots."""
 
     def __post_init__(self) -> None:
         _check_heads(self.token_dim, self.n_heads, "n_heads")
@@ -65,7 +65,7 @@ class TransformerConfig:
     residual: bool = True
     """Predict the change from the latest slots instead of the slots."""
     output_scale: float = 1.0
-    """Factor on the output layer's initial weights; small with `residual`: starts by copying the latest slots."""
+    """Factor on the output layer's initial values; with `residual`, 0.05 starts by copying the slots."""
 
     def __post_init__(self) -> None:
         _check_heads(self.token_dim, self.n_heads, "n_heads")
@@ -82,8 +82,8 @@ class FusionConfig:
     mlp_size: int = field(default=2048, metadata={"min": 1})
     """Hidden units of the MLP after the cross-attention."""
     mask_padding: bool = True
-    """Padding of shorter captions is not attended. The original attends it, so that there a prediction depends on
-    the longest caption of its batch; false reproduces that."""
+    """Padding of shorter captions is not attended. The original attends it, so that there a prediction
+    depends on the longest caption of its batch; false reproduces that."""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,11 @@ DATASETS = Registry(
 )
 ENCODERS = Registry(
     "encoder",
-    {"ConvEncoder": Entry("textocvp.modules.encoders:ConvEncoder", "textocvp.config.models:ConvEncoderConfig")},
+    {
+        "ConvEncoder": Entry(
+            "textocvp.modules.encoders:ConvEncoder", "textocvp.config.models:ConvEncoderConfig"
+        ),
+    },
 )
 DECODERS = Registry(
     "decoder",

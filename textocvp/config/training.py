@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
-LOSS_TYPES = ("mse", "pred_feature_mse", "pred_img_mse", "pred_slot_mse")
+LOSS_TYPES = ("mse", "background_mse", "pred_feature_mse", "pred_img_mse", "pred_slot_mse")
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class LossTerm:
     """One term of the loss, a list of which is summed with their weights."""
 
     type: str = field(default="mse", metadata={"choices": LOSS_TYPES})
-    """mse: reconstructed frames, both clamped to [0, 1]; pred_feature_mse: reconstructed features, clamped;
+    """mse: reconstructed frames, both clamped to [0, 1]; background_mse: slot 0's picture against the training
+    split's median image, which makes it the background (static camera); pred_feature_mse: reconstructed features;
     pred_img_mse: decoded predicted frames, not clamped; pred_slot_mse: predicted slots."""
     weight: float = 1.0
     """Factor of this term in the sum."""
@@ -21,12 +22,17 @@ class LossTerm:
     """w: image losses count a pixel 1 + w times where it is far from the training split's median image
     (needs a static camera, no labels). 0: off."""
     foreground_threshold: float = field(default=0.06, metadata={"min": 0.0, "max": 1.0})
-    """How far a pixel counts as far: mean absolute difference of its channels, in [0, 1]."""
+    """How far a pixel counts as far: largest absolute difference of its channels, in [0, 1]."""
 
     def __post_init__(self) -> None:
         """Raise ValueError where the foreground weight is asked of a term that has no pixels."""
         if self.foreground_weight and self.type not in ("mse", "pred_img_mse"):
             raise ValueError(f"foreground_weight: {self.type} has no pixels; use it with mse or pred_img_mse")
+
+    @property
+    def needs_median(self) -> bool:
+        """Whether this term compares with the training split's median image."""
+        return self.foreground_weight > 0 or self.type == "background_mse"
 
 
 @dataclass(frozen=True)

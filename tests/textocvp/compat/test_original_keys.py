@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from textocvp.compat.original_keys import from_original, savi_names, to_original
+from textocvp.config.errors import UserError
+from textocvp.config.models import SAViConfig
+from textocvp.config.schema import build
+
+
+def config(**decoder):
+    return build(SAViConfig, {"decoder": {"decoder_params": {"num_channels": [4, 4, 4], **decoder}}}, "test")
+
+
+@pytest.mark.parametrize(("upsample", "indices"), [(1, [0, 1, 2, 3]), (2, [0, 2, 4, 5])])
+def test_upsampling_layers_count_in_the_originals_decoder(upsample, indices):
+    names = savi_names(config(upsample=upsample))
+    layers = ["decoder.broadcast.", "decoder.convs.0.", "decoder.convs.1.", "decoder.output."]
+    assert [int(names[layer].split(".")[2]) for layer in layers] == indices
+
+
+def test_tables_are_one_to_one():
+    names = savi_names(config())
+    assert len(set(names.values())) == len(names)
+
+
+def test_keys_that_do_not_fit_are_named():
+    names, value = savi_names(config()), torch.zeros(1)
+    with pytest.raises(
+        UserError, match="are not among the original's names for this configuration: ema.decay"
+    ):
+        from_original({"encoder_mlp.0.bias": value, "ema.decay": value}, names)
+    with pytest.raises(UserError, match="are not among our names .*: initializer.background"):
+        to_original({"initializer.background": value}, names)
+
+
+def test_decoder_that_the_original_lacks():
+    fast = build(SAViConfig, {"decoder": {"decoder_name": "TransposedConvDecoder"}}, "test")
+    with pytest.raises(UserError, match="the original has no TransposedConvDecoder"):
+        savi_names(fast)

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from textocvp.config.errors import ConfigError
+from textocvp.config.models import ConvEncoderConfig
+from textocvp.modules.encoders import ConvEncoder
+
+
+@pytest.mark.parametrize("strides", [1, 2, (2, 1), (2, 3)])
+@pytest.mark.parametrize("img_size", [(16, 16), (15, 20)])
+def test_feature_map_has_the_announced_resolution(strides, img_size):
+    encoder = ConvEncoder(ConvEncoderConfig((4, 6), (5, 3), strides), in_channels=3)
+    maps = encoder(torch.randn(2, 3, *img_size))
+    assert maps.shape == (2, 6, *encoder.out_resolution(img_size))
+    assert (maps >= 0).all()
+
+
+def test_kernels_per_layer():
+    encoder = ConvEncoder(ConvEncoderConfig((4, 6, 8), (5, 3, 1)), in_channels=3)
+    assert [conv.kernel_size for conv in encoder.convs] == [(5, 5), (3, 3), (1, 1)]
+
+
+def test_another_resolution_than_the_data_is_refused():
+    encoder = ConvEncoder(ConvEncoderConfig(resolution=(64, 64)), in_channels=3)
+    with pytest.raises(ConfigError, match=r"resolution is \[64, 64\], but dataset.img_size is \[32, 32\]"):
+        encoder.out_resolution((32, 32))

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from textocvp.config.experiment import experiment_values, parse_experiment, predictor_values
+from textocvp.config.registry import PREDICTORS
+from textocvp.config.schema import build
+from textocvp.data.tokenizers import Text
+from textocvp.predictors import build_forecaster
+
+SMALL = {"token_dim": 16, "hidden_dim": 24, "num_layers": 2, "n_heads": 4}
+PARAMS = {
+    "VanillaTransformer": SMALL,
+    "OCVPSeq": SMALL,
+    "TextOCVP_CustomTF": {
+        "predictor_params": SMALL,
+        "fusion_params": {"num_heads": 2, "head_dim": 6, "mlp_size": 24},
+        "text_encoder_params": {"input_dim": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 50},
+    },
+}
+TEXT = Text(torch.randint(1, 50, (2, 9)), torch.arange(9) < torch.tensor([[9], [5]]))
+
+
+def experiment_of(name, overrides=None, original=False):
+    decomposition = experiment_values("SAVi", "CATER_Hard", {"model.model_params.slot_dim": 8})
+    overrides = {
+        "predictor.predictor_params": PARAMS[name],
+        "prediction_params.input_buffer_size": 3,
+        **(overrides or {}),
+    }
+    values = predictor_values(decomposition, name, overrides)
+    if original:
+        del values["suite"]
+    return parse_experiment(values, "test")
+
+
+def forecaster_of(name, overrides=None, original=False):
+    torch.manual_seed(0)
+    return build_forecaster(experiment_of(name, overrides, original))
+
+
+@pytest.mark.parametrize("name", list(PREDICTORS))
+def test_every_predictor_forecasts_and_learns(name):
+    forecaster = forecaster_of(name)
+    slots = torch.randn(2, 6, 4, 8)
+    predicted = forecaster(slots, TEXT, num_context=2, num_preds=4)
+    assert predicted.shape == (2, 4, 4, 8)
+    (predicted - slots[:, 2:]).square().mean().backward()
+    assert not [n for n, p in forecaster.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+@pytest.mark.parametrize("name", list(PREDICTORS))
+def test_original_defaults_build(name):
+    config_class = PREDICTORS.get(name).load_config()
+    params = build(config_class, PREDICTORS.get(name).read_defaults()["predictor_params"], "defaults")
+    predictor = PREDICTORS.get(name).load()(params, slot_dim=128, buffer_size=10)
+    assert predictor.tokenizer == config_class.tokenizer
+
+
+@pytest.mark.parametrize("name", list(PREDICTORS))
+def test_slots_are_interchangeable(name):
+    """Slots have no order: predicting permuted slots gives the permuted prediction."""
+    forecaster, slots = forecaster_of(name).eval(), torch.randn(2, 2, 4, 8)
+    permuted = forecaster(slots.flip(2), TEXT, 2, 3)
+    assert_close(permuted.flip(2), forecaster(slots, TEXT, 2, 3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", list(PREDICTORS))
+def test_order_of_frames_matters(name):
+    predictor, slots = forecaster_of(name).eval().predictor, torch.randn(2, 3, 4, 8)
+    text = predictor.encode_text(TEXT) if predictor.tokenizer else None
+    swapped = slots[:, [1, 0, 2]]
+    assert (predictor(slots, text) - predictor(swapped, text)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", list(PREDICTORS))
+def test_small_output_scale_starts_by_copying(name):
+    section = "predictor_params.predictor_params" if name.startswith("TextOCVP") else "predictor_params"
+    forecaster = forecaster_of(name, {f"predictor.{section}.output_scale": 0.05}).eval()
+    slots = torch.randn(2, 1, 4, 8)
+    change = forecaster(slots, TEXT, 1, 1) - slots
+    assert change.norm() < 0.1 * slots.norm()
+    usual = forecaster_of(name).eval()(slots, TEXT, 1, 1) - slots
+    assert change.norm() < 0.5 * usual.norm()
+
+
+@pytest.mark.parametrize("name", list(PREDICTORS))
+def test_without_residual_the_output_is_the_prediction(name):
+    section = "predictor_params.predictor_params" if name.startswith("TextOCVP") else "predictor_params"
+    slots = torch.randn(2, 1, 4, 8)
+    with_residual = forecaster_of(name).eval()(slots, TEXT, 1, 1)
+    without = forecaster_of(name, {f"predictor.{section}.residual": False}).eval()(slots, TEXT, 1, 1)
+    assert_close(with_residual, without + slots)
+
+
+@pytest.mark.parametrize("name", list(PREDICTORS))
+def test_mixed_precision_runs(name):
+    forecaster = forecaster_of(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = forecaster(torch.randn(2, 1, 4, 8), TEXT, 1, 3)
+    predicted.float().sum().backward()
+
+
+def test_buffer_null_holds_all_frames():
+    forecaster = forecaster_of("VanillaTransformer", {"prediction_params.input_buffer_size": None})
+    assert forecaster.buffer_size == 10
+    assert forecaster(torch.randn(2, 1, 4, 8), None, 1, 9).shape == (2, 9, 4, 8)
+
+
+def test_standardising_follows_the_configuration():
+    assert not forecaster_of("VanillaTransformer").standardizes
+    standardizing = forecaster_of("VanillaTransformer", {"prediction_params.standardize_slots": True})
+    assert standardizing.slot_mean.shape == (8,)
+
+
+def test_prediction_follows_the_caption():
+    forecaster, slots = forecaster_of("TextOCVP_CustomTF").eval(), torch.randn(2, 1, 4, 8)
+    other = Text(TEXT.tokens.roll(1, dims=1) % 49 + 1, TEXT.mask)
+    assert (forecaster(slots, TEXT, 1, 2) - forecaster(slots, other, 1, 2)).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("original", [False, True])
+def test_only_the_originals_experiments_attend_padding(original):
+    forecaster, slots = forecaster_of("TextOCVP_CustomTF", original=original).eval(), torch.randn(2, 1, 4, 8)
+    padded = forecaster(slots, TEXT, 1, 2)[1:]
+    alone = forecaster(slots[1:], Text(TEXT.tokens[1:, :5], TEXT.mask[1:, :5]), 1, 2)
+    assert ((padded - alone).abs().max() > 1e-5) == original

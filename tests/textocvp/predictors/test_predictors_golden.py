@@ -1,0 +1,136 @@
+"""Predictors in the rollout against the original implementation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from textocvp.compat.original_keys import (
+    from_original,
+    ocvp_seq_names,
+    textocvp_names,
+    to_original,
+    vanilla_names,
+)
+from textocvp.config.predictors import OCVPSeqConfig, TextOCVPConfig, VanillaTransformerConfig
+from textocvp.config.schema import build
+from textocvp.data.tokenizers import Text
+from textocvp.modules.encoder_layer import PackedSelfAttention
+from textocvp.predictors.ocvp_seq import OCVPSeq
+from textocvp.predictors.rollout import SlotForecaster
+from textocvp.predictors.textocvp import TextOCVPCustomTF
+from textocvp.predictors.vanilla_transformer import VanillaTransformer
+
+CASES = {
+    "vanilla_tiny": (VanillaTransformer, VanillaTransformerConfig, vanilla_names),
+    "ocvpseq_tiny": (OCVPSeq, OCVPSeqConfig, ocvp_seq_names),
+    "textocvp_customtf_tiny": (TextOCVPCustomTF, TextOCVPConfig, textocvp_names),
+}
+
+
+def build_forecaster(name, case, **changes):
+    """The case's forecaster with the original's weights, and the table of names."""
+    predictor_class, config_class, names_of = CASES[name]
+    values = dict(case.config["predictor"]["predictor_params"], **changes)
+    config = build(config_class, values, "golden").as_original()
+    forecaster = SlotForecaster(predictor_class(config, slot_dim=16, buffer_size=3), buffer_size=3)
+    forecaster.load_state_dict(from_original(case.part("state."), names_of(config)))
+    return forecaster.eval(), names_of(config)
+
+
+def text_of(case):
+    tokens = case.tensors["caption_tokens"]
+    return Text(tokens, torch.arange(tokens.shape[1]) < case.tensors["caption_lengths"][:, None])
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("num_context", [1, 2])
+@pytest.mark.parametrize("name", CASES)
+def test_golden_rollout(golden, name, num_context, grad):
+    case = golden(name)
+    forecaster, _ = build_forecaster(name, case)
+    expected, slots = case.part(f"out.ctx{num_context}."), case.tensors["slot_history"]
+    with torch.set_grad_enabled(grad):
+        predicted = forecaster(slots, text_of(case), num_context, 4)
+    assert_close(predicted, expected["pred_slots"], atol=1e-5, rtol=0, check_device=False)
+    loss = (predicted - slots[:, num_context : num_context + 4]).square().mean()
+    assert_close(loss, expected["slot_mse"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("num_context", [1, 2])
+@pytest.mark.parametrize("name", CASES)
+def test_golden_teacher_forcing_while_training(golden, name, num_context):
+    """The original forces the truth in eval mode too; here only training does, so dropout is switched off."""
+    case = golden(name)
+    forecaster, _ = build_forecaster(name, case)
+    slots, text = case.tensors["slot_history"], text_of(case)
+    ignored = forecaster(slots, text, num_context, 4, teacher_forcing=True)
+    forecaster.train()
+    for module in forecaster.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, PackedSelfAttention):
+            module.dropout = 0.0
+    forced = forecaster(slots, text, num_context, 4, teacher_forcing=True)
+    expected = case.part(f"out.ctx{num_context}.")
+    assert_close(forced, expected["pred_slots_teacher_force"], atol=1e-5, rtol=0)
+    assert_close(ignored, expected["pred_slots"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_gradient_norms(golden, name):
+    case = golden(name)
+    forecaster, names = build_forecaster(name, case)
+    slots = case.tensors["slot_history"]
+    (forecaster(slots, text_of(case), 1, 4) - slots[:, 1:5]).square().mean().backward()
+    gradients = to_original({n: p.grad for n, p in forecaster.named_parameters()}, names)
+    order = case.config["_fixture"]["grad_norms_order"]
+    assert sorted(order) == sorted(gradients)
+    norms = torch.stack([gradients[key].norm() for key in order])
+    assert_close(norms, case.tensors["out.ctx1.grad_norms"], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_single_step(golden, name):
+    case = golden(name)
+    predictor = build_forecaster(name, case)[0].predictor
+    text = predictor.encode_text(text_of(case)) if predictor.tokenizer else None
+    with torch.no_grad():
+        step = predictor(case.tensors["slot_history"][:, :3], text)
+    assert_close(step, case.tensors["out.single_step_window3"], atol=1e-5, rtol=0)
+
+
+def test_golden_text_embeddings(golden):
+    case = golden("textocvp_customtf_tiny")
+    predictor = build_forecaster("textocvp_customtf_tiny", case)[0].predictor
+    text = text_of(case)
+    with torch.no_grad():
+        embedding = predictor.encode_text(text)
+    assert embedding.mask is None
+    assert_close(
+        embedding.embeddings[text.mask], case.tensors["out.text_embeddings"][text.mask], atol=1e-5, rtol=0
+    )
+
+
+def test_golden_unpadded_caption(golden):
+    """Without padding, masked and unmasked cross-attention are the same."""
+    case = golden("textocvp_customtf_tiny")
+    slots, text = case.tensors["slot_history"][1:], text_of(case)
+    length = int(case.tensors["caption_lengths"][1])
+    expected = case.tensors["out.ctx2.pred_slots_caption1_unpadded"]
+    forecaster, _ = build_forecaster("textocvp_customtf_tiny", case)
+    with torch.no_grad():
+        unpadded = forecaster(slots, Text(text.tokens[1:, :length], text.mask[1:, :length]), 2, 4)
+        forecaster.predictor.mask_padding = True
+        padded_and_masked = forecaster(slots, Text(text.tokens[1:], text.mask[1:]), 2, 4)
+    assert_close(unpadded, expected, atol=1e-5, rtol=0)
+    assert_close(padded_and_masked, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_state_dict_names_go_both_ways(golden, name):
+    case = golden(name)
+    forecaster, names = build_forecaster(name, case)
+    original = to_original(forecaster.state_dict(), names)
+    assert sorted(original) == sorted(case.part("state."))

@@ -1,0 +1,1 @@
+"""Reads what the original implementation of TextOCVP wrote."""

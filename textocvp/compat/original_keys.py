@@ -1,0 +1,163 @@
+"""Names of parameters in checkpoints of the original implementation, and ours.
+
+Each `*_names` function lists, for one configuration, our name -> the original's name of every entry of the
+state dict, or of the prefix of several entries (a prefix ends in "."). `from_original` and `to_original`
+rename whole state dicts by such a table.
+"""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+from torch import Tensor
+
+from textocvp.config.errors import UserError
+from textocvp.config.models import ConvDecoderConfig, SAViConfig
+from textocvp.config.predictors import OCVPSeqConfig, TextOCVPConfig, VanillaTransformerConfig
+
+Names = Mapping[str, str]
+
+_PROJECTIONS = {
+    "predictor.input_projection.": "predictor.mlp_in.",
+    "predictor.output_projection.": "predictor.mlp_out.",
+}
+
+
+def savi_names(config: SAViConfig) -> dict[str, str]:
+    """SAVi with ConvEncoder and ConvDecoder, all that the original has (UserError for another decoder)."""
+    if not isinstance(config.decoder.decoder_params, ConvDecoderConfig):
+        raise UserError(
+            f"the original has no {config.decoder.decoder_name}, so its checkpoints cannot be mapped"
+        )
+    encoder, decoder = config.encoder.encoder_params, config.decoder.decoder_params
+    spacing = 2 if (decoder.upsample or 1) > 1 else 1  # upsampling layers count in the original's sequence
+    names = {
+        "initializer.mean": "initializer.slots_mu",
+        "initializer.std": "initializer.slots_sigma",
+        "initializer.slots": "initializer.slots",
+        "encoder_position.": "encoder_pos_embedding.",
+        "encoder_mlp.": "encoder_mlp.",
+        "slot_attention.": "slot_attention.",
+        **_block_names("transition.", "transition_module."),
+        "decoder.position.": "decoder_pos_embedding.",
+        "decoder.broadcast.": "decoder.decoder.0.block.0.",
+    }
+    for i in range(len(encoder.num_channels)):
+        names[f"encoder.convs.{i}."] = f"encoder.encoder.{i}.block.0."
+    num_hidden = len(decoder.num_channels)
+    for i in range(1, num_hidden):
+        names[f"decoder.convs.{i - 1}."] = f"decoder.decoder.{i * spacing}.block.0."
+    names["decoder.output."] = f"decoder.decoder.{(num_hidden - 1) * spacing + 1}."
+    return names
+
+
+def vanilla_names(config: VanillaTransformerConfig) -> dict[str, str]:
+    """VanillaTransformer inside the rollout."""
+    names = dict(_PROJECTIONS)
+    for i in range(config.num_layers):
+        names.update(_layer_names(f"predictor.layers.{i}.", f"predictor.transformer_encoders.{i}."))
+    return names
+
+
+def ocvp_seq_names(config: OCVPSeqConfig) -> dict[str, str]:
+    """OCVPSeq inside the rollout."""
+    names = dict(_PROJECTIONS)
+    for i in range(config.num_layers):
+        original = f"predictor.transformer_encoders.{i}"
+        names.update(_layer_names(f"predictor.layers.{i}.objects.", f"{original}.object_encoder_block."))
+        names.update(_layer_names(f"predictor.layers.{i}.time.", f"{original}.time_encoder_block."))
+    return names
+
+
+def textocvp_names(config: TextOCVPConfig) -> dict[str, str]:
+    """TextOCVP with its own text transformer inside the rollout."""
+    ours, original = "predictor.text_encoder.", "predictor.text_encoder."
+    names = {
+        **_PROJECTIONS,
+        "predictor.time_embedding.table": "predictor.pe.pe",
+        f"{ours}token_embedding.": f"{original}token_embedding.",
+        f"{ours}position_embedding.": f"{original}position_embedding.",
+        f"{ours}norm.": f"{original}layer_norm.",
+        f"{ours}projection.": f"{original}text_out_projection.",
+    }
+    for i in range(config.text_encoder_params.num_layers):
+        names.update(_layer_names(f"{ours}layers.{i}.", f"{original}transformer.layers.{i}."))
+    for i in range(config.predictor_params.num_layers):
+        ours, original = f"predictor.blocks.{i}.", f"predictor.predictor.{i}."
+        names.update(_block_names(ours, original))
+        names.update(_cross_attention_names(f"{ours}text_attention.", f"{original}cross_attention."))
+    return names
+
+
+def from_original(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
+    """Rename an original state dict to our names (UserError naming the keys that do not fit)."""
+    return _rename(state, {original: ours for ours, original in names.items()}, "the original's")
+
+
+def to_original(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
+    """Rename our state dict to the original's names (UserError naming the keys that do not fit)."""
+    return _rename(state, names, "our")
+
+
+def _layer_names(ours: str, original: str) -> dict[str, str]:
+    """A layer that the original takes from PyTorch (nn.TransformerEncoderLayer)."""
+    return {
+        f"{ours}attention.in_projection.weight": f"{original}self_attn.in_proj_weight",
+        f"{ours}attention.in_projection.bias": f"{original}self_attn.in_proj_bias",
+        f"{ours}attention.out_projection.": f"{original}self_attn.out_proj.",
+        f"{ours}norm_attention.": f"{original}norm1.",
+        f"{ours}mlp.0.": f"{original}linear1.",
+        f"{ours}mlp.3.": f"{original}linear2.",
+        f"{ours}norm_mlp.": f"{original}norm2.",
+    }
+
+
+def _block_names(ours: str, original: str) -> dict[str, str]:
+    """A transformer block with self-attention, wherever the original uses one."""
+    return {
+        f"{ours}attention.q.": f"{original}attn.q.",
+        f"{ours}attention.k.": f"{original}attn.k.",
+        f"{ours}attention.v.": f"{original}attn.v.",
+        f"{ours}attention.out.": f"{original}attn.out_projection.0.",
+        f"{ours}norm_attention.": f"{original}layernorm_query.",
+        f"{ours}mlp.": f"{original}mlp.",
+        f"{ours}norm_mlp.": f"{original}layernorm_mlp.",
+    }
+
+
+def _cross_attention_names(ours: str, original: str) -> dict[str, str]:
+    """The part of a text-guided block that reads the text."""
+    return {
+        f"{ours}attention.q.": f"{original}cross_attn.q.",
+        f"{ours}attention.k.": f"{original}cross_attn.k.",
+        f"{ours}attention.v.": f"{original}cross_attn.v.",
+        f"{ours}attention.out.": f"{original}cross_attn.out_projection.",
+        f"{ours}norm_slots.": f"{original}ln_cross_att_q.",
+        f"{ours}norm_text.": f"{original}ln_cross_att_kv.",
+        f"{ours}norm_mlp.": f"{original}ln_mlp.",
+        f"{ours}mlp.": f"{original}mlp.",
+    }
+
+
+def _rename(state: Mapping[str, Tensor], names: Names, whose: str) -> dict[str, Tensor]:
+    renamed, unknown = {}, []
+    for key, value in state.items():
+        new = _new_name(key, names)
+        if new is None:
+            unknown.append(key)
+        else:
+            renamed[new] = value
+    if unknown:
+        raise UserError(
+            f"these keys are not among {whose} names for this configuration: {', '.join(unknown)}"
+        )
+    return renamed
+
+
+def _new_name(key: str, names: Names) -> str | None:
+    if key in names:
+        return names[key]
+    for end in range(len(key) - 1, 0, -1):  # the longest prefix wins
+        if key[end] == "." and key[: end + 1] in names:
+            return names[key[: end + 1]] + key[end + 1 :]
+    return None

@@ -1,0 +1,1 @@
+"""Neural network modules shared by the decomposition models and the predictors."""

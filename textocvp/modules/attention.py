@@ -1,0 +1,69 @@
+"""Multi-head attention and the transformer block built on it."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention over several heads (Vaswani et al. 2017).
+
+    Queries, keys and values are projected without bias, as in the original TextOCVP.
+    """
+
+    def __init__(self, dim: int, num_heads: int, head_dim: int | None = None, out_bias: bool = False) -> None:
+        """head_dim: width of a head; None: dim / num_heads."""
+        super().__init__()
+        self.head_dim = head_dim or dim // num_heads
+        inner_dim = self.head_dim * num_heads
+        self.q = nn.Linear(dim, inner_dim, bias=False)
+        self.k = nn.Linear(dim, inner_dim, bias=False)
+        self.v = nn.Linear(dim, inner_dim, bias=False)
+        self.out = nn.Linear(inner_dim, dim, bias=out_bias)
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Project what is attended, (B, K, dim), to keys and values (B, heads, K, head_dim)."""
+        return self._split(self.k(context)), self._split(self.v(context))
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend from queries (B, Q, dim) to keys and values of `keys_values`: (B, Q, dim).
+
+        mask: (B, K) bool, True where the context may be attended; None: everywhere.
+        """
+        allowed = None if mask is None else mask[:, None, None, :]
+        attended = F.scaled_dot_product_attention(
+            self._split(self.q(queries)), keys, values, attn_mask=allowed
+        )
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
+        """Attend from queries (B, Q, dim) to context (B, K, dim): (B, Q, dim)."""
+        return self.attend(queries, *self.keys_values(context))
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """(B, L, heads * head_dim) -> (B, heads, L, head_dim)"""
+        return tokens.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention and an MLP, each with a residual connection, normalised before or after."""
+
+    norm_eps = 1e-6
+
+    def __init__(self, dim: int, num_heads: int, mlp_size: int, pre_norm: bool) -> None:
+        super().__init__()
+        self.pre_norm = pre_norm
+        self.attention = MultiHeadAttention(dim, num_heads)
+        self.norm_attention = nn.LayerNorm(dim, eps=self.norm_eps)
+        self.mlp = nn.Sequential(nn.Linear(dim, mlp_size), nn.ReLU(), nn.Linear(mlp_size, dim))
+        self.norm_mlp = nn.LayerNorm(dim, eps=self.norm_eps)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, L, dim) -> (B, L, dim)"""
+        if self.pre_norm:
+            tokens_norm = self.norm_attention(tokens)
+            tokens = tokens + self.attention(tokens_norm, tokens_norm)
+            return tokens + self.mlp(self.norm_mlp(tokens))
+        tokens = self.norm_attention(tokens + self.attention(tokens, tokens))
+        return self.norm_mlp(tokens + self.mlp(tokens))

@@ -1,0 +1,58 @@
+"""TextOCVP: text-guided object-centric prediction (Villar-Corrales, Plepi, Behnke 2025)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from textocvp.config.predictors import TextOCVPConfig
+from textocvp.modules.positional import LearnedTimeEmbedding
+from textocvp.modules.text_encoders import TextTransformer
+from textocvp.modules.text_fusion import TextGuidedBlock
+from textocvp.predictors import TextEmbedding
+
+if TYPE_CHECKING:
+    from textocvp.data.tokenizers import Text
+
+
+class TextOCVPCustomTF(nn.Module):
+    """Transformer over the slots of all frames whose every layer reads the caption.
+
+    The caption is encoded by a text transformer trained along with the predictor.
+    """
+
+    tokenizer = TextOCVPConfig.tokenizer
+
+    def __init__(self, config: TextOCVPConfig, slot_dim: int, buffer_size: int) -> None:
+        super().__init__()
+        params, fusion = config.predictor_params, config.fusion_params
+        self.residual, self.mask_padding = params.residual, fusion.mask_padding
+        self.text_encoder = TextTransformer(config.text_encoder_params, params.token_dim)
+        self.input_projection = nn.Linear(slot_dim, params.token_dim)
+        # one row more than the buffer holds, never read: checkpoints of the original have it
+        self.time_embedding = LearnedTimeEmbedding(params.token_dim, buffer_size + 1)
+        self.blocks = nn.ModuleList(TextGuidedBlock(params, fusion) for _ in range(params.num_layers))
+        self.output_projection = nn.Linear(params.token_dim, slot_dim)
+        with torch.no_grad():
+            for parameter in self.output_projection.parameters():
+                parameter.mul_(params.output_scale)
+
+    def encode_text(self, text: Text) -> TextEmbedding:
+        """Embed captions and project them to every layer's keys and values: once per rollout."""
+        embeddings = self.text_encoder(text.tokens, text.mask)
+        keys_values = tuple(block.text_attention.keys_values(embeddings) for block in self.blocks)
+        return TextEmbedding(embeddings, text.mask if self.mask_padding else None, keys_values)
+
+    def forward(self, slots: Tensor, text: TextEmbedding) -> Tensor:
+        """Slots (B, T', N, D) of past frames, oldest first, and text -> next slots (B, N, D)."""
+        num_frames, num_slots = slots.shape[1:3]
+        tokens = self.input_projection(slots) + self.time_embedding(num_frames)
+        tokens = tokens.flatten(1, 2)  # (B, T' * N, E)
+        for block, keys_values in zip(self.blocks, text.keys_values):
+            # only the newest frame's tokens leave the last layer
+            num_queries = num_slots if block is self.blocks[-1] else tokens.shape[1]
+            tokens = block(tokens, num_queries, *keys_values, text.mask)
+        change = self.output_projection(tokens)
+        return slots[:, -1] + change if self.residual else change
