@@ -1,0 +1,180 @@
+import json
+
+import pytest
+import torch
+
+from textocvp.artifacts import sha256_file, write_json
+from textocvp.config.errors import UserError
+from textocvp.evaluation.evaluate import evaluate_decomp, evaluate_predictor, mean_figures
+
+FINAL = "models/checkpoint_epoch_final.pth"
+DECOMPOSITION = {"object_miou", "background_iou", "ari", "fg_ari", "psnr"}
+PREDICTION = {"psnr", "psnr_last", "psnr_moving", "ssim"}
+REFERENCES = ("copy_frame", "copy_slots", "ceiling")
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_decomposition_without_seeds(tiny, capsys):
+    evaluate_decomp(tiny.folder)
+    results = read(tiny.folder / "results/decomposition.json")
+    assert results.keys() >= DECOMPOSITION
+    assert all(isinstance(results[name], float) for name in DECOMPOSITION)
+    assert results["seeds"] == {}
+    assert (results["split"], results["num_clips"], results["num_frames"]) == ("test", 3, 4)
+    assert results["checkpoint"] == FINAL
+    assert results["checkpoint_sha256"] == sha256_file(tiny.folder / FINAL)
+    assert results["colour_kmeans"] == dict.fromkeys(DECOMPOSITION - {"psnr"}, 1.0)
+    assert 0 < results["tiling"]["object_miou"] < 0.5
+    out = capsys.readouterr().out
+    assert "tiling of the image" in out
+    assert "k-means on colour" in out
+
+
+def test_every_seed_is_evaluated_and_the_selected_one_is_marked(tiny, capsys):
+    for seed in (0, 1):
+        tiny.add_decomposition(seed, f"seeds/{seed}")
+    (tiny.folder / "seeds/2").mkdir()
+    write_json(tiny.folder / "selected.json", {"selected": "0"})  # seed 0 made EXP's own checkpoint too
+    evaluate_decomp(tiny.folder)
+    results = read(tiny.folder / "results/decomposition.json")
+    assert {seed: figures["selected"] for seed, figures in results["seeds"].items()} == {
+        "0": True,
+        "1": False,
+    }
+    assert all(results["seeds"]["0"][name] == results[name] for name in DECOMPOSITION)
+    assert results["seeds"]["1"]["psnr"] != results["psnr"]
+    assert results["missing_seeds"] == ["2"]
+    captured = capsys.readouterr()
+    assert "seed 0 *" in captured.out
+    assert "not finished: seed 2" in captured.err
+
+
+def test_another_checkpoint_is_evaluated_alone(tiny):
+    tiny.add_decomposition(0, "seeds/0")
+    path = tiny.folder / "models/checkpoint_epoch_7.pth"
+    (tiny.folder / FINAL).rename(path)
+    evaluate_decomp(tiny.folder, decomp_ckpt="checkpoint_epoch_7.pth", results_name="epoch_7")
+    results = read(tiny.folder / "results/epoch_7.json")
+    assert results["checkpoint"] == "models/checkpoint_epoch_7.pth"
+    assert results["seeds"] == {}
+    with pytest.raises(
+        UserError, match=r"checkpoint_epoch_final.pth: no such checkpoint.*checkpoint_epoch_7.pth"
+    ):
+        evaluate_decomp(tiny.folder)
+
+
+def test_data_without_masks_gives_psnr_and_says_so(tiny_without_masks, capsys):
+    evaluate_decomp(tiny_without_masks.folder)
+    results = read(tiny_without_masks.folder / "results/decomposition.json")
+    assert results["object_miou"] is None
+    assert isinstance(results["psnr"], float)
+    assert results["tiling"]["fg_ari"] is None
+    assert "no object masks" in capsys.readouterr().err
+
+
+def test_frame_store_and_video_files_give_the_same_figures(tiny):
+    from textocvp.data.prepare import prepare_data
+
+    evaluate_decomp(tiny.folder)
+    before = read(tiny.folder / "results/decomposition.json")
+    prepare_data(tiny.folder, workers=1)
+    evaluate_decomp(tiny.folder)
+    assert read(tiny.folder / "results/decomposition.json") == before
+
+
+@pytest.mark.parametrize("name", ["VanillaTransformer", "TextOCVP_CustomTF"])
+def test_predictor(tiny, capsys, name):
+    tiny.add_predictor(name)
+    evaluate_predictor(tiny.folder, name)
+    results = read(tiny.folder / "predictors" / name / "results/prediction.json")
+    for figures in (results, *(results[reference] for reference in REFERENCES)):
+        assert figures.keys() >= PREDICTION
+        assert all(isinstance(figures[figure], float) for figure in PREDICTION)
+        assert len(figures["psnr_per_frame"]) == 3
+    assert (results["num_context"], results["num_preds"], results["num_clips"]) == (1, 3, 3)
+    assert results["seeds"] == {}
+    assert results["decomposition_sha256"] == sha256_file(tiny.folder / FINAL)
+    out = capsys.readouterr().out
+    assert name in out
+    assert "copy the context frame" in out
+
+
+def test_references_are_the_same_for_every_predictor(tiny):
+    found = []
+    for name in ("VanillaTransformer", "TextOCVP_CustomTF"):
+        tiny.add_predictor(name)
+        evaluate_predictor(tiny.folder, name, batch_size=2)
+        results = read(tiny.folder / "predictors" / name / "results/prediction.json")
+        found.append([results[reference] for reference in REFERENCES])
+    assert found[0] == found[1]
+
+
+def test_copied_frame_is_scored_on_the_clips_from_the_readers_start(tiny):
+    from textocvp.data.loaders import open_videos
+    from textocvp.evaluation.metrics import psnr
+
+    tiny.add_predictor("VanillaTransformer")
+    evaluate_predictor(tiny.folder, "VanillaTransformer")
+    results = read(tiny.folder / "predictors/VanillaTransformer/results/prediction.json")
+    videos = open_videos(tiny.experiment, tiny.folder, "test")
+    values = []
+    for index in range(len(videos)):
+        frames = torch.from_numpy(videos.frames(index, 1, 5)) / 255  # CATER's clips start at frame 1
+        values.append(psnr(frames[:1].expand(3, -1, -1, -1), frames[1:]))
+    assert results["copy_frame"]["psnr_per_frame"] == pytest.approx(
+        torch.stack(values).mean(0).tolist(), abs=1e-3
+    )
+
+
+def test_predictor_seeds_are_averaged_and_kept(tiny, capsys):
+    tiny.add_predictor("VanillaTransformer", seeds=(0, 1))
+    (tiny.folder / "predictors/VanillaTransformer/seeds/2").mkdir()
+    evaluate_predictor(tiny.folder, "VanillaTransformer")
+    results = read(tiny.folder / "predictors/VanillaTransformer/results/prediction.json")
+    seeds = results["seeds"]
+    assert list(seeds) == ["0", "1"]
+    assert results["psnr"] == pytest.approx((seeds["0"]["psnr"] + seeds["1"]["psnr"]) / 2)
+    assert seeds["0"]["psnr"] != seeds["1"]["psnr"]
+    assert results["missing_seeds"] == ["2"]
+    captured = capsys.readouterr()
+    assert "mean of 2 seeds" in captured.out
+    assert "not finished: seed 2" in captured.err
+
+
+def test_horizon_can_be_overridden(tiny):
+    tiny.add_predictor("VanillaTransformer")
+    evaluate_predictor(tiny.folder, "VanillaTransformer", num_seed=2, num_preds=4, results_name="long")
+    results = read(tiny.folder / "predictors/VanillaTransformer/results/long.json")
+    assert len(results["psnr_per_frame"]) == 4
+    assert results["num_context"] == 2
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_preds": 0}, "--num_preds 0: at least 1 of each is needed"),
+        ({"num_seed": 3}, "--num_seed 3: the predictor's buffer holds 2 frames"),
+        ({"num_preds": 60}, "too few for a clip of 61 frames"),
+        ({"pred_ckpt": "checkpoint_epoch_9.pth"}, "checkpoint_epoch_9.pth: no such checkpoint"),
+        ({"decomp_ckpt": "other.pth"}, "other.pth: no such checkpoint"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_one_line(tiny, options, message):
+    tiny.add_predictor("VanillaTransformer")
+    with pytest.raises(UserError, match=message) as error:
+        evaluate_predictor(tiny.folder, "VanillaTransformer", **options)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_predictor_names_the_nearest(tiny):
+    tiny.add_predictor("VanillaTransformer")
+    with pytest.raises(UserError, match="did you mean 'VanillaTransformer'"):
+        evaluate_predictor(tiny.folder, "VanilaTransformer")
+
+
+def test_mean_of_figures_keeps_lists_and_missing_ones():
+    runs = [{"a": 1.0, "b": [1.0, 2.0], "c": None}, {"a": 3.0, "b": [3.0, 2.0], "c": 1.0}]
+    assert mean_figures(runs) == {"a": 2.0, "b": [2.0, 2.0], "c": None}

@@ -1,0 +1,135 @@
+import pytest
+import torch
+from torch import nn
+
+from textocvp.decomposition import Rendering
+from textocvp.evaluation.forecast import encode_scene, score_forecasters
+
+SIZE = 12
+
+
+class PixelModel(nn.Module):
+    """A slot is the mean grey value of its frame; decoding paints it. `shift` spoils every decoded frame."""
+
+    num_slots, slot_dim = 1, 1
+
+    def __init__(self, shift=0.0):
+        super().__init__()
+        self.shift = shift
+
+    def initial_slots(self, batch, generator=None, noise=None):
+        return torch.zeros(batch, 1, 1)
+
+    def encode(self, video, initial_slots):
+        return video.mean(dim=(2, 3, 4))[:, :, None, None]
+
+    def decode(self, slots):
+        frames = (slots + self.shift).unsqueeze(-1).expand(-1, -1, 3, SIZE, SIZE)
+        return Rendering(frames, frames.unsqueeze(2), torch.ones(*slots.shape[:3], 1, SIZE, SIZE))
+
+
+class Brighten(nn.Module):
+    """Forecasts `step` more with every frame; `text` says by how much instead where it is read."""
+
+    def __init__(self, step, tokenizer=None):
+        super().__init__()
+        self.step, self.predictor = step, nn.Module()
+        self.predictor.tokenizer = tokenizer
+        self.texts = []
+
+    def forward(self, slots, text, num_context, num_preds):
+        assert slots.shape[1] == num_context  # it never sees the future
+        self.texts.append(text)
+        steps = torch.arange(1, num_preds + 1).view(1, -1, 1, 1)
+        return slots[:, -1:] + self.step * steps
+
+
+def clips():
+    """Two batches of clips whose frames brighten by 0.1 each: 2 context frames, 3 to forecast."""
+    values = 0.1 + 0.1 * torch.arange(5)
+    video = values.view(1, 5, 1, 1, 1).expand(1, 5, 3, SIZE, SIZE)
+    caption = "the large red metal cone is sliding to (-1, 3)."
+    batch = {"video": video, "start": torch.tensor([1]), "video_id": ["a"], "caption": [caption]}
+    return [batch, batch]
+
+
+def test_references_and_predictors_are_scored_on_the_same_frames():
+    scored = score_forecasters(
+        PixelModel(), {"right": Brighten(0.1), "slow": Brighten(0.05)}, clips(), 2, 0, "CATER_Hard"
+    )
+    assert scored["right"]["psnr"] == pytest.approx(80.0, abs=0.1)
+    assert scored["ceiling"]["psnr"] == pytest.approx(80.0, abs=0.1)
+    errors = [0.05, 0.10, 0.15]
+    expected = [-20 * torch.log10(torch.tensor(error)).item() for error in errors]
+    assert scored["slow"]["psnr_per_frame"] == pytest.approx(expected, abs=1e-2)
+    assert scored["slow"]["psnr_last"] == pytest.approx(expected[-1], abs=1e-2)
+    pooled = sum(error**2 for error in errors) / 3
+    assert scored["slow"]["psnr_moving"] == pytest.approx(
+        -10 * torch.log10(torch.tensor(pooled)).item(), abs=1e-2
+    )
+    assert scored["copy_frame"]["psnr_last"] == pytest.approx(
+        -20 * torch.log10(torch.tensor(0.3)).item(), abs=1e-2
+    )
+    for name, value in scored["copy_frame"].items():
+        assert scored["copy_slots"][name] == pytest.approx(value, abs=1e-3), name
+
+
+def test_copies_repeat_the_last_context_frame_and_the_decoder_spoils_all_but_the_raw_one():
+    scene = encode_scene(PixelModel(shift=0.2), clips()[0], num_context=2, seed=0)
+    assert scene.context.shape[1] == 2
+    for name, values in {
+        "copy_frame": [0.2, 0.2, 0.2],
+        "copy_slots": [0.4, 0.4, 0.4],
+        "ceiling": [0.5, 0.6, 0.7],
+    }.items():
+        assert scene.references[name][0, :, 0, 0, 0].tolist() == pytest.approx(values), name
+
+
+def test_only_predictors_that_need_text_get_it():
+    reader, mute = Brighten(0.1, "CustomTokenizer"), Brighten(0.1)
+    score_forecasters(PixelModel(), {"reader": reader, "mute": mute}, clips(), 2, 0, "CATER_Hard")
+    assert mute.texts == [None, None]
+    assert reader.texts[0].tokens.shape == reader.texts[0].mask.shape
+    assert reader.texts[0].mask.all()
+
+
+def test_figures_do_not_depend_on_the_batch(tiny):
+    from textocvp.evaluation.clips import clip_loader, encode_clips
+    from textocvp.training.checkpoint import find_checkpoint, load_decomposition
+
+    model = load_decomposition(tiny.experiment, find_checkpoint(tiny.folder, "checkpoint_epoch_final.pth"))
+    slots = {}
+    for batch_size in (1, 3):
+        loader = clip_loader(tiny.experiment, tiny.folder, "test", 4, batch_size)
+        slots[batch_size] = torch.cat([encode_clips(model, batch, seed=0)[1] for batch in loader])
+    assert torch.allclose(slots[1], slots[3], atol=1e-5)
+    assert not torch.allclose(slots[1][0], slots[1][1], atol=1e-2)
+
+
+def test_decoding_in_parts_changes_nothing(tiny, monkeypatch):
+    from textocvp.decomposition import build_model
+    from textocvp.evaluation import clips
+
+    model, slots = build_model(tiny.experiment).eval(), torch.randn(2, 4, 3, 8)
+    whole = model.decode(slots)
+    monkeypatch.setattr(clips, "DECODED_AT_ONCE", 10)
+    parts = clips.decode_slots(model, slots)
+    for name in ("frames", "slot_frames", "masks"):
+        assert torch.allclose(getattr(parts, name), getattr(whole, name), atol=1e-6), name
+
+
+def test_slots_equal_those_of_the_slot_store(tiny):
+    import h5py
+
+    from textocvp.evaluation.clips import clip_loader, encode_clips
+    from textocvp.training.checkpoint import find_checkpoint, load_decomposition
+    from textocvp.training.precompute_slots import precompute_slots
+
+    tiny.add_predictor("VanillaTransformer")
+    precompute_slots(tiny.folder, "checkpoint_epoch_final.pth")
+    model = load_decomposition(tiny.experiment, find_checkpoint(tiny.folder, "checkpoint_epoch_final.pth"))
+    (batch,) = clip_loader(tiny.experiment, tiny.folder, "test", 4, batch_size=3)
+    _, slots = encode_clips(model, batch, tiny.experiment.suite.slots.seed)
+    with h5py.File(tiny.folder / "slots/test/part_0000.h5") as store:
+        assert [name.decode() for name in store["video_id"]] == batch["video_id"]
+        assert torch.allclose(torch.from_numpy(store["slots"][:]), slots, atol=1e-5)

@@ -1,0 +1,1 @@
+"""Evaluation: how well slots separate objects, how well predicted frames agree with the true ones."""

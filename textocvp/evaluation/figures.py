@@ -1,0 +1,172 @@
+"""Stage figures: what the slots of some test clips are, and what each predictor forecasts, in EXP/plots.
+
+python -m textocvp figures -d EXP
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from textocvp.config.errors import UserError
+from textocvp.config.experiment import FILE_NAME, Experiment, load_experiment, load_predictor_experiment
+from textocvp.data.windows import slots_config
+from textocvp.decomposition import Rendering
+from textocvp.evaluation.clips import best_device, clip_loader, decode_slots, encode_clips
+from textocvp.evaluation.drawing import PALETTE, Row, draw_sheet, palette, save_gif, save_png
+from textocvp.evaluation.evaluate import load_forecasters
+from textocvp.evaluation.forecast import caption_text
+from textocvp.evaluation.report import PLOTS
+from textocvp.evaluation.seeds import FINAL
+from textocvp.training.checkpoint import find_checkpoint, load_decomposition
+
+SPLIT = "test"
+MAX_COLUMNS = 12
+"""Frames of a sheet; longer clips are shown with gaps. Animations have them all."""
+
+
+@dataclass(frozen=True)
+class NamedForecaster:
+    """A predictor to draw: its name, its model, what it was trained to forecast."""
+
+    name: str
+    forecaster: nn.Module
+    num_context: int
+    num_preds: int
+
+
+def figures(exp_directory: Path, num_seqs: int = 6) -> None:
+    """Draw the first test clips: decomposition_NN.png and, with predictors, prediction_NN.png and .gif.
+
+    Args:
+        num_seqs: how many clips; all where there are fewer.
+    Raises:
+        UserError: configuration, data or the decomposition's checkpoint are missing. A predictor that did not
+            finish is left out, loudly.
+    """
+    if num_seqs < 1:
+        raise UserError(f"--num_seqs {num_seqs}: at least 1 clip is needed")
+    experiment = load_experiment(exp_directory)
+    model = load_decomposition(experiment, find_checkpoint(exp_directory, FINAL)).to(best_device())
+    predictors = load_predictors(exp_directory)
+    num_frames = max([experiment.dataset.num_frames, *(p.num_context + p.num_preds for p in predictors)])
+    clips = clip_loader(experiment, exp_directory, SPLIT, num_frames, 1, with_masks=True, limit=num_seqs)
+    for number, batch in enumerate(clips):
+        video, slots = encode_clips(model, batch, slots_config(experiment).seed)
+        title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
+        path = exp_directory / PLOTS / f"decomposition_{number:02d}.png"
+        save_png(path, decomposition_sheet(title, video[0], decode_slots(model, slots), batch))
+        if predictors:
+            horizon = max(p.num_context + p.num_preds for p in predictors)
+            video, slots = video[:, :horizon], slots[:, :horizon]
+            rows = prediction_rows(model, predictors, video, slots, batch["caption"], experiment)
+            save_prediction(exp_directory / PLOTS / f"prediction_{number:02d}", title, rows, predictors)
+    names = ", ".join(p.name for p in predictors) or "no predictor"
+    print(f"{exp_directory / PLOTS}: {len(clips.dataset)} clips, {names}")
+
+
+def load_predictors(folder: Path) -> list[NamedForecaster]:
+    """All predictors with a final checkpoint (of several seeds the first); the others are named on stderr."""
+    found = []
+    for path in sorted((folder / "predictors").glob(f"*/{FILE_NAME}")):
+        name = path.parent.name
+        experiment = load_predictor_experiment(folder, name)
+        try:
+            forecasters, _ = load_forecasters(experiment, path.parent, FINAL)
+        except UserError as error:
+            print(f"warning: predictor {name} is left out: {error}", file=sys.stderr)
+            continue
+        params = experiment.prediction_params
+        forecaster = next(iter(forecasters.values()))
+        found.append(NamedForecaster(name, forecaster, params.num_context, params.num_preds))
+    return found
+
+
+def decomposition_sheet(
+    title: str, video: Tensor, rendering: Rendering, batch: Mapping[str, Any]
+) -> Image.Image:
+    """Video, reconstruction, masks in colour (true ones too, where known), every slot's picture on white."""
+    columns = shown_frames(len(video))
+    masks, slot_frames = rendering.masks[0].cpu(), rendering.slot_frames[0].cpu()
+    rows = [
+        Row("video", video.cpu()[columns]),
+        Row("reconstruction", rendering.frames[0].cpu()[columns]),
+        Row("masks", coloured_masks(masks)[columns]),
+    ]
+    if "masks" in batch:
+        rows.append(Row("true objects", coloured_labels(batch["masks"][0])[columns]))
+    cut_out = slot_frames * masks + (1 - masks)
+    rows += [
+        Row(f"slot {slot}", cut_out[columns, slot], PALETTE[slot % len(PALETTE)])
+        for slot in range(masks.shape[1])
+    ]
+    start = int(batch["start"][0])
+    return draw_sheet(title, [f"frame {start + column}" for column in columns], rows)
+
+
+def shown_frames(num_frames: int) -> list[int]:
+    """Frames of a sheet: all, or MAX_COLUMNS spread evenly, the first and the last among them."""
+    count = min(num_frames, MAX_COLUMNS)
+    return np.linspace(0, num_frames - 1, count).round().astype(int).tolist()
+
+
+def coloured_masks(masks: Tensor) -> Tensor:
+    """(T, N, 1, H, W) -> (T, 3, H, W): every slot's colour, mixed by the masks."""
+    colours = torch.from_numpy(palette(masks.shape[1])).float()
+    return torch.einsum("tnhw,nc->tchw", masks[:, :, 0], colours)
+
+
+def coloured_labels(labels: Tensor) -> Tensor:
+    """(T, H, W) integers -> (T, 3, H, W)."""
+    colours = torch.from_numpy(palette(int(labels.max()) + 1)).float()
+    return colours[labels.long()].permute(0, 3, 1, 2)
+
+
+@torch.inference_mode()
+def prediction_rows(
+    model: nn.Module,
+    predictors: Sequence[NamedForecaster],
+    video: Tensor,
+    slots: Tensor,
+    captions: Sequence[str],
+    experiment: Experiment,
+) -> list[Row]:
+    """Rows of a clip, video (1, T, 3, H, W) and slots (1, T, N, D): the truth, each predictor's frames where
+    it forecasts, the last context frame copied, the true slots decoded. Empty: not forecast."""
+    num_frames, num_context = video.shape[1], min(p.num_context for p in predictors)
+    context, blank = list(video[0, :num_context].cpu()), [None] * num_context
+    rows, tokenizers = [Row("truth", list(video[0].cpu()))], {}
+    for p in predictors:
+        text = caption_text(p.forecaster, captions, experiment.dataset.dataset_name, slots.device, tokenizers)
+        frames = decode_slots(model, p.forecaster(slots, text, p.num_context, p.num_preds)).frames[0].cpu()
+        after = num_frames - p.num_context - p.num_preds
+        rows.append(Row(p.name, [None] * p.num_context + list(frames) + [None] * after))
+    rows.append(Row("copied frame", blank + context[-1:] * (num_frames - num_context)))
+    ceiling = decode_slots(model, slots[:, num_context:]).frames[0].cpu()
+    rows.append(Row("true slots", blank + list(ceiling)))
+    return rows
+
+
+def save_prediction(
+    path: Path, title: str, rows: Sequence[Row], predictors: Sequence[NamedForecaster]
+) -> None:
+    """Write path.png, all rows over time, and path.gif, the rows side by side, one frame after the other."""
+    num_frames, num_context = len(rows[0].frames), min(p.num_context for p in predictors)
+    headings = ["context" if t < num_context else f"+{t - num_context + 1}" for t in range(num_frames)]
+    columns = shown_frames(num_frames)
+    strips = [Row(row.label, [row.frames[t] for t in columns], row.colour) for row in rows]
+    save_png(path.with_suffix(".png"), draw_sheet(title, [headings[t] for t in columns], strips))
+    names, longest = [row.label for row in rows], max(map(len, headings))
+    moments = [
+        draw_sheet(title, names, [Row(headings[t].ljust(longest), [row.frames[t] for row in rows])])
+        for t in range(num_frames)
+    ]
+    save_gif(path.with_suffix(".gif"), moments)

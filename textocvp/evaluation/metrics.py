@@ -1,0 +1,131 @@
+"""Image quality of predicted frames: PSNR, SSIM, and PSNR over the pixels that move.
+
+The settings are the original's. torchmetrics' SSIM is not used: it averages over the reflected border too,
+which moves single values by up to 0.02.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from textocvp.config.errors import UserError
+
+PSNR_EPSILON = 1e-8
+"""Added to the mean squared error: identical images score exactly 80 dB."""
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+"""Taps and standard deviation (pixels) of SSIM's Gaussian window."""
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+MOVING_THRESHOLD = 0.06
+"""A pixel moves where any channel of any target frame is farther than this from the context frame."""
+
+
+def decibels(mse: float) -> float:
+    """PSNR (dB) of a mean squared error of values in [0, 1]."""
+    return 10.0 * math.log10(1.0 / (mse + PSNR_EPSILON))
+
+
+def psnr(predicted: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio (dB) of each image, over its channels and pixels.
+
+    Args:
+        predicted, target: (..., C, H, W) in [0, 1].
+    Returns:
+        (...), 10 log10(1 / (mse + 1e-8)).
+    """
+    mse = (predicted - target).square().mean(dim=(-3, -2, -1))
+    return 10.0 * torch.log10(1.0 / (mse + PSNR_EPSILON))
+
+
+def gaussian_window(dtype: torch.dtype = torch.float32) -> Tensor:
+    """SSIM's window along one axis, (11,), summing to 1."""
+    taps = torch.arange(SSIM_WINDOW, dtype=dtype) - SSIM_WINDOW // 2
+    window = torch.exp(-taps.square() / (2 * SSIM_SIGMA**2))
+    return window / window.sum()
+
+
+def ssim(predicted: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of each image, averaged over channels and positions.
+
+    The window is separable and is not padded (32 pixels leave 22 positions); variances are biased; values are
+    not clipped at 0.
+
+    Args:
+        predicted, target: (..., C, H, W) in [0, 1].
+    Returns:
+        (...).
+    Raises:
+        UserError: an image is smaller than the window.
+    """
+    height, width = target.shape[-2:]
+    if min(height, width) < SSIM_WINDOW:
+        raise UserError(
+            f"SSIM needs images of at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, these have "
+            f"{height} x {width}; set a larger dataset.img_size"
+        )
+    x, y = predicted.reshape(-1, 1, height, width), target.reshape(-1, 1, height, width)
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
+    variances = mean_xx - mean_x.square() + mean_yy - mean_y.square()
+    covariance = mean_xy - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x.square() + mean_y.square() + SSIM_C1)
+    structure = (2 * covariance + SSIM_C2) / (variances + SSIM_C2)
+    return (luminance * structure).reshape(*target.shape[:-2], -1).mean(dim=(-2, -1))
+
+
+def _blur(images: Tensor) -> Tensor:
+    """Gaussian mean at every position that the window fits in: (M, 1, H, W) -> (M, 1, H - 10, W - 10)."""
+    window = gaussian_window(images.dtype).to(images.device)
+    return F.conv2d(F.conv2d(images, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
+
+
+def moving_pixels(context: Tensor, targets: Tensor) -> Tensor:
+    """Which pixels of each clip move.
+
+    Args:
+        context: (B, C, H, W) last frame that the predictor saw.
+        targets: (B, P, C, H, W) frames that it must forecast.
+    Returns:
+        (B, H, W) bool.
+    """
+    return ((targets - context.unsqueeze(1)).abs() > MOVING_THRESHOLD).any(dim=2).any(dim=1)
+
+
+class PredictionScores:
+    """Adds up the quality of predicted frames over batches; every clip weighs the same."""
+
+    def __init__(self) -> None:
+        self._psnr: list[Tensor] = []
+        self._ssim: list[Tensor] = []
+        self._moving_error, self._moving_values = 0.0, 0
+
+    def update(self, predicted: Tensor, targets: Tensor, context: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            predicted, targets: (B, P, C, H, W); predictions are clamped to [0, 1].
+            context: (B, C, H, W) last context frame.
+        """
+        predicted = predicted.clamp(0, 1)
+        self._psnr.append(psnr(predicted, targets).cpu())
+        self._ssim.append(ssim(predicted, targets).cpu())
+        moving = moving_pixels(context, targets)[:, None, None].expand_as(targets)
+        self._moving_error += float(((predicted - targets)[moving]).double().square().sum())
+        self._moving_values += int(moving.sum())
+
+    def result(self) -> dict[str, object]:
+        """Figures of all batches: psnr (dB) and ssim over all frames, on the last and per frame; psnr_moving
+        from the squared error pooled over the moving pixels of all clips, None where nothing moves."""
+        psnr_frames, ssim_frames = torch.cat(self._psnr), torch.cat(self._ssim)
+        moving = decibels(self._moving_error / self._moving_values) if self._moving_values else None
+        return {
+            "psnr": float(psnr_frames.mean()),
+            "psnr_last": float(psnr_frames[:, -1].mean()),
+            "psnr_moving": moving,
+            "ssim": float(ssim_frames.mean()),
+            "ssim_last": float(ssim_frames[:, -1].mean()),
+            "psnr_per_frame": psnr_frames.mean(0).tolist(),
+            "ssim_per_frame": ssim_frames.mean(0).tolist(),
+        }
