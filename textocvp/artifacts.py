@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -162,6 +163,7 @@ def describe_outputs(root: Path, paths: Iterable[Path]) -> Dict[str, Dict[str, A
     }
 
 
+@functools.lru_cache(maxsize=None)
 def provenance() -> Dict[str, Any]:
     """Code revision, image digest and versions, written beside every checkpoint and into every store."""
     versions = {"python": sys.version.split()[0]}

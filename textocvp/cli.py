@@ -20,7 +20,7 @@ ACTIONS = ("slide", "pick_place", "rotate", "contain")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run one command; returns its exit status: 0, or 2 after one line on standard error for a user's error."""
+    """Run one command; returns its exit status: 0, or 2 after one line on standard error."""
     options = vars(build_parser().parse_args(argv))
     handler, command = options.pop("handler"), options.pop("command")
     try:
@@ -61,6 +61,12 @@ def _flags(parser: argparse.ArgumentParser, **flags: Dict[str, Any]) -> None:
         parser.add_argument(f"--{name}", **settings)
 
 
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
 _WORKERS = {"type": int, "default": None, "help": "processes (one per core)"}
 
 
@@ -84,7 +90,7 @@ def _add_data(commands: Any) -> None:
         max_objects={"type": int, "default": 5, "help": "most objects in a scene (5)"},
         max_moving={"type": int, "default": 2, "help": "most objects that act in one video, 1 or 2 (2)"},
         actions={"nargs": "+", "default": list(ACTIONS), "metavar": "ACTION", "help": ", ".join(ACTIONS)},
-        distinct_colors={"action": argparse.BooleanOptionalAction, "default": True},
+        distinct_colors={"type": _boolean, "default": True, "metavar": "true|false", "help": "(true)"},
         antialias={"type": int, "default": 2, "help": "samples per pixel along each axis (2)"},
         object_scale={"type": float, "default": None, "help": "object size, 1: CATER's (by image size)"},
         field_of_view={"type": float, "default": None, "help": "degrees (by image size)"},

@@ -13,6 +13,8 @@ from textocvp.artifacts import atomic_path, experiment_root, sha256_json
 from textocvp.data.frame_store import frames_key
 from textocvp.data.sources import DecodedVideos, StoredVideos
 
+FAR = 0.06
+"""Difference from which a pixel counts as another one: above the renderer's and the codec's noise."""
 MAX_VIDEOS = 512
 FRAMES_PER_VIDEO = 4
 
@@ -32,6 +34,15 @@ def median_image(videos: Union[StoredVideos, DecodedVideos], folder: Path) -> to
         with atomic_path(path) as temporary:
             Image.fromarray(_compute(videos)).save(temporary, format="PNG")
     return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).float().div_(255)
+
+
+def far_from(frames: torch.Tensor, reference: torch.Tensor, threshold: float = FAR) -> torch.Tensor:
+    """Pixels (..., H, W) bool of frames (..., 3, H, W) of which some channel differs by more than `threshold`.
+
+    Args:
+        reference: broadcastable to frames, for example the median image (3, H, W).
+    """
+    return (frames - reference).abs().amax(dim=-3) > threshold
 
 
 def _compute(videos: Union[StoredVideos, DecodedVideos]) -> np.ndarray:

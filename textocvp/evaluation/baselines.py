@@ -11,9 +11,10 @@ import warnings
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
 
-FOREGROUND_THRESHOLD = 0.06
-"""Mean absolute difference (values in [0, 1]) to the median image from which a pixel is foreground."""
+from textocvp.data.median_image import far_from
+
 COLOUR_KMEANS_STARTS = 4
 """Initialisations of k-means, of which the best is kept."""
 
@@ -31,12 +32,7 @@ def tiling(num_cells: int, height: int, width: int) -> np.ndarray:
     return labels
 
 
-def foreground(video: np.ndarray, median: np.ndarray) -> np.ndarray:
-    """Pixels (T, H, W) bool of video (T, 3, H, W) that are far from the median image (3, H, W)."""
-    return np.abs(video - median).mean(axis=1) > FOREGROUND_THRESHOLD
-
-
-def colour_kmeans(video: np.ndarray, median: np.ndarray, num_objects: int, seed: int = 0) -> np.ndarray:
+def colour_kmeans(video: Tensor, median: Tensor, num_objects: int, seed: int = 0) -> np.ndarray:
     """Group a clip's foreground pixels by colour.
 
     Args:
@@ -47,9 +43,9 @@ def colour_kmeans(video: np.ndarray, median: np.ndarray, num_objects: int, seed:
     Returns:
         (T, H, W) integers: 0 where a pixel is near the median image, else 1 + its group.
     """
-    inside = foreground(video, median)
+    inside = far_from(video, median).numpy()
     labels = np.zeros(inside.shape, dtype=np.int64)
-    colours = video.transpose(0, 2, 3, 1)[inside]
+    colours = video.permute(0, 2, 3, 1).numpy()[inside]
     num_groups = min(num_objects, len(colours))
     if num_groups > 0:
         kmeans = KMeans(num_groups, n_init=COLOUR_KMEANS_STARTS, random_state=seed)

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from textocvp.config.errors import UserError, nearest
+from textocvp.data.median_image import far_from
 
-FAR_THRESHOLD = 0.06
-"""Mean absolute difference of a pixel's channels to the median image from which it is no background."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Observation:
     @cached_property
     def background(self) -> Tensor:
         """(B, T, H, W) bool: pixels near the median image."""
-        return (self.video - self.median).abs().mean(dim=2) <= FAR_THRESHOLD
+        return ~far_from(self.video, self.median)
 
     @cached_property
     def labels(self) -> Tensor:
@@ -108,7 +107,7 @@ def steadiness(seen: Observation) -> Tensor:
     if seen.masks.shape[1] < 2:
         return torch.ones(len(seen.masks))
     changed = (seen.masks[:, 1:] - seen.masks[:, :-1]).abs().sum(dim=2) / 2
-    still = (seen.video[:, 1:] - seen.video[:, :-1]).abs().mean(dim=2) <= FAR_THRESHOLD
+    still = ~far_from(seen.video[:, 1:], seen.video[:, :-1])
     return 1 - _mean_where(changed, still)
 
 

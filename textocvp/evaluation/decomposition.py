@@ -49,8 +49,8 @@ def score_baselines(clips: DataLoader, num_slots: int, median: Tensor) -> dict[s
         cells = tiling(num_slots, *batch["video"].shape[-2:])
         _add_clips(tiles, batch, np.broadcast_to(cells, batch["masks"].shape))
         groups = [
-            colour_kmeans(video, median.numpy(), num_objects(masks))
-            for video, masks in zip(batch["video"].numpy(), batch["masks"].numpy(), strict=True)
+            colour_kmeans(video, median, num_objects(masks))
+            for video, masks in zip(batch["video"], batch["masks"].numpy(), strict=True)
         ]
         _add_clips(colours, batch, np.stack(groups))
     return {"tiling": tiles.result(), "colour_kmeans": colours.result()}

@@ -13,14 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from textocvp.config.errors import UserError
+from textocvp.data.median_image import far_from
 
 PSNR_EPSILON = 1e-8
 """Added to the mean squared error: identical images score exactly 80 dB."""
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 """Taps and standard deviation (pixels) of SSIM's Gaussian window."""
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
-MOVING_THRESHOLD = 0.06
-"""A pixel moves where any channel of any target frame is farther than this from the context frame."""
 
 
 def decibels(mse: float) -> float:
@@ -82,7 +81,7 @@ def _blur(images: Tensor) -> Tensor:
 
 
 def moving_pixels(context: Tensor, targets: Tensor) -> Tensor:
-    """Which pixels of each clip move.
+    """Which pixels of each clip move: those that some target frame shows far from the context frame.
 
     Args:
         context: (B, C, H, W) last frame that the predictor saw.
@@ -90,7 +89,7 @@ def moving_pixels(context: Tensor, targets: Tensor) -> Tensor:
     Returns:
         (B, H, W) bool.
     """
-    return ((targets - context.unsqueeze(1)).abs() > MOVING_THRESHOLD).any(dim=2).any(dim=1)
+    return far_from(targets, context.unsqueeze(1)).any(dim=1)
 
 
 class PredictionScores:

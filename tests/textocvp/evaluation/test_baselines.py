@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from textocvp.evaluation.baselines import colour_kmeans, tiling
 from textocvp.evaluation.segmentation import segmentation_scores
@@ -24,7 +25,7 @@ def coloured_clip():
     for label, colour in ((1, (0.9, 0.1, 0.1)), (2, (0.1, 0.1, 0.9))):
         frames, rows, columns = np.nonzero(labels == label)
         video[frames, :, rows, columns] = colour
-    return video + 0.01, labels, median
+    return torch.from_numpy(video + 0.01), labels, torch.from_numpy(median)
 
 
 def test_colour_kmeans_finds_objects_of_different_colours():
@@ -37,6 +38,6 @@ def test_colour_kmeans_finds_objects_of_different_colours():
 
 def test_colour_kmeans_survives_too_few_pixels_and_colours():
     video, labels, median = coloured_clip()
-    assert not colour_kmeans(np.repeat(median[None], 3, axis=0), median, num_objects=2).any()
+    assert not colour_kmeans(median.expand(3, -1, -1, -1), median, num_objects=2).any()
     assert not colour_kmeans(video, median, num_objects=0).any()
     assert colour_kmeans(video, median, num_objects=6).max() <= 6
