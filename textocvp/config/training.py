@@ -13,9 +13,10 @@ class LossTerm:
     """One term of the loss, a list of which is summed with their weights."""
 
     type: str = field(default="mse", metadata={"choices": LOSS_TYPES})
-    """mse: reconstructed frames, both clamped to [0, 1]; background_mse: slot 0's picture against the training
-    split's median image, which makes it the background (static camera); pred_feature_mse: reconstructed features;
-    pred_img_mse: decoded predicted frames, not clamped; pred_slot_mse: predicted slots."""
+    """mse: reconstructed frames, both clamped to [0, 1]; background_mse: slot 0's picture against the
+    training split's median image, which makes it the background (static camera); pred_feature_mse:
+    reconstructed features; pred_img_mse: decoded predicted frames, not clamped; pred_slot_mse: predicted
+    slots, standardised where the predictor standardises."""
     weight: float = 1.0
     """Factor of this term in the sum."""
     foreground_weight: float = field(default=0.0, metadata={"min": 0.0})

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from textocvp import stopping
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    yield
+    stopping.restore()
+
+
+def send(*numbers):
+    for number in numbers:
+        os.kill(os.getpid(), number)
+
+
+def test_signals_only_set_the_flag_and_the_strongest_wins():
+    stopping.install()
+    stopping.install()
+    assert stopping.wish() == 0
+    seen = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+        send(number)
+        seen.append(stopping.signal_name(stopping.wish()))
+    assert seen == ["SIGINT", "SIGTERM", "SIGTERM", "SIGUSR2", "SIGUSR2"]
+
+
+def test_restore_gives_the_signals_back():
+    before = signal.getsignal(signal.SIGINT)
+    stopping.install()
+    send(signal.SIGINT)
+    stopping.restore()
+    assert signal.getsignal(signal.SIGINT) is before and stopping.wish() == 0
+
+
+def test_another_thread_installs_nothing():
+    thread = threading.Thread(target=stopping.install)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR2, 140)])
+def test_exit_codes(number, code):
+    stopping.install()
+    send(number)
+    assert stopping.finish(stopping.wish()) == code
+
+
+def test_only_the_time_limit_asks_for_the_requeue(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTOCVP_JOB_DIR", str(tmp_path / "job"))
+    request = tmp_path / "job" / "requeue_request"
+    stopping.install()
+    send(signal.SIGTERM)
+    stopping.finish(stopping.wish())
+    assert not request.exists()
+    send(signal.SIGUSR2)
+    stopping.finish(stopping.wish(), is_main=False)
+    assert not request.exists()
+    stopping.finish(stopping.wish())
+    assert request.exists()
+
+
+def test_after_sigterm_it_waits_for_the_scheduler(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTOCVP_JOB_DIR", str(tmp_path))
+    monkeypatch.setenv("TEXTOCVP_TERM_WAIT", "0.5")
+    stopping.install()
+    send(signal.SIGTERM)
+    started = time.monotonic()
+    assert stopping.finish(stopping.wish()) == 143
+    assert time.monotonic() - started >= 0.5
+    monkeypatch.setenv("TEXTOCVP_TERM_WAIT", "60")
+    threading.Timer(0.3, send, [signal.SIGUSR2]).start()
+    assert stopping.finish(stopping.wish()) == 140, "USR2 while it waits: queued again after all"
+    assert (tmp_path / "requeue_request").exists()

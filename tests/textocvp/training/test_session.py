@@ -1,0 +1,222 @@
+"""Stopping, resuming, refusing: a stub trained through the real loop, engine and checkpoints."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from textocvp import stopping
+from textocvp.config.errors import UserError
+from textocvp.training.checkpoint import load_pth
+from textocvp.training.loop import DivergedError
+
+spec = importlib.util.spec_from_file_location("stub_training", Path(__file__).with_name("stub_training.py"))
+stub = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stub)
+
+FINAL = "models/checkpoint_epoch_final.pth"
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    yield
+    stopping.restore()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that never stopped."""
+    folder = stub.write_experiment(tmp_path_factory.mktemp("finished") / "exp")
+    assert stub.run(folder) == 0
+    stopping.restore()
+    return folder
+
+
+def kill_at(step, number):
+    return lambda now: os.kill(os.getpid(), number) if now == step else None
+
+
+def stopped(folder, step=12, number=signal.SIGUSR2):
+    """A run that a signal stopped while it did `step`."""
+    stub.write_experiment(folder)
+    assert stub.run(folder, at_step=kill_at(step, number)) == 128 + number
+    stopping.restore()
+    return folder
+
+
+def test_leaves_checkpoints_and_one_state(finished):
+    names = {path.name for path in (finished / "models").iterdir()}
+    assert names == {"checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth", "checkpoint_last_saved.pth",
+                     "checkpoint_epoch_final.pth"}
+    content = load_pth(finished / FINAL)
+    assert (content["epoch"], content["step"]) == (2, 20)
+    assert content["config"]["training"]["num_steps"] == 20
+    assert content["provenance"]["versions"]["torch"] == torch.__version__
+    assert [step for step, _ in content["loss_history"]] == [3, 6, 9, 12, 15, 18, 20]
+    assert content["optimizer_state_dict"]["state"][0]["step"] == 20
+    assert sorted(path.name for path in (finished / "resume").iterdir()) == ["latest", "step_00000015",
+                                                                             "step_00000020"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
+def test_stopped_and_resumed_equals_never_stopped(finished, tmp_path, number):
+    folder = stopped(tmp_path / "exp", number=number)
+    assert not (folder / FINAL).exists()
+    assert (folder / "resume/latest").read_text() == "step_00000013\n"
+    assert stub.run(folder, resume_training=True) == 0
+    assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+
+
+def test_killed_without_warning_resumes_from_the_periodic_state(finished, tmp_path):
+    folder = stub.write_experiment(tmp_path / "exp")
+
+    def crash(step):
+        if step == 13:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        stub.run(folder, at_step=crash)
+    assert stub.run(folder, resume_training=True) == 0
+    assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+
+
+def test_damaged_state_is_skipped_loudly(finished, tmp_path, capsys):
+    folder = stopped(tmp_path / "exp")
+    shard = next((folder / "resume/step_00000013/shards").rglob("*.pt"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    assert stub.run(folder, resume_training=True) == 0
+    assert "step_00000013 is damaged" in capsys.readouterr().err
+    assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+
+
+def test_all_states_damaged(tmp_path):
+    folder = stopped(tmp_path / "exp")
+    for path in (folder / "resume").rglob("state.json"):
+        path.write_text("{}")
+    with pytest.raises(UserError, match="every saved state is damaged"):
+        stub.run(folder, resume_training=True)
+
+
+def test_half_written_state_does_not_count(finished, tmp_path):
+    folder = stopped(tmp_path / "exp")
+    shutil.copytree(folder / "resume/step_00000013", folder / "resume/.step_00000018.tmp")
+    (folder / "resume/step_00000017").mkdir()
+    assert stub.run(folder, resume_training=True) == 0
+    assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+
+
+def test_existing_state_needs_a_word(tmp_path):
+    folder = stopped(tmp_path / "exp")
+    with pytest.raises(UserError, match="trained before; continue with --resume_training"):
+        stub.run(folder)
+    with pytest.raises(UserError, match="give one of them"):
+        stub.run(folder, checkpoint="checkpoint_last_saved.pth", resume_training=True)
+
+
+def test_nothing_to_resume(tmp_path):
+    with pytest.raises(UserError, match="nothing to resume from; leave --resume_training out"):
+        stub.run(stub.write_experiment(tmp_path / "exp"), resume_training=True)
+
+
+def test_jobs_always_resume(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTOCVP_ALWAYS_RESUME", "1")
+    folder = stopped(tmp_path / "exp")
+    assert stub.run(folder) == 0
+    assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+
+
+def test_finished_run_says_so(finished, capsys):
+    before = (finished / FINAL).stat().st_mtime_ns
+    assert stub.run(finished) == 0
+    assert stub.run(finished, resume_training=True) == 0
+    assert "training is finished" in capsys.readouterr().out
+    assert (finished / FINAL).stat().st_mtime_ns == before
+
+
+def test_finished_run_can_be_lengthened(finished, tmp_path, capsys):
+    folder = tmp_path / "exp"
+    shutil.copytree(finished, folder)
+    stub.write_experiment(folder, num_steps=24)
+    assert stub.run(folder, resume_training=True) == 0
+    assert 'changed settings (num_steps: 20 -> 24)' in capsys.readouterr().out
+    assert load_pth(folder / FINAL)["step"] == 24
+
+
+def test_state_of_another_optimizer_is_refused(tmp_path):
+    folder = stub.write_experiment(stopped(tmp_path / "exp"), optimizer="adamw")
+    with pytest.raises(UserError, match="optimizer: \"adam\" -> \"adamw\""):
+        stub.run(folder, resume_training=True)
+
+
+def test_checkpoint_initialises(finished, tmp_path):
+    folder = stub.write_experiment(tmp_path / "exp", num_steps=1)
+    assert stub.run(folder, checkpoint=str(finished / FINAL)) == 0
+    before, after = load_pth(finished / FINAL), load_pth(folder / FINAL)
+    for name, value in before["model_state_dict"].items():  # the first step's learning rate is 0
+        assert torch.equal(value, after["model_state_dict"][name])
+    assert after["step"] == 1
+
+
+def test_checkpoint_that_does_not_fit(tmp_path):
+    folder = stub.write_experiment(tmp_path / "exp")
+    with pytest.raises(UserError, match=r"missing.pth: no such checkpoint, .*models \(there: none\)"):
+        stub.run(folder, checkpoint="missing.pth")
+    torch.save({"model_state_dict": {"0.weight": torch.zeros(3)}}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="0.bias is missing"):
+        stub.run(folder, checkpoint=str(tmp_path / "other.pth"))
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    with pytest.raises(UserError, match="text.pth: damaged or no checkpoint"):
+        stub.run(folder, checkpoint=str(tmp_path / "text.pth"))
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_nan_ends_the_run_and_keeps_the_last_good_state(tmp_path, stage):
+    class Diverging(stub.StubTask):
+        def loss(self, x):
+            value, scalars = super().loss(x)
+            return value * self.factor, scalars
+
+    folder = stub.write_experiment(tmp_path / "exp", zero_stage=stage)
+    tasks = []
+
+    def make(*arguments):
+        tasks.append(Diverging(*arguments))
+        return tasks[-1]
+
+    def poison(step):
+        tasks[0].factor = float("nan") if step == 12 else 1.0
+
+    with pytest.raises(DivergedError, match="at step 12 the loss is nan .* the last good state is kept"):
+        stub.run(folder, at_step=poison, make=make)
+    state = json.loads((folder / "resume/step_00000010/state.json").read_text())
+    assert state["step"] == 10
+    assert not (folder / FINAL).exists()
+
+
+def test_curves_after_a_resume_hold_every_step_once(finished, tmp_path):
+    folder = stub.write_experiment(tmp_path / "exp")
+
+    def crash(step):
+        if step == 13:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        stub.run(folder, at_step=crash)
+    stub.run(folder, resume_training=True)
+    assert curve(folder, "train/loss") == curve(finished, "train/loss")
+    assert [step for step, _ in curve(folder, "valid/loss")] == [7, 14, 20]
+
+
+def curve(folder, name):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tboard_logs"))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]

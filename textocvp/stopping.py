@@ -1,0 +1,93 @@
+"""Being asked to stop: signal handlers that only set a flag, and the request file for being queued again.
+
+Exit codes of a run that stopped because it was asked to and had saved its state (the shell's 128 + number):
+
+    130  SIGINT   somebody pressed Ctrl-C
+    143  SIGTERM  scancel or preemption: the scheduler knows whether to queue the job again
+    140  SIGUSR2  the time limit is near: `requeue_request` in the job's folder asks to be queued again
+
+The same command, run again, continues. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Dict, List, Optional
+
+from textocvp.artifacts import job_folder
+
+SIGNALS: List[signal.Signals] = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
+"""In order of precedence: processes of one run agree on the largest wish, 1 + an index into this list."""
+REQUEUE_FILE = "requeue_request"
+TERM_WAIT_VARIABLE = "TEXTOCVP_TERM_WAIT"
+"""Seconds that a run stays alive after it saved on SIGTERM, so that the scheduler, not the run's exit,
+decides whether the job was cancelled or is queued again. Set by jobs; unset: exit at once."""
+
+_wish = 0
+_previous: Dict[signal.Signals, object] = {}
+
+
+def install() -> None:
+    """Let the signals set the flag instead of ending the process; once, in the main thread."""
+    if _previous or threading.current_thread() is not threading.main_thread():
+        return
+    for number in SIGNALS:
+        _previous[number] = signal.signal(number, _on_signal)
+
+
+def restore() -> None:
+    """Give the signals back to who had them before `install`, and forget what was wished."""
+    global _wish
+    for number, handler in _previous.items():
+        signal.signal(number, handler)
+    _previous.clear()
+    _wish = 0
+
+
+def wish() -> int:
+    """0: go on; else 1 + index into SIGNALS of the strongest signal that came."""
+    return _wish
+
+
+def exit_code(wish: int) -> int:
+    """The exit code of a run that saved its state and stopped on this wish."""
+    return 128 + SIGNALS[wish - 1]
+
+
+def signal_name(wish: int) -> str:
+    """The name of the signal behind a wish."""
+    return SIGNALS[wish - 1].name
+
+
+def finish(wish: int, is_main: bool = True) -> int:
+    """What remains to do after the state is saved; returns the exit code.
+
+    After SIGTERM it waits as long as the job's environment says: the scheduler ends the process, or SIGUSR2
+    asks for the requeue after all.
+    """
+    if SIGNALS[wish - 1] == signal.SIGTERM:
+        deadline = time.monotonic() + float(os.environ.get(TERM_WAIT_VARIABLE, "0"))
+        while time.monotonic() < deadline and _wish == wish:
+            time.sleep(0.2)
+        wish = max(wish, _wish)
+    if SIGNALS[wish - 1] == signal.SIGUSR2 and is_main:
+        request_requeue()
+    return exit_code(wish)
+
+
+def request_requeue() -> None:
+    """Leave the request in the job's folder; nothing where the command runs by hand."""
+    folder = job_folder()
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / REQUEUE_FILE).touch()
+
+
+def _on_signal(number: int, frame: Optional[FrameType]) -> None:
+    # may run at any moment, more than once per signal: nothing but the flag
+    global _wish
+    _wish = max(_wish, SIGNALS.index(signal.Signals(number)) + 1)

@@ -1,0 +1,219 @@
+"""Everything DeepSpeed: processes, sharding (ZeRO 0-3), gradient clipping, the optimiser step, sharded state.
+
+The rest of the training knows only `World` and `Engine`. One process needs no launcher and no port; N
+processes find each other through RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from textocvp.config.training import TrainingConfig
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it had to guess
+os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+
+import deepspeed  # noqa: E402  (reads the two variables above at import)
+from deepspeed import ops as deepspeed_ops  # noqa: E402
+
+LossFunction = Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
+TAG = "engine"
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers, and the device that it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes what only one may write."""
+        return self.rank == 0
+
+
+class StepResult(NamedTuple):
+    """What one optimiser step reports: loss () and scalars of this process, total gradient norm over all."""
+
+    loss: Tensor
+    scalars: dict[str, Tensor]
+    grad_norm: Tensor
+
+
+def join_world() -> World:
+    """Join the other processes (NCCL on GPUs, gloo on CPUs); alone where WORLD_SIZE is not set."""
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it
+    # DeepSpeed calls functions that torch has renamed; nothing a user could do about it
+    warnings.filterwarnings("ignore", "`torch.distributed.*is deprecated", FutureWarning)
+    deepspeed_ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles C++ at the first start
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1} if size == 1 else {}
+        dist.init_process_group(backend, **alone)
+    return World(rank, size, device)
+
+
+class TaskModule(nn.Module):
+    """The module that DeepSpeed wraps: whatever is computed from the model happens inside its forward.
+
+    ZeRO stage 3 gathers parameters only there.
+    """
+
+    def __init__(self, model: nn.Module, precision: str, device: torch.device) -> None:
+        """precision: "fp32", or "bf16" for matrix products and convolutions in bfloat16."""
+        super().__init__()
+        self.model = model
+        self._autocast = {"device_type": device.type, "dtype": torch.bfloat16, "enabled": precision == "bf16"}
+
+    def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """function(*arguments), which uses the model."""
+        with torch.autocast(**self._autocast):
+            return function(*arguments)
+
+
+class Engine:
+    """Optimises a model over all processes of the world."""
+
+    def __init__(self, model: nn.Module, config: TrainingConfig, world: World) -> None:
+        """Move the model to the device and hand it to DeepSpeed; rank 0's parameters become everybody's."""
+        self.model, self.world = model, world
+        self._stage = config.zero_stage
+        self._max_norm = config.clipping_max_value if config.gradient_clipping else None
+        module = TaskModule(model, config.precision, world.device).to(world.device)
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=module, optimizer=_optimizer(module, config), config=_deepspeed_config(config, world))
+        self._params = [p for p in module.parameters() if p.requires_grad]
+        if self._stage == 0 and world.size == 1:
+            # it would flatten and copy all gradients for nobody
+            self._engine.enable_backward_allreduce = False
+
+    def step(self, loss: LossFunction, batch: Any, lr: float) -> StepResult:
+        """One optimiser step: loss(batch) -> (loss (), scalars), backward, clip, update with this rate."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        value, scalars = self._engine(loss, batch)
+        self._engine.backward(value)
+        if self._stage == 0:
+            grad_norm = self._clip()
+            self._engine.step()
+        else:
+            self._engine.step()
+            grad_norm = torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32)
+        return StepResult(value.detach(), scalars, grad_norm)
+
+    @torch.no_grad()
+    def evaluate(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """function(*arguments) with the model in eval mode, draws not counted; all processes must call it."""
+        devices = [self.world.device] if self.world.device.type == "cuda" else []
+        self.model.eval()
+        try:
+            with torch.random.fork_rng(devices):
+                return self._engine.module(function, *arguments)
+        finally:
+            self.model.train()
+
+    def _clip(self) -> Tensor:
+        """Clip as torch does and return the norm before: at stage 0 DeepSpeed's clipping reports none."""
+        grads = [p.grad for p in self._params if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads)
+        if self._max_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._params, self._max_norm, norm)
+        return norm
+
+    def agree(self, *values: float) -> tuple[float, ...]:
+        """The largest of each value over all processes (a host-side exchange: it does not wait for a GPU)."""
+        if self.world.size == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tuple(tensor.tolist())
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The sum of each value over all processes."""
+        if self.world.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        self.agree(0.0)
+
+    @contextmanager
+    def whole_parameters(self) -> Iterator[None]:
+        """Inside, `self.model` holds whole parameters on every process; all must enter (stage 3 needs it)."""
+        if self._stage < 3:
+            yield
+            return
+        # what a forward without backward fetched ahead is still in flight
+        self._engine.empty_partition_cache()
+        with deepspeed.zero.GatheredParameters(self._params):
+            yield
+
+    def optimizer_state_dict(self) -> dict[str, Any] | None:
+        """torch's state of the optimiser, or None where it is sharded (ZeRO stage > 0)."""
+        return self._optimizer.state_dict() if self._stage == 0 else None
+
+    def save_shards(self, folder: Path) -> None:
+        """Write each process's part of parameters and optimiser into `folder`; all must call it.
+
+        Not crash-safe by itself (DeepSpeed writes in place): the caller gives a temporary folder.
+        """
+        self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
+
+    def load_shards(self, folder: Path) -> None:
+        """Read what `save_shards` wrote in a world of the same size.
+
+        DeepSpeed unpickles it: only a folder of one's own whose checksums hold may be given.
+        """
+        path, _ = self._engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
+        if path is None:
+            raise RuntimeError(f"DeepSpeed found no state in {folder}")
+
+
+def _optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW over what is to be trained; frozen parameters never enter it."""
+    cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    params = [p for p in module.parameters() if p.requires_grad]
+    return cls(params, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def _deepspeed_config(config: TrainingConfig, world: World) -> dict[str, Any]:
+    """DeepSpeed's own settings; batch sizes there are only counted, so one sample per process is said."""
+    settings: dict[str, Any] = {
+        "train_batch_size": world.size,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "steps_per_print": 10**12,
+        "wall_clock_breakdown": False,
+        "zero_optimization": {"stage": config.zero_stage},
+        "gradient_clipping": 0.0,  # said, because its default is to clip at 1
+    }
+    if config.zero_stage > 0 and config.gradient_clipping:
+        settings["gradient_clipping"] = config.clipping_max_value
+    if config.zero_stage == 3:
+        threshold = config.stage3_param_persistence_threshold
+        settings["zero_optimization"]["stage3_param_persistence_threshold"] = threshold
+    return settings

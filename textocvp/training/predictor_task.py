@@ -1,0 +1,177 @@
+"""Training a slot predictor: forecast the slots of the next frames, the decomposition model frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from textocvp.artifacts import sha256_file
+from textocvp.config.errors import UserError
+from textocvp.config.experiment import Experiment, load_predictor_experiment
+from textocvp.config.schema import to_dict
+from textocvp.config.training import LossTerm
+from textocvp.data.loaders import (
+    SlotWindowDataset,
+    collate,
+    evaluation_loader,
+    open_windows,
+    training_batches,
+    training_loader,
+)
+from textocvp.data.median_image import median_image
+from textocvp.data.sources import open_videos
+from textocvp.data.windows import Window, slots_config
+from textocvp.predictors import build_forecaster
+from textocvp.training.checkpoint import find_checkpoint, load_decomposition
+from textocvp.training.deepspeed_engine import World
+from textocvp.training.encoding import encode_windows
+from textocvp.training.losses import frame_loss, slot_loss, weighted_sum
+from textocvp.training.session import run_training
+from textocvp.training.task import Batch, every_item_once, to_device
+from textocvp.training.tensorboard import segmentation, sheet
+
+PICTURE_CLIPS = 3
+STATISTICS_WINDOWS = 256
+
+
+def train_forecaster(folder: Path, decomp_ckpt: str, name: str, checkpoint: str | None,
+                     resume_training: bool) -> int:
+    """Train the predictor experiment `name` of the experiment in `folder`; returns the exit code."""
+    experiment = load_predictor_experiment(folder, name)
+    own_folder, decomposition = folder / "predictors" / name, find_checkpoint(folder, decomp_ckpt)
+    belongs_to = {"predictor": to_dict(experiment.predictor),
+                  "decomposition_sha256": sha256_file(decomposition)}
+    return run_training(own_folder, experiment,
+                        lambda world: PredictorTask(experiment, own_folder, decomposition, world),
+                        belongs_to, checkpoint, resume_training)
+
+
+class PredictorTask:
+    """See `textocvp.training.task.Task`. The model's initialisation depends on training.seed alone."""
+
+    name = "train-predictor"
+
+    def __init__(self, experiment: Experiment, folder: Path, decomposition: Path, world: World) -> None:
+        """
+        Args:
+            folder: the predictor experiment's folder.
+            decomposition: the decomposition model's checkpoint, which the slot store must come from.
+
+        Raises:
+            UserError: data, store, checkpoint and settings do not fit each other.
+        """
+        self._experiment, self._config, self._world = experiment, experiment.training, world
+        self._terms = experiment.predictor_loss
+        self._compute = {"pred_slot_mse": self._slot_loss, "pred_img_mse": self._frame_loss}
+        self._check_config()
+        self._decomposition = load_decomposition(experiment, decomposition).to(world.device)
+        torch.manual_seed(self._config.seed)
+        self.model = build_forecaster(experiment)
+        self._open_data(folder, sha256_file(decomposition))
+        if self.model.standardizes:
+            self.model.set_statistics(*self._statistics())
+
+    def _check_config(self) -> None:
+        for term in self._terms:
+            if term.type not in self._compute:
+                raise UserError(f"predictor_loss: {term.type}: not an output of a predictor; use "
+                                f"{' or '.join(self._compute)}")
+        if self._config.curriculum:
+            raise UserError("training.curriculum: predictors train on windows of one length; leave it empty")
+
+    def _open_data(self, folder: Path, checkpoint_sha256: str) -> None:
+        experiment, config = self._experiment, self._config
+
+        def windows(split: str, with_video: bool) -> SlotWindowDataset:
+            tokenizer = self.model.predictor.tokenizer
+            return open_windows(experiment, folder, split, checkpoint_sha256, tokenizer, with_video)
+
+        decodes = any(term.type == "pred_img_mse" for term in self._terms)
+        self._train, self._valid = windows("train", decodes), windows("valid", decodes)
+        self._shown = windows("valid", True)
+        epoch_steps = -(-len(self._train) // config.batch_size)
+        self.total_steps = config.num_steps or config.num_epochs * epoch_steps
+        self._order = self._batches_from(0).order
+        compared = any(term.needs_median for term in self._terms)
+        videos = open_videos(experiment, folder, "train") if compared else None
+        self._median = median_image(videos, folder).to(self._world.device) if compared else None
+
+    def _batches_from(self, first_step: int):  # noqa: ANN202 (RankBatches)
+        config, world = self._config, self._world
+        return training_batches(len(self._train), config.batch_size, config.seed, first_step,
+                                self.total_steps, world.rank, world.size,
+                                shuffle=self._experiment.dataset.shuffle_train)
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (D,) of the training slots: the store's; online: of windows spread evenly."""
+        if self._train.store:
+            return self._train.store.statistics()
+        rows = np.unique(np.linspace(0, len(self._train) - 1, STATISTICS_WINDOWS).round().astype(int))
+        subset = torch.utils.data.Subset(self._train, rows.tolist())
+        slots = [self._slots(to_device(batch, self._world.device)).flatten(0, 2)
+                 for batch in evaluation_loader(subset, self._config.batch_size)]
+        values = torch.cat(slots).double()
+        return values.mean(0).float().cpu(), values.std(0, correction=0).float().cpu()
+
+    def epoch_at(self, step: int) -> int:
+        """Complete passes through the training windows before this step."""
+        return self._order.epoch_at(step)
+
+    def batches(self, first_step: int) -> Iterator[Batch]:
+        """Windows: stored slots or frames to encode, and token ids."""
+        loader = training_loader(self._train, self._batches_from(first_step), self._config.num_workers)
+        return (to_device(batch, self._world.device) for batch in loader)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses of the predicted frames; the terms by name."""
+        slots = self._slots(batch)
+        prediction = self._forecast(slots, batch)
+        values = [self._compute[term.type](prediction, slots, batch, term) for term in self._terms]
+        return weighted_sum(self._terms, values)
+
+    def _slot_loss(self, prediction: Tensor, slots: Tensor, batch: Batch, term: LossTerm) -> Tensor:
+        """In the space the predictor works in: of standardised slots where it standardises."""
+        standardize = self.model.standardize
+        return slot_loss(standardize(prediction), standardize(slots[:, self._future]))
+
+    def _frame_loss(self, prediction: Tensor, slots: Tensor, batch: Batch, term: LossTerm) -> Tensor:
+        frames = self._decomposition.decode(prediction).frames
+        return frame_loss(frames, batch["video"][:, self._future], term, self._median)
+
+    @property
+    def _future(self) -> slice:
+        prediction = self._experiment.prediction_params
+        return slice(prediction.num_context, prediction.num_frames)
+
+    def _slots(self, batch: Batch) -> Tensor:
+        """Slots (B, T, N, D) of a batch, stored or encoded now."""
+        if "slots" in batch:
+            return batch["slots"]
+        keys = zip(batch["video_id"], batch["start"].tolist(), batch["draw"].tolist(), strict=True)
+        seed = slots_config(self._experiment).seed
+        return encode_windows(self._decomposition, batch["video"], [Window(*key) for key in keys], seed)
+
+    def _forecast(self, slots: Tensor, batch: Batch) -> Tensor:
+        config, text = self._experiment.prediction_params, batch.get("text")
+        return self.model(slots, text, config.num_context, config.num_preds, config.teacher_force)
+
+    def validation_batches(self) -> Iterator[tuple[Batch, int]]:
+        """The validation windows."""
+        config = self._config
+        return every_item_once(self._valid, config.batch_size, self._world, config.num_workers,
+                               config.validation_batches)
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Per window: video, decoded true slots, context and forecast decoded, the forecast's masks."""
+        items = [self._shown[index] for index in range(min(PICTURE_CLIPS, len(self._shown)))]
+        batch = to_device(collate(items), self._world.device)
+        slots = self._slots(batch)
+        context = slots[:, :self._future.start]
+        forecast = self._decomposition.decode(torch.cat([context, self._forecast(slots, batch)], dim=1))
+        true = self._decomposition.decode(slots)
+        return {f"clip_{i}": sheet([batch["video"][i], true.frames[i], forecast.frames[i],
+                                    segmentation(forecast.masks[i])]) for i in range(len(items))}

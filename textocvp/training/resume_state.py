@@ -1,0 +1,114 @@
+"""The state from which a stopped training continues as if it had never stopped: EXP/resume/.
+
+    resume/step_00001200/   state.json     step, loss history, and what the state belongs to
+                            shards/        parameters and optimiser, each process's part
+                            checksums.json SHA-256 of every other file
+    resume/latest           the name of the newest folder
+
+A folder is written under a temporary name, checksummed, renamed, then pointed to; the last two are kept.
+Learning rate, data order and every random draw are functions of the step, so the step restores them.
+DeepSpeed unpickles its shards: only this experiment's own folder is read, and only where its checksums hold.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from textocvp.artifacts import read_json, sha256_file, write_json
+from textocvp.config.errors import UserError
+from textocvp.training.deepspeed_engine import Engine
+
+KEEP = 2
+CHECKSUMS = "checksums.json"
+STATE = "state.json"
+SHARDS = "shards"
+
+
+class ResumeFolder:
+    """The states of one training run."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: EXP/resume, need not exist."""
+        self.folder = Path(folder)
+
+    def exists(self) -> bool:
+        """Whether any state was saved."""
+        return bool(self._states())
+
+    def newest_intact(self) -> Path | None:
+        """The newest state whose checksums hold, or None where there is no state at all.
+
+        A damaged one is skipped with a warning on standard error; UserError where all are damaged.
+        """
+        states = self._states()
+        for state in states:
+            damage = _damage(state)
+            if damage is None:
+                return state
+            print(f"warning: {state} is damaged ({damage}), trying the one before", file=sys.stderr)
+        if states:
+            raise UserError(f"{self.folder}: every saved state is damaged; move the folder aside and train "
+                            f"anew, or start from models/checkpoint_last_saved.pth with --checkpoint")
+        return None
+
+    def save(self, engine: Engine, step: int, content: dict[str, Any]) -> None:
+        """Save the state after `step` steps; all processes must call it together."""
+        final = self.folder / f"step_{step:08d}"
+        temporary = self.folder / f".{final.name}.tmp"
+        if engine.world.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        engine.barrier()
+        engine.save_shards(temporary / SHARDS)
+        engine.barrier()
+        if engine.world.is_main:
+            write_json(temporary / STATE, {"step": step, **content})
+            _seal(temporary)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+            _point_to(final)
+            self._prune(KEEP)
+        engine.barrier()
+
+    def load(self, engine: Engine, state: Path) -> dict[str, Any]:
+        """Load a state into the engine's model and optimiser; returns its content, `step` included."""
+        engine.load_shards(state / SHARDS)
+        return read_json(state / STATE)
+
+    def _states(self) -> list[Path]:
+        """Finished states, newest first."""
+        return sorted(self.folder.glob("step_*"), key=lambda path: path.name, reverse=True)
+
+    def _prune(self, keep: int) -> None:
+        for state in self._states()[keep:]:
+            shutil.rmtree(state, ignore_errors=True)
+
+
+def _seal(folder: Path) -> None:
+    """Flush every file to disk and note its checksum."""
+    checksums = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        checksums[path.relative_to(folder).as_posix()] = sha256_file(path)
+    write_json(folder / CHECKSUMS, checksums)
+
+
+def _point_to(state: Path) -> None:
+    pointer = state.parent / ".latest.tmp"
+    pointer.write_text(state.name + "\n")
+    os.replace(pointer, state.parent / "latest")
+
+
+def _damage(state: Path) -> str | None:
+    """What is wrong with a state, or None."""
+    try:
+        checksums = read_json(state / CHECKSUMS)
+        wrong = [name for name, checksum in checksums.items() if sha256_file(state / name) != checksum]
+    except (UserError, OSError) as error:
+        return str(error)
+    return f"{wrong[0]}: content differs from its checksum" if wrong else None

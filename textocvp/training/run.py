@@ -1,0 +1,35 @@
+"""`train-decomp` and `train-predictor`.
+
+    python -m textocvp train-decomp -d EXP [--checkpoint C] [--resume_training]
+    python -m textocvp train-predictor -d EXP --decomp_ckpt C --name_pred_exp N [the same]
+
+Exit codes: 0 finished; 2 one line says what is wrong; 130, 143, 140 stopped by a signal with the state saved
+(`textocvp.stopping`); 1 anything else. With N processes each runs the same command (`deepspeed_engine`).
+
+torch and DeepSpeed are imported inside the commands, after the signal handlers are in place: a signal that
+comes during those seconds is not lost.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+from textocvp import stopping
+
+
+def train_decomp(exp_directory: Path, checkpoint: Optional[str] = None, resume_training: bool = False) -> int:
+    """Train the decomposition model of an experiment folder; returns the exit code."""
+    stopping.install()
+    from textocvp.training.decomposition_task import train_decomposition
+
+    return train_decomposition(Path(exp_directory), checkpoint, resume_training)
+
+
+def train_predictor(exp_directory: Path, decomp_ckpt: str, name_pred_exp: str,
+                    checkpoint: Optional[str] = None, resume_training: bool = False) -> int:
+    """Train the predictor experiment `name_pred_exp` (NAME or NAME/seeds/K); returns the exit code."""
+    stopping.install()
+    from textocvp.training.predictor_task import train_forecaster
+
+    return train_forecaster(Path(exp_directory), decomp_ckpt, name_pred_exp, checkpoint, resume_training)

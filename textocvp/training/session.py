@@ -1,0 +1,65 @@
+"""One training run, put together from a task, the engine and the folder's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+from textocvp import stopping
+from textocvp.config.experiment import Experiment
+from textocvp.config.schema import to_dict
+from textocvp.training.checkpoint import FINAL, load_pth, load_weights
+from textocvp.training.deepspeed_engine import Engine, World, join_world
+from textocvp.training.history import LossHistory
+from textocvp.training.loop import train
+from textocvp.training.recorder import Recorder
+from textocvp.training.resume_state import ResumeFolder
+from textocvp.training.start import Start, check_belongs, choose_start
+from textocvp.training.task import Task
+
+
+def run_training(folder: Path, experiment: Experiment, make_task: Callable[[World], Task],
+                 belongs_to: dict[str, Any], checkpoint: Optional[str], resume_training: bool) -> int:
+    """Train what `make_task` makes in `folder`, from the start or from its newest state.
+
+    Args:
+        belongs_to: plain values in which a state must agree with this run to be continued by it.
+
+    Returns:
+        the exit code.
+    """
+    start = choose_start(folder, experiment, checkpoint, resume_training)
+    if start is None:
+        print(f"{folder}: training is finished, see {folder / 'models' / FINAL}", flush=True)
+        return 0
+    world = join_world()
+    task = make_task(world)
+    wish = _train(folder, experiment, task, world, belongs_to, start)
+    if not wish:
+        return 0
+    if world.is_main:
+        print(f"{task.name}: stopped by {stopping.signal_name(wish)}, state saved in {folder / 'resume'}; "
+              f"the same command with --resume_training continues", flush=True)
+    return stopping.finish(wish, world.is_main)
+
+
+def _train(folder: Path, experiment: Experiment, task: Task, world: World, belongs_to: dict[str, Any],
+           start: Start) -> int:
+    """Returns 0, or the wish on which the training stopped."""
+    config = experiment.training
+    belongs_to = {**belongs_to, "processes": world.size, "zero_stage": config.zero_stage,
+                  "optimizer": config.optimizer}
+    if start.checkpoint is not None:
+        load_weights(task.model, load_pth(start.checkpoint)["model_state_dict"], str(start.checkpoint))
+    if start.state is not None:
+        check_belongs(start.state, belongs_to, to_dict(config))
+    engine = Engine(task.model, config, world)
+    first_step, history = 0, LossHistory()
+    if start.state is not None:
+        state = ResumeFolder(start.state.parent).load(engine, start.state)
+        first_step, history = state["step"], LossHistory(**state["history"])
+        if world.is_main:
+            print(f"{task.name}: continuing from {start.state} (step {first_step})", flush=True)
+    recorder = Recorder(folder, experiment, engine, belongs_to, first_step)
+    return train(task, engine, config, recorder, first_step, history)

@@ -1,0 +1,87 @@
+"""Fills the slot store from a decomposition checkpoint, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from textocvp import stopping
+from textocvp.artifacts import sha256_file
+from textocvp.config.experiment import load_experiment
+from textocvp.config.schema import to_dict
+from textocvp.data.loaders import Videos, to_float
+from textocvp.data.slot_store import Batch, SlotPart, plan_slot_parts
+from textocvp.data.sources import open_videos
+from textocvp.data.windows import slots_config, window_frames
+from textocvp.training.checkpoint import find_checkpoint, load_decomposition
+from textocvp.training.encoding import encode_videos
+from textocvp.training.progress import Progress
+
+SPLITS = ("train", "valid", "test")
+
+
+class Stopped(Exception):  # noqa: N818 (no error: the way out of a half-written part)
+    """A signal asked to stop; the part in hand is dropped, finished ones stay."""
+
+
+class SlotWriter:
+    """Encodes the windows of all splits of an experiment with one checkpoint."""
+
+    def __init__(self, folder: Path, decomp_ckpt: str) -> None:
+        """UserError: no such experiment or checkpoint."""
+        self.folder = folder
+        self.experiment = load_experiment(folder)
+        self.checkpoint = find_checkpoint(folder, decomp_ckpt)
+        self.num_frames = window_frames(self.experiment, folder)
+        self.seed = slots_config(self.experiment).seed
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.backends.cudnn.deterministic = True
+        self.model = load_decomposition(self.experiment, self.checkpoint).to(self._device)
+
+    def write(self, shard: int, num_shards: int) -> None:
+        """Write what is missing of this shard's parts.
+
+        Raises:
+            Stopped: on a signal.
+            UserError: data are missing, or parts were made from something else.
+        """
+        parts = self._plan(shard, num_shards)
+        missing = [(part, videos) for part, videos in parts if not part.is_finished()]
+        total = sum(len(part.windows) for part, _ in missing)
+        print(f"precompute-slots: {len(parts)} parts, {len(parts) - len(missing)} already there; "
+              f"{total} windows of {self.num_frames} frames to encode", flush=True)
+        progress = Progress("precompute-slots", total, unit="window")
+        done = 0
+        for part, videos in missing:
+            part.write(self._batches(part, videos, progress, done), to_dict(self.experiment))
+            done += len(part.windows)
+        progress.close()
+
+    def _plan(self, shard: int, num_shards: int) -> list[tuple[SlotPart, Videos]]:
+        # an experiment of the original validates on its test split: by split, so that it is stored once
+        sources = {videos.dataset.split: videos
+                   for videos in (open_videos(self.experiment, self.folder, split) for split in SPLITS)}
+        checkpoint_sha256 = sha256_file(self.checkpoint)
+        parts = []
+        for videos in sources.values():
+            lengths = [videos.length(index) for index in range(len(videos))]
+            parts += [(part, videos) for part in plan_slot_parts(
+                self.experiment, self.folder, videos.dataset, lengths, checkpoint_sha256, self.num_frames,
+                shard, num_shards)]
+        return parts
+
+    def _batches(self, part: SlotPart, videos: Videos, progress: Progress, done: int) -> Iterator[Batch]:
+        frames = ((self._frames(videos, row), windows) for row, windows in part.videos)
+        for windows, slots in encode_videos(self.model, frames, self.num_frames, self.seed):
+            yield windows, slots.numpy()
+            done += len(windows)
+            progress.update(done)
+            if stopping.wish():
+                raise Stopped
+
+    def _frames(self, videos: Videos, row: int) -> Tensor:
+        """A whole video, (1, T, 3, H, W) in [0, 1]."""
+        return to_float(videos.frames(row))[None].to(self._device)
