@@ -1,1 +1,1 @@
-"""TextOCVP: object-centric, text-guided video prediction (Villar-Corrales, Plepi, Behnke 2025, arXiv 2502.11655)."""
+"""TextOCVP: object-centric, text-guided video prediction (Villar-Corrales et al. 2025, arXiv 2502.11655)."""

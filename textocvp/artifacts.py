@@ -163,7 +163,7 @@ def describe_outputs(root: Path, paths: Iterable[Path]) -> Dict[str, Dict[str, A
     }
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def provenance() -> Dict[str, Any]:
     """Code revision, image digest and versions, written beside every checkpoint and into every store."""
     versions = {"python": sys.version.split()[0]}

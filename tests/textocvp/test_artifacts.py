@@ -30,7 +30,8 @@ def test_lines_of_concurrent_writers_stay_whole(tmp_path):
     path = tmp_path / "ledger.jsonl"
     code = (
         "import sys; from pathlib import Path; from textocvp.artifacts import append_jsonl\n"
-        "for i in range(50): append_jsonl(Path(sys.argv[1]), {'writer': sys.argv[2], 'i': i, 'pad': 'x' * 5000})"
+        "for i in range(50):\n"
+        "    append_jsonl(Path(sys.argv[1]), {'writer': sys.argv[2], 'i': i, 'pad': 'x' * 5000})"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "ab"]
     assert [writer.wait() for writer in writers] == [0, 0]

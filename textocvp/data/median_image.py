@@ -37,7 +37,7 @@ def median_image(videos: Union[StoredVideos, DecodedVideos], folder: Path) -> to
 
 
 def far_from(frames: torch.Tensor, reference: torch.Tensor, threshold: float = FAR) -> torch.Tensor:
-    """Pixels (..., H, W) bool of frames (..., 3, H, W) of which some channel differs by more than `threshold`.
+    """Pixels (..., H, W) bool of frames (..., 3, H, W) where some channel differs by more than `threshold`.
 
     Args:
         reference: broadcastable to frames, for example the median image (3, H, W).

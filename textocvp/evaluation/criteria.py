@@ -19,7 +19,6 @@ from textocvp.config.errors import UserError, nearest
 from textocvp.data.median_image import far_from
 
 
-
 @dataclass(frozen=True)
 class Observation:
     """What a model makes of a batch of clips."""

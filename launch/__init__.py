@@ -1,0 +1,1 @@
+"""What runs, in which order: recipe -> experiment folders -> tasks and their edges. No torch."""

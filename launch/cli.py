@@ -1,0 +1,177 @@
+"""`python -m launch COMMAND`: plans, submits and watches; the work itself is `python -m textocvp`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Tuple
+
+from launch.pipeline import Pipeline, from_folder, from_recipe, with_decomposition_seeds, with_predictors
+from launch.recipe import load_recipe
+from launch.show import plan_lines
+from launch.stages import DISTRIBUTED
+from launch.status import log_path, status_lines, task_rows
+from launch.submit import Request, plan_request, submit
+from slurm.cluster import ClusterConfig, load_cluster
+from slurm.progress import tail
+from textocvp.config.errors import UserError, nearest
+
+COMMANDS: Dict[str, Tuple[Optional[FrozenSet[str]], str]] = {
+    "pipeline": (None, "run or submit everything that is missing, in dependency order"),
+    "train-decomp": (frozenset({"train_decomp"}), "train the decomposition model (once per seed)"),
+    "select-decomp": (frozenset({"select_decomp"}), "keep the best seed"),
+    "precompute-slots": (frozenset({"precompute_slots"}), "write the slot store"),
+    "train-predictor": (frozenset({"train_predictor"}), "train the predictors"),
+    "evaluate": (
+        frozenset({"evaluate_decomp", "evaluate_predictor", "figures", "report"}),
+        "evaluate, draw, report",
+    ),
+}
+"""Command -> the stages that it asks for (None: all), and its help."""
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run one command; returns its exit status: 0, 1 a task failed, 2 a user's error, 130 interrupted."""
+    options = build_parser().parse_args(argv)
+    try:
+        return options.run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(prog="python -m launch", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (_, text) in COMMANDS.items():
+        _submission(_command(commands, name, run_submit, text))
+    plan = _command(commands, "plan", run_plan, "print stages, edges and resources; submit nothing")
+    _submission(plan)
+    status = _command(commands, "status", run_status, "where each task is")
+    status.add_argument("--json", action="store_true", help="a list of {stage, task, job_id, state, ...}")
+    logs = _command(commands, "logs", run_logs, "the log of one task")
+    logs.add_argument("--stage", required=True, help="for example train-decomp")
+    logs.add_argument("--task", type=int, default=0, help="index in its stage (0)")
+    logs.add_argument("--lines", type=int, default=40, help="from the log's end (40); 0: all")
+    logs.add_argument("--follow", action="store_true", help="go on as it grows")
+    for command in (status, logs):
+        command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _submission(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--recipe", type=Path, help="experiments/recipes/NAME.yaml")
+    what.add_argument("--exp", type=Path, help="the folder of an existing experiment")
+    parser.add_argument(
+        "--cluster", help="a name in cluster_configs/ (without sbatch on this machine: local)"
+    )
+    parser.add_argument("--seeds", default="", help='train-decomp, train-predictor: for example "0 1 2"')
+    parser.add_argument("--predictor", help="train-predictor, evaluate: only this predictor experiment")
+    parser.add_argument("--decomp_ckpt", help="use this decomposition checkpoint, whatever trained it")
+    parser.add_argument("--rerun", action="store_true", help="move outputs of another config aside")
+    parser.add_argument("--wait", action="store_true", help="stay until the jobs have ended")
+
+
+def run_submit(options: argparse.Namespace) -> int:
+    """Commands that run or submit."""
+    return submit(make_request(options))
+
+
+def run_plan(options: argparse.Namespace) -> int:
+    """Print the plan; nothing is written."""
+    request = make_request(options)
+    print("\n".join(plan_lines(plan_request(request), request.cluster)))
+    return 0
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Print the table, or JSON."""
+    rows = task_rows(from_folder(options.exp))
+    print(json.dumps(rows) if options.json else "\n".join(status_lines(rows)))
+    return 0
+
+
+def run_logs(options: argparse.Namespace) -> int:
+    """Print a log; with --follow until Ctrl-C."""
+    stage = options.stage.replace("-", "_")
+    if stage not in DISTRIBUTED:
+        raise UserError(
+            f"--stage {options.stage}: no such stage"
+            f"{nearest(options.stage, [name.replace('_', '-') for name in DISTRIBUTED])}"
+        )
+    path = log_path(options.exp, stage, options.task)
+    print(f"{path}:", file=sys.stderr)
+    print(
+        "\n".join(tail(path, options.lines) if options.lines else path.read_text().splitlines()), flush=True
+    )
+    if options.follow:
+        _follow(path)
+    return 0
+
+
+def _follow(path: Path) -> None:
+    with open(path) as file:
+        file.seek(0, 2)
+        while True:
+            text = file.read()
+            print(text, end="", flush=True)
+            time.sleep(0 if text else 0.5)
+
+
+def make_request(options: argparse.Namespace) -> Request:
+    """What the options ask for."""
+    cluster = load_cluster(options.cluster, DISTRIBUTED)
+    stages = COMMANDS[options.command][0] if options.command in COMMANDS else None
+    return Request(
+        pipeline=make_pipeline(options, cluster, stages),
+        cluster=cluster,
+        stages=stages,
+        recipe=options.recipe,
+        rerun=options.rerun,
+        wait=options.wait,
+    )
+
+
+def make_pipeline(
+    options: argparse.Namespace, cluster: ClusterConfig, stages: Optional[FrozenSet[str]]
+) -> Pipeline:
+    """The pipeline of a recipe or of an experiment's folder, with what the options change."""
+    if options.recipe:
+        recipe = load_recipe(options.recipe)
+        root = cluster.data_root(recipe.decomposition.dataset)
+        pipeline = from_recipe(recipe, Path(cluster.paths.experiments), root)
+    else:
+        pipeline = from_folder(options.exp)
+    seeds = parse_seeds(options.seeds)
+    if "train_predictor" in (stages or ()) or options.predictor:
+        pipeline = with_predictors(pipeline, options.predictor, seeds)
+    elif seeds:
+        if stages is not None and "train_decomp" not in stages:
+            raise UserError(f"--seeds: {options.command} takes none; it uses those that were trained")
+        pipeline = with_decomposition_seeds(pipeline, seeds)
+    workers = {stage: cluster.stage_resources(stage).cpus_per_task for stage in DISTRIBUTED}
+    return replace(pipeline, workers=workers, decomp_ckpt=options.decomp_ckpt)
+
+
+def parse_seeds(text: str) -> Tuple[int, ...]:
+    """ "0 1 2" (or "0,1,2") -> (0, 1, 2)."""
+    seeds: List[int] = []
+    for word in text.replace(",", " ").split():
+        if not word.isdigit():
+            raise UserError(f'--seeds {text!r}: {word!r} is no seed; numbers from 0 on are needed, "0 1 2"')
+        seeds.append(int(word))
+    return tuple(seeds)

@@ -1,0 +1,59 @@
+"""Which jobs an experiment has: the ledger says what was submitted, the scheduler what has become of it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any, Dict, Mapping
+
+from launch.plan import Job, TaskId
+from launch.stages import DISTRIBUTED
+from slurm import ledger
+from slurm.cluster import load_cluster
+from slurm.queue import JobState, job_states
+from textocvp.config.errors import UserError
+
+ENDED = (ledger.FINISHED, ledger.CANCELLED)
+"""Last words after which a job need not be asked for. A job that failed or stopped may be queued again."""
+
+
+def cluster_environment(name: str) -> Dict[str, str]:
+    """What reaches the cluster that a job was submitted to."""
+    return load_cluster(name, DISTRIBUTED).slurm_environment()
+
+
+def scheduler_states(last: Mapping[TaskId, Mapping[str, Any]]) -> Dict[TaskId, JobState]:
+    """What the schedulers say of the last job of each task, one question to each cluster.
+
+    Args:
+        last: each task's last submission, as `ledger.last_events` tells it.
+    """
+    asked: Dict[str, Dict[str, TaskId]] = {}
+    for task, event in last.items():
+        if event.get("job_id"):
+            asked.setdefault(event["cluster"], {})[event["job_id"]] = task
+    states = {}
+    for cluster, tasks in asked.items():
+        try:
+            found = job_states(tasks, cluster_environment(cluster))
+        except (OSError, subprocess.SubprocessError) as error:
+            raise UserError(f"cluster {cluster} does not answer: {_first_line(error)}") from None
+        states.update({tasks[job_id]: state for job_id, state in found.items()})
+    return states
+
+
+def active_jobs(root: Path) -> Dict[TaskId, Job]:
+    """The jobs of an experiment that wait or run."""
+    last = ledger.last_events(root)
+    open_ones = {task: event for task, event in last.items() if event["event"] not in ENDED}
+    states = scheduler_states(open_ones)
+    return {
+        task: Job(open_ones[task]["job_id"], open_ones[task]["cluster"], state)
+        for task, state in states.items()
+        if state.active
+    }
+
+
+def _first_line(error: Exception) -> str:
+    text = (getattr(error, "stderr", None) or str(error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,76 @@
+"""Plans, tables and reports on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+from launch.plan import QUEUED, RUN, Plan
+from slurm import ledger
+from slurm.cluster import ClusterConfig
+from slurm.standing import DONE
+from slurm.task import ANY, Resources, Task
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> List[str]:
+    """Columns as wide as their widest cell; empty columns are left out."""
+    keep = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    lines = [[header[i] for i in keep], *([row[i] for i in keep] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(keep))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+
+
+def summary_line(plan: Plan, cluster: ClusterConfig) -> str:
+    """What a submission is going to do, in one line."""
+    counts = {action: sum(step.action == action for step in plan.steps) for action in (DONE, QUEUED, RUN)}
+    parts = [f"{number} {action}" for action, number in counts.items() if number]
+    nothing = "" if counts[RUN] else "; nothing is left to do"
+    return f"{plan.root} on {cluster.name}: {len(plan.steps)} tasks, {', '.join(parts)}{nothing}"
+
+
+def plan_lines(plan: Plan, cluster: ClusterConfig) -> List[str]:
+    """Stages, their resources, and each task with its edges and what would happen to it."""
+    by_stage: Dict[str, List] = {}
+    for step in plan.steps:
+        by_stage.setdefault(step.task.stage, []).append(step)
+    lines = [summary_line(plan, cluster)]
+    for stage, steps in by_stage.items():
+        lines += ["", f"{stage}: {resources_text(cluster.stage_resources(stage))}"]
+        for step in steps:
+            reason = f" ({'; '.join(step.reasons)})" if step.reasons else ""
+            lines.append(f"  [{step.task.index}] {step.task.label or '-'}: {step.action}{reason}")
+            lines.append(f"      {step.task.command}")
+            if step.task.after:
+                lines.append(f"      after {edges_text(step.task)}")
+    return lines
+
+
+def edges_text(task: Task) -> str:
+    """What a task waits for, stage by stage: "success of train_decomp[0,2]"."""
+    groups: Dict[tuple, List[int]] = {}
+    for edge in task.after:
+        groups.setdefault((edge.stage, edge.mode), []).append(edge.index)
+    words = {ANY: "the end of"}
+    return ", ".join(
+        f"{words.get(mode, 'success of')} {stage}[{','.join(map(str, indices))}]"
+        for (stage, mode), indices in groups.items()
+    )
+
+
+def resources_text(resources: Resources) -> str:
+    """Resources in one line."""
+    parts = [f"{resources.nodes} node{'s' * (resources.nodes > 1)}"]
+    parts += [f"{resources.gpus_per_node} GPU per node"] if resources.gpus_per_node else []
+    parts += [f"{resources.tasks_per_node} processes per node"] if resources.tasks_per_node > 1 else []
+    parts += [f"{resources.cpus_per_task} cores per process"] if resources.cpus_per_task else []
+    parts += [f"{resources.mem_gb:g} GB"] if resources.mem_gb else []
+    return ", ".join(parts + [f"limit {resources.time}"])
+
+
+def print_report(root: Path) -> None:
+    """Print what the report stage printed last."""
+    last = ledger.last_events(root).get(("report", 0), {})
+    log = Path(root) / last.get("log", "")
+    if last.get("event") == ledger.FINISHED and log.is_file():
+        lines = log.read_text().splitlines()
+        print("\n".join(line for line in lines if not line.startswith(("python -m ", "moved the old "))))

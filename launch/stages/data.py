@@ -1,0 +1,52 @@
+"""Stages that make the data and bring it into the form that training reads."""
+
+from __future__ import annotations
+
+from typing import List
+
+from launch.pipeline import Pipeline
+from launch.stages.parts import CAPTIONS, Planned, after, dataset_fields, option, workers
+from slurm.task import Task
+from textocvp.config.experiment import parse_experiment
+from textocvp.config.schema import to_dict
+
+
+def make_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
+    """Generate the data, where the recipe says what."""
+    if pipeline.data is None:
+        return []
+    options = {name: value for name, value in to_dict(pipeline.data).items() if value is not None}
+    argv = ["make-data", "--out", pipeline.folder("data")]
+    for name, value in options.items():
+        argv += option(name, value)
+    return [
+        Task(
+            stage="make_data",
+            index=0,
+            label=pipeline.data.dataset,
+            argv=tuple(argv) + workers(pipeline, "make_data"),
+            config=options,
+            outputs=("data/*/*_explicit.json", "data/*/settings.json"),
+            leftovers=("data",),
+        )
+    ]
+
+
+def prepare_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
+    """Decode every video and tokenise every caption once, for all seeds and predictors."""
+    folders = ["", *(f"predictors/{name}" for name in pipeline.predictors)]
+    tokenizers = sorted({parse_experiment(pipeline.files[name], name).dataset.tokenizer for name in folders})
+    return [
+        Task(
+            stage="prepare_data",
+            index=0,
+            label="frames and text",
+            argv=("prepare-data", "-d", pipeline.folder("")) + workers(pipeline, "prepare_data"),
+            config={"dataset": dataset_fields(pipeline, ""), "tokenizers": tokenizers},
+            inputs=(CAPTIONS,),
+            outputs=("frames/*/part_*", "text/*/*/part_*"),
+            leftovers=("frames", "text"),
+            after=after(planned["make_data"]),
+            replaceable=True,
+        )
+    ]

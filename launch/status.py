@@ -1,0 +1,117 @@
+"""Stages x tasks: where each one is, from manifests, ledger, progress files and one call of squeue."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from launch.jobs import scheduler_states
+from launch.pipeline import Pipeline
+from launch.plan import make_plan
+from launch.show import format_table
+from launch.stages import all_tasks
+from slurm import ledger
+from slurm.progress import progress_columns, read_progress
+from slurm.queue import JobState
+from slurm.standing import DONE
+from textocvp.config.errors import UserError
+
+HEADER = ("stage", "task", "what", "job", "state", "step", "rate", "left", "loss", "log")
+
+
+def task_rows(pipeline: Pipeline) -> List[Dict[str, Any]]:
+    """One row for each task of the pipeline: stage, task, job_id, state, step, total_steps, ..."""
+    root = pipeline.root
+    last = ledger.last_events(root)
+    states = scheduler_states(
+        {
+            task: event
+            for task, event in last.items()
+            if event["event"] not in (ledger.FINISHED, ledger.CANCELLED)
+        }
+    )
+    rows = []
+    for step in make_plan(root, all_tasks(pipeline), rerun=True).steps:
+        task, event = step.task, last.get(step.task.id, {})
+        progress = read_progress(root, *task.id)
+        state = DONE if step.action == DONE else task_state(event, states.get(task.id))
+        rows.append(
+            {
+                "stage": task.stage,
+                "task": task.index,
+                "label": task.label,
+                "job_id": event.get("job_id", ""),
+                "state": state,
+                "step": progress.get("step"),
+                "total_steps": progress.get("total_steps"),
+                "rate": progress.get("rate"),
+                "seconds_left": progress.get("seconds_left") if state == "running" else None,
+                "loss": progress.get("loss"),
+                "restarts": max(0, event.get("starts", 0) - 1),
+                "reason": pending_reason(states.get(task.id)),
+                "error": event.get("error", "") if state == "failed" else "",
+                "log": str(root / event["log"]) if event.get("log") else "",
+            }
+        )
+    return rows
+
+
+def task_state(event: Mapping[str, Any], job: Optional[JobState]) -> str:
+    """One word for a task that is not done: as its scheduler sees it, or as its own last words say."""
+    if not event:
+        return "not submitted"
+    if job is not None and (job.active or job.state not in ("COMPLETED", "FAILED")):
+        return job.state.lower()
+    if event["event"] == ledger.FINISHED:
+        return "out of date"
+    if event["event"] == ledger.STARTED and not event.get("job_id"):
+        return "running" if _process_lives(event) else "interrupted"
+    if event["event"] == ledger.SUBMITTED:
+        return "starting" if not event.get("job_id") else "lost"
+    return str(event["event"])
+
+
+def pending_reason(job: Optional[JobState]) -> str:
+    """Why a job waits."""
+    return job.reason if job is not None else ""
+
+
+def status_lines(rows: Sequence[Mapping[str, Any]]) -> List[str]:
+    """The table."""
+    cells = []
+    for row in rows:
+        state = f"{row['state']} ({row['reason']})" if row["reason"] not in ("", "None") else row["state"]
+        columns = progress_columns(row if row["step"] is not None else {})
+        cells.append(
+            (row["stage"], str(row["task"]), row["label"], row["job_id"], state, *columns, row["log"])
+        )
+    lines = format_table(HEADER, cells)
+    return lines + [f"{row['stage']}[{row['task']}] failed: {row['error']}" for row in rows if row["error"]]
+
+
+def log_path(root: Path, stage: str, task: int) -> Path:
+    """The newest log of a task."""
+    event = ledger.last_events(root).get((stage, task))
+    if event is None:
+        known = sorted({f"{name}[{index}]" for name, index in ledger.last_events(root)})
+        raise UserError(
+            f"{root}: {stage}[{task}] was never submitted; submitted: {', '.join(known) or 'nothing'}"
+        )
+    path = Path(root) / event["log"]
+    if not path.exists():
+        raise UserError(f"{path} does not exist yet: {stage}[{task}] has not started")
+    return path
+
+
+def _process_lives(event: Mapping[str, Any]) -> bool:
+    if event.get("host") != socket.gethostname():
+        return True  # nothing is known of another machine's processes
+    try:
+        os.kill(event["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

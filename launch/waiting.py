@@ -1,0 +1,93 @@
+"""WAIT=1: stay until the jobs of a submission have ended, and say what became of them."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Dict, List, Mapping, Sequence
+
+from slurm import ledger
+from slurm.cluster import ClusterConfig
+from slurm.progress import duration
+from slurm.queue import JobState, job_states
+from slurm.records import Records, TaskId
+from slurm.task import Task
+from slurm.watch import Watch, title
+
+POLL_SECONDS = 2.0
+PATIENCE = 60
+"""Polls in a row that the scheduler may leave unanswered, or not know a job in, before that counts."""
+LOST = JobState("UNKNOWN")
+RUNNING = "RUNNING"
+
+
+def wait_for_jobs(
+    root: Path, cluster: ClusterConfig, tasks: Sequence[Task], jobs: Mapping[TaskId, str]
+) -> int:
+    """Watch jobs until none waits or runs; returns 0, or 1 where a task has not succeeded."""
+    waiting = Waiting(root, jobs)
+    still = list(tasks)
+    silent = 0
+    while still:
+        try:
+            found = job_states([jobs[task.id] for task in still], cluster.slurm_environment())
+            silent = 0
+            still = waiting.look(still, found)
+        except (OSError, subprocess.SubprocessError):
+            silent += 1
+            if silent > PATIENCE:
+                raise
+        if still:
+            time.sleep(POLL_SECONDS)
+    waiting.watch.clear()
+    return 1 if waiting.failed else 0
+
+
+class Waiting:
+    """What is known of the jobs so far."""
+
+    def __init__(self, root: Path, jobs: Mapping[TaskId, str]) -> None:
+        self.root, self.jobs = Path(root), jobs
+        self.watch = Watch(root)
+        self.failed: List[Task] = []
+        self._running: Dict[TaskId, bool] = {}
+        self._missed: Dict[TaskId, int] = {}
+
+    def look(self, tasks: Sequence[Task], found: Mapping[str, JobState]) -> List[Task]:
+        """Say what changed; returns the tasks that still wait or run."""
+        still = []
+        for task in tasks:
+            state = found.get(self.jobs[task.id]) or self._missing(task)
+            if state is None or state.active:
+                self._say_started(task, state)
+                still.append(task)
+            elif not self._say_ended(task, state):
+                self.failed.append(task)
+        self.watch.running([task for task in still if self._running.get(task.id)])
+        return still
+
+    def _missing(self, task: Task) -> "JobState | None":
+        # the accounting lags, and slurmctld forgets: only a job that nobody knows for long is lost
+        self._missed[task.id] = self._missed.get(task.id, 0) + 1
+        return LOST if self._missed[task.id] > PATIENCE else None
+
+    def _say_started(self, task: Task, state: "JobState | None") -> None:
+        running = state is not None and state.state == RUNNING
+        if running and not self._running.get(task.id):
+            self.watch.event(f"{title(task)} started on {state.node}")
+        self._running[task.id] = running
+
+    def _say_ended(self, task: Task, state: JobState) -> bool:
+        """Print how a task ended; True where it succeeded."""
+        last = ledger.last_events(self.root).get(task.id, {})
+        if state.state == "COMPLETED" and Records(self.root).manifest(task.id) is not None:
+            self.watch.event(f"{title(task)} done in {duration(last.get('seconds'))}")
+            return True
+        job_id = self.jobs[task.id]
+        if state.state == "CANCELLED" and last.get("event") in (ledger.SUBMITTED, None):
+            self.watch.event(f"{title(task)} not started: job {job_id} was cancelled, what it needs failed")
+            return False
+        why = " ".join(part for part in (f"job {job_id} is {state.state}", last.get("error", "")) if part)
+        self.watch.failure(task, self.root / last.get("log", ""), why)
+        return False

@@ -1,0 +1,1 @@
+"""How a scheduler is reached: the only importer of submitit, and the same jobs without a scheduler."""

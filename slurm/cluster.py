@@ -1,0 +1,177 @@
+"""cluster_configs/NAME.yaml: everything that is particular to one site, read and checked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+import yaml
+
+from slurm.task import Resources
+from textocvp.config.errors import ConfigError, UserError, nearest
+from textocvp.config.schema import build
+
+CODE = Path(__file__).resolve().parent.parent
+"""The folder that holds launch, slurm and textocvp."""
+CONFIGS = CODE / "cluster_configs"
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things lie at this site."""
+
+    experiments: str = "experiments"
+    """Folder that new experiments are created in; shared between the nodes."""
+    data: Dict[str, Any] = field(default_factory=dict)
+    """Data set name -> its root, for experiments that do not generate their data."""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """One site."""
+
+    scheduler: str = field(metadata={"choices": ("slurm", "local")})
+    """slurm, or local: this machine, without a scheduler."""
+    paths: Paths = Paths()
+    partition: Optional[str] = None
+    """Of every job, as are account, qos and constraint; null leaves the option out."""
+    account: Optional[str] = None
+    qos: Optional[str] = None
+    constraint: Optional[str] = None
+    resources: Dict[str, Any] = field(default_factory=dict)
+    """Stage -> resources, on top of the entry `default`."""
+    array_parallelism: int = field(default=64, metadata={"min": 1})
+    """Tasks of one stage that may run at once."""
+    parallel: int = field(default=1, metadata={"min": 1})
+    """scheduler local: tasks that run at once, whatever their stage."""
+    python: Optional[str] = None
+    """The jobs' interpreter: a path (relative to the code) or a program; null: the one that submits."""
+    slurm_conf: Optional[str] = None
+    """A slurm.conf other than the machine's own (relative to the code)."""
+    setup: Tuple[str, ...] = ()
+    """Shell lines that each job runs first, for example `module load ...`."""
+    environment: Dict[str, Any] = field(default_factory=dict)
+    """Variables of every job."""
+    extra_sbatch: Dict[str, Any] = field(default_factory=dict)
+    """Any other option of sbatch, without its hyphens; true for an option without a value."""
+    name: str = ""
+    """What finds it again: a name in cluster_configs/ or a file's path. Filled in on reading."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError("field: why") for values that a shell or sbatch would misread."""
+        for option in self.extra_sbatch:
+            if not str(option).replace("-", "").isalnum() or str(option).startswith("-"):
+                raise ValueError(f"extra_sbatch.{option}: no option of sbatch; write it without its hyphens")
+        for variable in self.environment:
+            if not str(variable).isidentifier():
+                raise ValueError(f"environment.{variable}: no variable's name")
+
+    def stage_resources(self, stage: str) -> Resources:
+        """The resources of one stage: its own values on top of those of `default`."""
+        values = {**self.resources.get(DEFAULT, {}), **self.resources.get(stage, {})}
+        return build(Resources, values, f"cluster {self.name}", f"resources.{stage}")
+
+    def interpreter(self) -> str:
+        """The jobs' python, absolute where it is a file."""
+        if self.python is None:
+            return sys.executable
+        if "/" not in self.python:
+            return self.python
+        path = CODE / self.python  # not resolved: a virtual environment is known by its own path
+        if not path.exists():
+            raise UserError(f"cluster {self.name}: python: {path} does not exist; `make setup` creates .venv")
+        return str(path)
+
+    def slurm_environment(self) -> Dict[str, str]:
+        """What Slurm's programs need in their environment to reach this site."""
+        return {"SLURM_CONF": str(CODE / self.slurm_conf)} if self.slurm_conf else {}
+
+    def data_root(self, dataset: str) -> Optional[str]:
+        """Root of a data set at this site, if it is known here."""
+        return self.paths.data.get(dataset)
+
+
+def known_clusters() -> "list[str]":
+    """Names of the configs in cluster_configs/."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def load_cluster(name: Optional[str], stages: Mapping[str, bool]) -> ClusterConfig:
+    """Read a site's config.
+
+    Args:
+        name: a name in cluster_configs/, the path of a YAML file, or None: local, where there is no sbatch.
+        stages: the stages that `resources` may name, and whether they run as several processes.
+    """
+    if not name:
+        if shutil.which("sbatch"):
+            raise UserError(
+                "this machine can submit jobs (it has sbatch), so say where to run: "
+                f"CLUSTER=local for this machine, or one of {', '.join(known_clusters())}"
+            )
+        name = "local"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"no cluster {name!r} ({path} does not exist){nearest(name, known_clusters())}")
+    own = path.parent == CONFIGS
+    return parse_cluster(read_yaml(path), str(path), path.stem if own else str(path.resolve()), stages)
+
+
+def parse_cluster(values: Any, source: str, name: str, stages: Mapping[str, bool]) -> ClusterConfig:
+    """Check the values of a site's file."""
+    refuse_control_characters(values, source)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: no section of names and values")
+    config = build(ClusterConfig, dict(values, name=name), source)
+    known = (DEFAULT,) + tuple(stages)
+    for stage, entry in config.resources.items():
+        if stage not in known:
+            raise ConfigError(f"{source}: resources.{stage}: unknown stage{nearest(str(stage), known)}")
+        if not isinstance(entry, dict):
+            raise ConfigError(f"{source}: resources.{stage}: {entry!r} is no section of names and values")
+        build(Resources, entry, source, f"resources.{stage}")
+        if config.stage_resources(stage).ranks > 1 and not stages.get(stage, False):
+            raise ConfigError(
+                f"{source}: resources.{stage}: more than one process, but it is no distributed stage"
+            )
+    for section in ("environment", "extra_sbatch"):
+        for key, value in getattr(config, section).items():
+            if not isinstance(value, (str, int, float)):
+                raise ConfigError(
+                    f"{source}: {section}.{key}: {value!r} is not allowed, text or a number is needed"
+                )
+    return config
+
+
+def read_yaml(path: Path) -> Any:
+    """The values of a YAML file; UserError in one line where it cannot be read."""
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
+
+
+def refuse_control_characters(value: Any, source: str, path: str = "") -> None:
+    """A newline in a value would end its #SBATCH line and begin another."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            where = f"{path}.{key}" if path else str(key)
+            refuse_control_characters(str(key), source, where.encode("unicode_escape").decode())
+            refuse_control_characters(item, source, where)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            refuse_control_characters(item, source, f"{path}[{i}]")
+    elif isinstance(value, str) and not value.isprintable():
+        raise ConfigError(f"{source}: {path}: {value!r} holds a control character (a line break, a tab, ...)")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

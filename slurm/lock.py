@@ -1,0 +1,34 @@
+"""One at a time may plan, submit or run here for an experiment."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import Iterator
+
+from textocvp.config.errors import UserError
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[int]:
+    """Hold the experiment's lock; yields its file descriptor.
+
+    Processes that inherit the descriptor hold the lock too: after a runner was killed it stays locked until
+    the last orphan has ended.
+
+    Raises:
+        UserError: somebody else holds it.
+    """
+    path = Path(root) / "jobs" / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another run works on {root} (it holds {path}); wait for it or end it") from None
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,109 @@
+"""What the scheduler says of jobs: one squeue and one sacct call, however many jobs; works without sacct."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import Dict, Iterable, List, Mapping
+
+PENDING = "PENDING"
+ACTIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED", "RESIZING")
+SECONDS = 30
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One job, or one element of an array."""
+
+    state: str
+    """Slurm's word: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, TIMEOUT, NODE_FAIL, OUT_OF_MEMORY, ..."""
+    reason: str = ""
+    """Why it is pending."""
+    node: str = ""
+    exit_code: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in ACTIVE
+
+
+def job_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, JobState]:
+    """The state of each job that the scheduler still knows.
+
+    Args:
+        environment: variables that reach the cluster (SLURM_CONF), on top of this process's.
+    """
+    wanted = set(job_ids)
+    if not wanted:
+        return {}
+    states = queued_states(environment)
+    forgotten = sorted(wanted - set(states))
+    if forgotten and shutil.which("sacct"):
+        states.update(accounted_states(forgotten, environment))
+    return {job_id: state for job_id, state in states.items() if job_id in wanted}
+
+
+def queued_states(environment: Mapping[str, str]) -> Dict[str, JobState]:
+    """Every job of this user that slurmctld remembers."""
+    lines = run(
+        [
+            "squeue",
+            "--noheader",
+            "--array",
+            "--states=all",
+            "--user",
+            getpass.getuser(),
+            "--format=%i|%T|%r|%N",
+        ],
+        environment,
+    )
+    states = {}
+    for line in lines:
+        job_id, state, reason, node = (line.split("|") + ["", "", ""])[:4]
+        states[job_id] = JobState(state, reason if state == PENDING else "", node)
+    return states
+
+
+def accounted_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, JobState]:
+    """Jobs that only the accounting remembers; {} where there is none."""
+    command = [
+        "sacct",
+        "--noheader",
+        "--parsable2",
+        "--allocations",
+        "--array",
+        "--format=JobID,State,NodeList,ExitCode",
+    ]
+    try:
+        lines = run([*command, "--jobs", ",".join(job_ids)], environment)
+    except subprocess.CalledProcessError:
+        return {}
+    states = {}
+    for line in lines:
+        job_id, state, node, exit_code = (line.split("|") + ["", "", ""])[:4]
+        states[job_id] = JobState(state.split(" ")[0], "", node, exit_code)  # "CANCELLED by 0"
+    return states
+
+
+def cancel(job_ids: Iterable[str], environment: Mapping[str, str]) -> None:
+    """Cancel jobs; those that have ended meanwhile do not matter."""
+    job_ids = list(job_ids)
+    if job_ids:
+        subprocess.run(["scancel", *job_ids], env={**os.environ, **environment}, check=False, timeout=SECONDS)
+
+
+def run(command: List[str], environment: Mapping[str, str]) -> List[str]:
+    """Output lines of one of Slurm's programs."""
+    result = subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    return [line for line in result.stdout.splitlines() if line.strip()]

@@ -1,0 +1,113 @@
+"""What tests of launching share: a stand-in for the work, and one real one-host Slurm for cluster tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = Path(__file__).resolve().parents[1]
+DEV_CLUSTER = CODE / "slurm" / "dev_cluster" / "cluster.sh"
+
+
+@pytest.fixture(scope="session")
+def stub_python(tmp_path_factory):
+    """An interpreter for jobs that only write what each task should write (tests/stub_work.py)."""
+    path = tmp_path_factory.mktemp("stub") / "python"
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} {CODE / "tests" / "stub_work.py"} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def small_recipe(tmp_path):
+    """Writes a recipe of two seeds, two shards and two predictors; returns its path."""
+
+    def write(name="exp", **changes):
+        import yaml
+
+        values = {
+            "name": name,
+            "data": {"dataset": "CATER_Hard", "num_train": 4, "num_valid": 1, "num_test": 1},
+            "decomposition": {
+                "model": "SAVi",
+                "dataset": "CATER_Hard",
+                "seeds": [3, 7],
+                "set": {"training.num_steps": 5, "dataset.tokenizer": "CustomTokenizer"},
+            },
+            "slots": {"stride": 2, "shards": 2},
+            "predictors": [
+                {"name": "text", "predictor": "TextOCVP_CustomTF"},
+                {"name": "vanilla", "predictor": "VanillaTransformer"},
+            ],
+        }
+        values.update(changes)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+def run_dev_cluster(action, environment, **settings):
+    return subprocess.run(
+        [DEV_CLUSTER, action],
+        env={**os.environ, **environment},
+        text=True,
+        capture_output=True,
+        timeout=180,
+        **settings,
+    )
+
+
+def free_ports(count=20):
+    """The first of `count` ports in a row that nobody listens on."""
+    for first in range(28000, 32000, count):
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise RuntimeError("no free ports")
+
+
+@pytest.fixture(scope="session")
+def dev_cluster():
+    """Environment of a running dev cluster: SLURM_CONF, DEV_CLUSTER_DIR, DEV_CLUSTER_PORT."""
+    # not below pytest's own folder: Unix sockets need a short path
+    folder = Path("/tmp") / f"dev_cluster_{os.getpid()}"
+    environment = {"DEV_CLUSTER_DIR": str(folder), "DEV_CLUSTER_PORT": str(free_ports())}
+    started = run_dev_cluster("start", environment)
+    if started.returncode != 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        if "apt-get install" in started.stderr and not os.environ.get("CI"):
+            pytest.skip(started.stderr.strip())
+        pytest.fail(f"the dev cluster does not start:\n{started.stdout}{started.stderr}")
+    environment["SLURM_CONF"] = str(folder / "etc" / "slurm.conf")
+    yield environment
+    run_dev_cluster("purge", environment)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def free_port_range():
+    """Finds ports for one more dev cluster."""
+    return free_ports
+
+
+@pytest.fixture
+def nobody():
+    """An ordinary user: this one, or, for root, `nobody` (prefix of a command, user and group id)."""
+    from types import SimpleNamespace
+
+    if os.getuid() != 0:
+        return SimpleNamespace(prefix=[], ids=(os.getuid(), os.getgid()))
+    prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    return SimpleNamespace(prefix=prefix, ids=(65534, 65534))

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from launch.pipeline import from_folder, from_recipe, shorten, with_decomposition_seeds, with_predictors
+from launch.recipe import load_recipe, write_experiment
+from textocvp.config.errors import UserError
+from textocvp.config.experiment import create_experiment, create_predictor_experiment
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    """An experiment made with the commands of the original, without a recipe."""
+    folder = create_experiment(tmp_path, "mine", "SAVi", "CATER_Hard")
+    create_predictor_experiment(folder, "a", "VanillaTransformer")
+    create_predictor_experiment(folder, "b", "TextOCVP_CustomTF")
+    return folder
+
+
+def test_a_folder_made_from_a_recipe_is_the_same_pipeline(small_recipe, tmp_path):
+    path = small_recipe()
+    pipeline = from_recipe(load_recipe(path), tmp_path, None)
+    write_experiment(pipeline.root, pipeline.files, path)
+    assert from_folder(pipeline.root) == pipeline
+
+
+def test_a_folder_made_by_hand(by_hand):
+    pipeline = from_folder(by_hand)
+    assert (pipeline.seeds, pipeline.predictors, pipeline.data, pipeline.shards) == ((), ("a", "b"), None, 1)
+    seeded = with_decomposition_seeds(pipeline, (0, 2))
+    assert seeded.decomposition_folders == ("seeds/0", "seeds/2")
+    assert seeded.files["seeds/2"]["training"]["seed"] == 2
+    write_experiment(by_hand, seeded.files)
+    assert from_folder(by_hand).seeds == (0, 2)
+    one = with_predictors(pipeline, "b", (1, 2))
+    assert one.predictors == ("b/seeds/1", "b/seeds/2")
+    write_experiment(by_hand, one.files)
+    assert from_folder(by_hand).predictors == ("a", "b/seeds/1", "b/seeds/2")
+
+
+def test_unknown_names(by_hand, tmp_path):
+    with pytest.raises(UserError, match=r"no such experiment, did you mean 'mine'\?"):
+        from_folder(tmp_path / "mini")
+    with pytest.raises(UserError, match="predictors/aa: no such predictor experiment"):
+        with_predictors(from_folder(by_hand), "aa", ())
+    with pytest.raises(UserError, match="different numbers"):
+        with_decomposition_seeds(from_folder(by_hand), (1, 1))
+
+
+def test_a_damaged_seed_is_named(by_hand):
+    folder = by_hand / "seeds" / "0"
+    folder.mkdir(parents=True)
+    (folder / "experiment_params.json").write_text("{")
+    with pytest.raises(UserError, match=r"seeds/0/experiment_params\.json: damaged"):
+        from_folder(by_hand)
+
+
+def test_paths_below_the_current_folder_are_short(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(shorten(tmp_path / "a" / "b")) == "a/b"
+    assert shorten(tmp_path.parent / "c") == tmp_path.parent / "c"

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from launch.plan import OUTSIDE, QUEUED, RUN, Job, make_plan
+from slurm.queue import JobState
+from slurm.records import Records, job_folder, write_manifest, write_task
+from slurm.standing import DONE, input_hashes
+from slurm.task import ANY, Edge, Task
+from textocvp.artifacts import provenance
+from textocvp.config.errors import UserError
+
+
+def chain():
+    """a -> b[0], b[1] -> c (any); b is costly, c cheap."""
+    tasks = [Task("make_data", 0, "", ("x",), {"n": 1}, outputs=("a.txt",))]
+    for index in (0, 1):
+        tasks.append(
+            Task(
+                "train_decomp",
+                index,
+                "",
+                ("x",),
+                {"lr": 1},
+                inputs=("a.txt",),
+                outputs=(f"b{index}.txt",),
+                leftovers=(f"resume{index}",),
+                after=(Edge("make_data", 0),),
+            )
+        )
+    edges = tuple(Edge("train_decomp", index, ANY) for index in (0, 1))
+    tasks.append(
+        Task(
+            "select_decomp",
+            0,
+            "",
+            ("x",),
+            {},
+            inputs=("b*.txt",),
+            outputs=("c.txt",),
+            after=edges,
+            replaceable=True,
+        )
+    )
+    return tasks
+
+
+def finish(root, task, text="text"):
+    """What a job leaves behind that succeeded."""
+    for name in task.outputs:
+        (root / name).write_text(text)
+    write_task(root, task)
+    write_manifest(root, task, input_hashes(Records(root), task), 1.0, provenance())
+
+
+@pytest.fixture
+def finished(tmp_path):
+    for task in chain():
+        finish(tmp_path, task)
+    return tmp_path
+
+
+def actions(plan):
+    return [step.action for step in plan.steps]
+
+
+def test_nothing_is_done_at_first_and_everything_at_the_end(tmp_path, finished):
+    assert actions(make_plan(tmp_path / "new", chain())) == [RUN] * 4
+    assert actions(make_plan(finished, chain())) == [DONE] * 4
+
+
+def test_a_copied_experiment_folder_stays_whole(finished, tmp_path_factory):
+    import shutil
+
+    copy = tmp_path_factory.mktemp("elsewhere") / "copy"
+    shutil.copytree(finished, copy)
+    assert actions(make_plan(copy, chain())) == [DONE] * 4
+
+
+def test_what_is_missing_runs_and_so_does_what_depends_on_it(finished):
+    (job_folder(finished, "train_decomp", 1) / "manifest.json").unlink()
+    plan = make_plan(finished, chain())
+    assert actions(plan) == [DONE, DONE, RUN, RUN]
+    assert plan.steps[3].reasons == ("train_decomp[1] may change",)
+
+
+def test_costly_tasks_below_what_is_missing_are_planned_not_refused(finished):
+    (job_folder(finished, "make_data", 0) / "manifest.json").unlink()
+    assert actions(make_plan(finished, chain())) == [RUN] * 4
+
+
+def test_damaged_outputs_run_again(finished):
+    (finished / "b0.txt").write_text("longer text")
+    plan = make_plan(finished, chain())
+    assert actions(plan) == [DONE, RUN, DONE, RUN]
+    assert "11 bytes, the manifest says 4" in plan.steps[1].reasons[0]
+
+
+def test_another_config_is_refused_with_the_difference_or_moved_aside(finished):
+    tasks = [replace(task, config={"lr": 2}) if task.stage == "train_decomp" else task for task in chain()]
+    with pytest.raises(UserError) as error:
+        make_plan(finished, tasks)
+    assert "train_decomp[0] has outputs of another config or other inputs (lr: 1 -> 2)" in str(error.value)
+    assert "--rerun" in str(error.value)
+    plan = make_plan(finished, tasks, rerun=True)
+    assert [step.aside for step in plan.steps] == [False, True, True, False]
+
+
+def test_other_inputs_are_refused_by_name(finished):
+    finish(finished, chain()[0], "other")
+    with pytest.raises(UserError, match=r"made from another a\.txt"):
+        make_plan(finished, chain())
+
+
+def test_the_same_inputs_made_again_change_nothing(finished):
+    (job_folder(finished, "make_data", 0) / "manifest.json").unlink()
+    finish(finished, chain()[0])
+    assert actions(make_plan(finished, chain())) == [DONE] * 4
+
+
+def test_a_cheap_stage_is_replaced_without_asking(finished):
+    tasks = chain()
+    tasks[3] = replace(tasks[3], config={"criterion": "other"})
+    assert actions(make_plan(finished, tasks)) == [DONE, DONE, DONE, RUN]
+
+
+def test_an_interrupted_task_with_another_config_is_not_resumed(tmp_path):
+    tasks = chain()
+    finish(tmp_path, tasks[0])
+    write_task(tmp_path, tasks[1])
+    (tmp_path / "resume0").mkdir()
+    assert make_plan(tmp_path, tasks).steps[1].reasons == ("it has not finished yet",)
+    tasks[1] = replace(tasks[1], config={"lr": 2})
+    with pytest.raises(UserError, match=r"lr: 1 -> 2"):
+        make_plan(tmp_path, tasks)
+
+
+def test_jobs_that_wait_or_run_are_kept_while_what_they_wait_for_is(tmp_path):
+    tasks = chain()
+    for task in tasks:
+        write_task(tmp_path, task)
+    finish(tmp_path, tasks[0])
+    jobs = {
+        task.id: Job(f"1{n}", "site", JobState("RUNNING" if n == 1 else "PENDING"))
+        for n, task in enumerate(tasks)
+        if n
+    }
+    assert actions(make_plan(tmp_path, tasks, jobs=jobs)) == [DONE, QUEUED, QUEUED, QUEUED]
+    del jobs[("train_decomp", 1)]
+    plan = make_plan(tmp_path, tasks, jobs=jobs)
+    assert actions(plan) == [DONE, QUEUED, RUN, RUN]
+    assert [job.job_id for job in plan.superseded] == ["13"]
+
+
+def test_a_running_job_whose_inputs_are_to_be_made_anew(tmp_path):
+    tasks = chain()
+    for task in tasks:
+        write_task(tmp_path, task)
+    running = JobState("RUNNING")
+    jobs = {("select_decomp", 0): Job("13", "site", running)}  # cheap: runs again, on everything
+    assert [job.job_id for job in make_plan(tmp_path, tasks, jobs=jobs).superseded] == ["13"]
+    jobs = {("train_decomp", 0): Job("11", "site", running)}
+    with pytest.raises(UserError, match=r"runs as job 11 while what it reads is to be made anew; cancel"):
+        make_plan(tmp_path, tasks, jobs=jobs)
+
+
+def test_a_running_job_with_another_config_is_not_left_unseen(tmp_path):
+    tasks = chain()
+    write_task(tmp_path, tasks[1])
+    finish(tmp_path, tasks[0])
+    tasks[1] = replace(tasks[1], config={"lr": 2})
+    jobs = {("train_decomp", 0): Job("11", "site", JobState("RUNNING"))}
+    with pytest.raises(UserError, match=r"train_decomp\[0\] runs as job 11 with another config"):
+        make_plan(tmp_path, tasks, jobs=jobs)
+
+
+def test_one_stage_alone(tmp_path):
+    tasks = chain()
+    plan = make_plan(tmp_path, tasks, frozenset({"train_decomp"}))
+    assert actions(plan) == [RUN, RUN, RUN, OUTSIDE]
+    # a seed may be missing where only the end of its training is waited for
+    assert actions(make_plan(tmp_path, tasks, frozenset({"select_decomp"}))) == [OUTSIDE] * 3 + [RUN]
+    tasks[3] = replace(tasks[3], after=(Edge("train_decomp", 0),))
+    with pytest.raises(
+        UserError, match=r"select_decomp\[0\] needs train_decomp\[0\], which is not done \(it has not"
+    ):
+        make_plan(tmp_path, tasks, frozenset({"select_decomp"}))
+    for task in tasks[:2]:
+        finish(tmp_path, task)
+    assert actions(make_plan(tmp_path, tasks, frozenset({"select_decomp"}))) == [DONE, DONE, OUTSIDE, RUN]
+
+
+def test_no_path_is_in_a_manifest(finished):
+    for path in finished.glob("jobs/*/*/manifest.json"):
+        assert str(finished) not in path.read_text()
+        assert json.loads(path.read_text())["outputs"]

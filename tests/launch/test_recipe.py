@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launch.recipe import experiment_files, load_recipe, write_experiment
+from textocvp.config.errors import ConfigError, UserError
+from textocvp.config.experiment import load_experiment, load_predictor_experiment
+
+RECIPES = sorted((Path(__file__).parents[2] / "experiments" / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_becomes_experiment_folders_that_load(path, tmp_path):
+    recipe = load_recipe(path)
+    write_experiment(tmp_path, experiment_files(recipe, None), path)
+    assert load_experiment(tmp_path).suite is not None
+    for seed in recipe.decomposition.seeds:
+        assert load_experiment(tmp_path / "seeds" / str(seed)).training.seed == seed
+    for predictor in recipe.predictors:
+        assert (
+            load_predictor_experiment(tmp_path, predictor.name).predictor.predictor_name
+            == predictor.predictor
+        )
+    assert (tmp_path / "recipe.yaml").read_text() == path.read_text()
+
+
+def test_what_a_recipe_says_reaches_the_folders(small_recipe, tmp_path):
+    predictors = [
+        {"name": "text", "predictor": "TextOCVP_CustomTF", "seeds": [1, 4], "set": {"training.lr": 0.5}}
+    ]
+    files = experiment_files(load_recipe(small_recipe(predictors=predictors)), None)
+    assert sorted(files) == [
+        "",
+        "predictors/text",
+        "predictors/text/seeds/1",
+        "predictors/text/seeds/4",
+        "seeds/3",
+        "seeds/7",
+    ]
+    assert files[""]["training"]["num_steps"] == 5
+    assert files[""]["suite"]["slots"]["stride"] == 2
+    assert files[""]["dataset"]["root"] == "data"
+    assert files["seeds/7"]["training"]["seed"] == 7
+    assert files["predictors/text/seeds/4"]["training"]["seed"] == 4
+    assert files["predictors/text/seeds/4"]["training"]["lr"] == 0.5
+    assert files["predictors/text"]["model"] == files[""]["model"]
+
+
+def test_the_site_says_where_data_lies_that_is_not_generated(small_recipe):
+    recipe = load_recipe(small_recipe(data=None))
+    assert experiment_files(recipe, "/site/cater")[""]["dataset"]["root"] == "/site/cater"
+    assert experiment_files(recipe, None)[""]["dataset"]["root"] == "./datasets/CATER"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slotz": {}}, "slotz: unknown key, did you mean 'slots'?"),
+        ({"name": "../x"}, "name: '../x' is no folder's name"),
+        ({"name": "a\nb"}, "control character"),
+        ({"slots": {"mode": "stor"}}, "slots.mode: 'stor' is not allowed, did you mean 'store'?"),
+        ({"slots": {"shards": 0}}, "slots.shards: 0 is not allowed, at least 1"),
+        ({"decomposition": {"model": "SAVi"}}, "decomposition.dataset: missing"),
+        ({"decomposition": {"model": "SAVi", "dataset": "CATER_Hard", "seeds": [1, 1]}}, "different numbers"),
+        ({"decomposition": {"model": "SAVi", "dataset": "CATER_Easy"}}, "data.dataset: 'CATER_Hard' is not"),
+        (
+            {"predictors": [{"name": "a", "predictor": "X"}, {"name": "a", "predictor": "X"}]},
+            "different names",
+        ),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(small_recipe, change, message):
+    values = yaml.safe_load(small_recipe().read_text())
+    path = small_recipe().with_name("wrong.yaml")
+    path.write_text(yaml.safe_dump({**values, **change}))
+    with pytest.raises(ConfigError) as error:
+        load_recipe(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("decomposition", "message"),
+    [
+        ({"model": "SAVY"}, "did you mean 'SAVi'"),
+        ({"set": {"training.lrr": 1}}, "training.lrr: unknown key, did you mean 'lr'"),
+    ],
+)
+def test_a_wrong_name_inside_an_experiment_is_found_before_anything_is_written(
+    small_recipe, decomposition, message
+):
+    values = yaml.safe_load(small_recipe().read_text())["decomposition"]
+    recipe = load_recipe(small_recipe(decomposition={**values, **decomposition}))
+    with pytest.raises(UserError, match=message):
+        experiment_files(recipe, None)
+
+
+def test_unreadable_recipes(tmp_path):
+    with pytest.raises(UserError, match=r"none\.yaml: no such file"):
+        load_recipe(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1\n")
+    with pytest.raises(ConfigError, match="no valid YAML"):
+        load_recipe(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match="no section"):
+        load_recipe(tmp_path / "list.yaml")
+
+
+def test_a_folder_with_another_config_is_refused_and_the_difference_shown(small_recipe, tmp_path):
+    root = tmp_path / "exp"
+    write_experiment(root, experiment_files(load_recipe(small_recipe()), None))
+    before = (root / "seeds" / "3" / "experiment_params.json").read_text()
+    values = yaml.safe_load(small_recipe().read_text())["decomposition"]
+    values["set"]["training.num_steps"] = 6
+    files = experiment_files(load_recipe(small_recipe(decomposition=values)), None)
+    with pytest.raises(UserError, match=r"exists with another config \(training.num_steps: 5 -> 6\)"):
+        write_experiment(root, files)
+    assert (root / "seeds" / "3" / "experiment_params.json").read_text() == before
+
+
+def test_data_that_moved_changes_nothing_but_the_root(small_recipe, tmp_path):
+    recipe = load_recipe(small_recipe(data=None))
+    write_experiment(tmp_path, experiment_files(recipe, "/old"))
+    write_experiment(tmp_path, experiment_files(recipe, "/new"))
+    assert json.loads((tmp_path / "experiment_params.json").read_text())["dataset"]["root"] == "/new"

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+
+from slurm.cluster import parse_cluster
+from slurm.executor import array_indices, make_executor, sbatch_parameters
+from slurm.task import Resources, Task
+
+
+@pytest.fixture
+def sbatch_text(tmp_path, monkeypatch):
+    """The batch script of a group of tasks."""
+
+    def text(cluster, indices, resources, dependency=""):
+        program = tmp_path / "srun"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        group = [Task("train_decomp", index, "", ()) for index in indices]
+        executor = make_executor(
+            cluster, tmp_path / "my exp", tmp_path / "logs", group, resources, dependency
+        )
+        return executor._make_submission_file_text("COMMAND", "uid")
+
+    return text
+
+
+def cluster(**values):
+    return parse_cluster({"scheduler": "slurm", "python": "python3", **values}, "site.yaml", "site", {})
+
+
+def test_everything_a_site_says_reaches_sbatch(sbatch_text):
+    site = cluster(
+        partition="gpu; rm -rf $HOME",
+        account="lab",
+        qos="long",
+        constraint="a100",
+        setup=["module load cuda"],
+        environment={"NCCL_DEBUG": "a b"},
+        extra_sbatch={"mail-type": "FAIL", "exclusive": True},
+    )
+    resources = Resources(
+        nodes=2, gpus_per_node=4, tasks_per_node=4, cpus_per_task=8, mem_gb=1.5, time="1-00:00:00"
+    )
+    lines = sbatch_text(site, [0], resources, "afterok:5_1").splitlines()
+    for line in (
+        "#SBATCH --partition='gpu; rm -rf $HOME'",
+        "#SBATCH --account=lab",
+        "#SBATCH --qos=long",
+        "#SBATCH --constraint=a100",
+        "#SBATCH --nodes=2",
+        "#SBATCH --gpus-per-node=4",
+        "#SBATCH --ntasks-per-node=4",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH --mem=1536MB",
+        "#SBATCH --time=1440",
+        "#SBATCH --mail-type=FAIL",
+        "#SBATCH --exclusive",
+        "#SBATCH --dependency=afterok:5_1",
+        "#SBATCH --kill-on-invalid-dep=yes",
+        "#SBATCH --job-name=my_exp.train_decomp",
+        "module load cuda",
+        "export NCCL_DEBUG='a b'",
+        "export OMP_NUM_THREADS=8",
+    ):
+        assert line in lines
+    assert not any(line.startswith("#SBATCH --array") for line in lines)
+
+
+def test_some_elements_of_a_stage_keep_their_indices(sbatch_text):
+    text = sbatch_text(cluster(array_parallelism=2), [1, 3, 4], Resources())
+    assert "#SBATCH --array=1,3,4%2\n" in text
+    assert "--dependency" not in text
+    assert "--gpus" not in text
+
+
+def test_a_dependency_does_not_leak_into_the_next_stage(sbatch_text):
+    assert "--dependency" in sbatch_text(cluster(), [0], Resources(), "afterok:1")
+    assert "--dependency" not in sbatch_text(cluster(), [0], Resources())
+
+
+def test_array_indices():
+    assert array_indices([3, 1], 64) == "1,3%2"
+    assert array_indices([5], 64) == "5%1"
+
+
+def test_the_job_name_is_one_word(tmp_path):
+    parameters = sbatch_parameters(
+        cluster(), tmp_path / "a b;c", [Task("report", 0, "", ())], Resources(), ""
+    )
+    assert parameters["job_name"] == "a_b_c.report"

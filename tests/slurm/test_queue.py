@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from slurm.queue import JobState, job_states
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Puts stand-ins for Slurm's programs on the PATH; each call is noted."""
+
+    def put(**outputs):
+        for name, text in outputs.items():
+            path = tmp_path / name
+            path.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\ncat <<EOF\n{text}\nEOF\n')
+            path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin")
+        return tmp_path / "calls"
+
+    return put
+
+
+def test_one_question_however_many_jobs(programs):
+    calls = programs(
+        squeue="5_0|RUNNING|None|n1\n5_1|PENDING|Dependency|\n6|COMPLETED|None|n2\n99|RUNNING|None|n1",
+        sacct="7|CANCELLED by 0|None assigned|0:0\n8_1|FAILED|n1|1:0",
+    )
+    states = job_states(["5_0", "5_1", "6", "7", "8_1", "10"], {})
+    assert states == {
+        "5_0": JobState("RUNNING", "", "n1"),
+        "5_1": JobState("PENDING", "Dependency", ""),
+        "6": JobState("COMPLETED", "", "n2"),
+        "7": JobState("CANCELLED", "", "None assigned", "0:0"),
+        "8_1": JobState("FAILED", "", "n1", "1:0"),
+    }
+    assert [state.active for state in states.values()] == [True, True, False, False, False]
+    lines = calls.read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["squeue", "sacct"]
+    assert lines[1].endswith("--jobs 10,7,8_1")
+
+
+def test_no_job_no_question(programs):
+    calls = programs(squeue="")
+    assert job_states([], {}) == {}
+    assert not calls.exists()
+
+
+def test_it_works_without_accounting(programs, tmp_path, monkeypatch):
+    programs(squeue="5|RUNNING|None|n1")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin")
+    monkeypatch.setattr("slurm.queue.shutil.which", lambda name: None)
+    assert set(job_states(["5", "4"], {})) == {"5"}
+
+
+def test_a_scheduler_that_does_not_answer_is_an_error(programs, tmp_path):
+    programs(squeue="")
+    (tmp_path / "squeue").write_text(
+        "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n"
+    )
+    with pytest.raises(subprocess.CalledProcessError):
+        job_states(["5"], {})

@@ -1,0 +1,171 @@
+"""What make does, without doing it (make -n), and what it refuses."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = Path(__file__).parents[1]
+RECIPE = "experiments/recipes/smoke.yaml"
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Runs make in a copy of what it reads, where nothing is installed; `sbatch` on demand."""
+    shutil.copy(CODE / "Makefile", tmp_path)
+    shutil.copytree(CODE / "containers", tmp_path / "containers")
+    shutil.copytree(CODE / "cluster_configs", tmp_path / "cluster_configs")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "awk", "cat", "sha256sum", "cut", "grep", "find", "rm", "touch", "echo", "env"):
+        if shutil.which(name):
+            (programs / name).symlink_to(shutil.which(name))
+    (programs / "python3").symlink_to(sys.executable)
+
+    def run(*arguments, sbatch=False, dry=True):
+        if sbatch:
+            (programs / "sbatch").write_text("#!/bin/sh\n")
+            (programs / "sbatch").chmod(0o755)
+        command = [shutil.which("make"), *(["-n"] if dry else []), "--no-print-directory", *arguments]
+        environment = {"PATH": str(programs), "HOME": str(tmp_path)}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    run.folder = tmp_path
+    return run
+
+
+def ready(make, environment, locks):
+    """Pretend that an environment is installed."""
+    text = "".join((CODE / "containers" / f"requirements-{name}.lock").read_text() for name in locks)
+    import hashlib
+
+    (make.folder / environment).mkdir()
+    (make.folder / environment / f".ready-{hashlib.sha256(text.encode()).hexdigest()[:16]}").touch()
+
+
+def test_help_lists_every_target(make):
+    text = make("help", dry=False).stdout
+    targets = re.findall(r"^([a-z-]+):", (CODE / "Makefile").read_text(), re.MULTILINE)
+    wanted = [
+        "setup",
+        "demo",
+        "demo-check",
+        "smoke",
+        "test",
+        "test-cluster",
+        "lint",
+        "pipeline",
+        "train-decomp",
+        "select-decomp",
+        "precompute-slots",
+        "train-predictor",
+        "evaluate",
+        "status",
+        "logs",
+        "plan",
+        "cluster-up",
+        "cluster-down",
+        "tensorboard",
+        "clean",
+    ]
+    assert set(wanted) <= set(targets)
+    for target in targets:
+        assert re.search(rf"^  {target} +\S", text, re.MULTILINE), target
+    assert make(dry=False).stdout == text
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("CLSTER", "CLUSTER"), ("recipe", "RECIPE"), ("SEED", "SEEDS")])
+def test_an_unknown_variable_names_the_nearest(make, wrong, right):
+    result = make("pipeline", f"{wrong}=x")
+    assert result.returncode == 2
+    assert f"unknown variable {wrong}: did you mean {right}?" in result.stderr
+    assert make("pipeline", f"{wrong}=x", "--dry-run").returncode == 2
+
+
+def test_a_local_stage_makes_the_environment_with_torch(make):
+    for arguments in ((f"RECIPE={RECIPE}", "CLUSTER=local"), (f"RECIPE={RECIPE}",)):
+        text = make("pipeline", *arguments).stdout
+        assert "-m venv .venv\n" in text
+        assert "requirements-cpu.lock" in text
+        assert ".venv/bin/python -m launch pipeline --recipe experiments/recipes/smoke.yaml" in text
+
+
+def test_a_cluster_target_makes_only_the_login_environment(make):
+    text = make("train-decomp", "EXP=experiments/my_exp", "CLUSTER=mysite", "SEEDS=0 1 2", "WAIT=1").stdout
+    assert "-m venv .venv-login\n" in text
+    assert "requirements-cpu.lock" not in text
+    assert text.splitlines()[-1] == (
+        ".venv-login/bin/python -m launch train-decomp --exp experiments/my_exp --cluster mysite "
+        '--seeds "0 1 2" --wait'
+    )
+
+
+def test_without_cluster_a_machine_with_sbatch_does_not_prepare_to_run_stages(make):
+    text = make("train-decomp", "EXP=experiments/my_exp", sbatch=True).stdout
+    assert ".venv-login/bin/python -m launch train-decomp --exp experiments/my_exp\n" in text
+    assert "requirements-cpu.lock" not in text  # and `launch` refuses: test_cluster.py
+
+
+def test_set_up_is_done_once_for_each_lock(make):
+    ready(make, ".venv", ("cpu", "dev"))
+    assert "venv .venv" not in make("setup").stdout
+    assert (
+        make("smoke")
+        .stdout.splitlines()[-1]
+        .startswith(".venv/bin/python -m launch pipeline --recipe " + RECIPE)
+    )
+    lock = make.folder / "containers" / "requirements-cpu.lock"
+    lock.touch()  # a checkout touches files: only the content counts
+    assert "venv .venv" not in make("setup").stdout
+    lock.write_text(lock.read_text() + "another==1.0\n")
+    assert "venv .venv" in make("setup").stdout
+
+
+def test_a_python_that_is_too_old_is_one_line(make):
+    old = make.folder / "bin" / "python3"
+    old.unlink()
+    program = "import sys; sys.version_info = (3, 8); exec(sys.argv[1])"
+    old.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}" "$2"\n')
+    old.chmod(0o755)
+    result = make("setup", dry=False)
+    assert result.returncode != 0
+    assert "error: Python 3.11 or newer is needed" in result.stderr
+    assert not (make.folder / ".venv").exists()
+
+
+def test_what_is_missing_is_said(make):
+    assert "say RECIPE=experiments/recipes/NAME.yaml or EXP=experiments/NAME" in make("pipeline").stderr
+    assert "say EXP=experiments/NAME" in make("status").stderr
+    assert "say STAGE=" in make("logs", "EXP=experiments/demo").stderr
+
+
+def test_looking_on_uses_the_environment_that_is_there(make):
+    arguments = ("logs", "EXP=experiments/demo", "STAGE=train-decomp", "TASK=1", "FOLLOW=1")
+    assert ".venv-login/bin/python -m launch logs" in make(*arguments).stdout
+    ready(make, ".venv", ("cpu", "dev"))
+    assert make(*arguments).stdout == (
+        ".venv/bin/python -m launch logs --exp experiments/demo --stage train-decomp --task 1 --follow\n"
+    )
+
+
+def test_the_locks_hold_what_pyproject_asks_for():
+    result = subprocess.run(
+        [sys.executable, CODE / "containers" / "lock.py", "--check"], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_login_lock_has_no_torch_and_the_locks_agree():
+    pins = {}
+    for name in ("login", "cpu", "dev"):
+        lines = (CODE / "containers" / f"requirements-{name}.lock").read_text().splitlines()
+        pins[name] = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert "torch" not in pins["login"]
+    assert set(pins["login"].items()) <= set(pins["cpu"].items())
+    assert not set(pins["dev"]) & set(pins["cpu"])
+    assert pins["cpu"]["torch"] == "2.13.0"
