@@ -127,10 +127,12 @@ class LocalRunner:
                 still.append(task)
             else:
                 ready.append(task)
-        free = self.cluster.parallel - len(self.running)
-        for task in ready[: max(free, 0)]:
-            self._start(task, min(self.cluster.parallel, len(ready) + len(self.running)))
-        return [task for task in waiting if task in ready[max(free, 0) :] or task in still]
+        free = max(self.cluster.parallel - len(self.running), 0)
+        beside = min(self.cluster.parallel, len(ready) + len(self.running))
+        for task in ready[:free]:
+            self._start(task, beside)
+        later = {task.id for task in ready[free:] + still}
+        return [task for task in waiting if task.id in later]
 
     def _start(self, task: Task, beside: int) -> None:
         resources = self.cluster.stage_resources(task.stage)

@@ -67,7 +67,13 @@ def _boolean(text: str) -> bool:
     return text == "true"
 
 
-_WORKERS = {"type": int, "default": None, "help": "processes (one per core)"}
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+
+
+_WORKERS = {"type": _count, "default": None, "help": "processes (one per core)"}
 
 
 def _add_data(commands: Any) -> None:
@@ -107,11 +113,8 @@ def _add_data(commands: Any) -> None:
         parser,
         dataset={"required": True, "choices": list(DATASETS)},
         root={"type": Path, "required": True},
-        sheet={
-            "type": Path,
-            "default": None,
-            "help": "where the contact sheet goes (ROOT/contact_sheet.png)",
-        },
+        sheet={"type": Path, "default": None, "help": "the contact sheet (ROOT/contact_sheet.png)"},
+        workers=_WORKERS,
     )
     parser = _command(
         commands,
@@ -186,11 +189,10 @@ def _add_training(commands: Any) -> None:
         parser,
         decomp_ckpt=_DECOMP_CKPT,
         shard={"type": int, "default": 0},
-        num_shards={"type": int, "default": 1},
+        num_shards={"type": _count, "default": 1},
     )
-    parser = _command(
-        commands, "train-predictor", "textocvp.training.run:train_predictor", "train a slot predictor"
-    )
+    handler = "textocvp.training.run:train_predictor"
+    parser = _command(commands, "train-predictor", handler, "train a slot predictor")
     _experiment(parser)
     _flags(
         parser,
@@ -213,7 +215,7 @@ def _add_evaluation(commands: Any) -> None:
         parser,
         decomp_ckpt=_DECOMP_CKPT,
         results_name={"default": "decomposition"},
-        batch_size={"type": int, "default": 16},
+        batch_size={"type": _count, "default": 16},
     )
     parser = _command(
         commands,
@@ -227,19 +229,17 @@ def _add_evaluation(commands: Any) -> None:
         decomp_ckpt=_DECOMP_CKPT,
         name_pred_exp={"required": True},
         pred_ckpt={"default": "checkpoint_epoch_final.pth", "help": "predictor checkpoint, a name or a path"},
-        batch_size={"type": int, "default": 16},
-        num_seed={"type": int, "default": None, "help": "context frames"},
-        num_preds={"type": int, "default": None, "help": "predicted frames"},
+        batch_size={"type": _count, "default": 16},
+        num_seed={"type": _count, "default": None, "help": "context frames"},
+        num_preds={"type": _count, "default": None, "help": "predicted frames"},
     )
     parser.add_argument("-o", "--results_name", default="prediction")
-    parser = _command(
-        commands, "figures", "textocvp.evaluation.figures:figures", "draw decompositions and predictions"
-    )
+    handler = "textocvp.evaluation.figures:figures"
+    parser = _command(commands, "figures", handler, "draw decompositions and predictions")
     _experiment(parser)
-    _flags(parser, num_seqs={"type": int, "default": 6})
-    parser = _command(
-        commands, "report", "textocvp.evaluation.report:report", "write summary.json and print the table"
-    )
+    _flags(parser, num_seqs={"type": _count, "default": 6})
+    handler = "textocvp.evaluation.report:report"
+    parser = _command(commands, "report", handler, "write summary.json and print the table")
     _experiment(parser)
     parser = _command(
         commands,

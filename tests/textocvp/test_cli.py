@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,13 @@ def test_every_command_has_a_handler_that_takes_its_options(name):
     assert options == set(parameters), f"{name}: options and parameters of {handler.__name__} differ"
 
 
+@pytest.mark.parametrize("option", [["--workers", "0"], ["--workers", "-1"], ["--workers", "two"]])
+def test_counts_start_at_one(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["prepare-data", "-d", "x", *option])
+    assert stopped.value.code == 2 and "is no whole number from 1 on" in capsys.readouterr().err
+
+
 def test_a_users_error_is_one_line_and_status_2(tmp_path, capsys):
     assert main(["prepare-data", "-d", str(tmp_path)]) == 2
     error = capsys.readouterr().err
@@ -39,7 +48,8 @@ def test_another_exception_is_a_traceback_and_status_1(tmp_path):
         "sys.exit(cli.main(['create-experiment', '-d', 'x', '--name', 'y', '--model_name', 'SAVi',"
         " '--dataset_name', 'CATER_Hard']))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
     assert run.returncode == 1 and "RuntimeError: boom" in run.stderr
 
 

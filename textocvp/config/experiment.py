@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
-from textocvp.artifacts import experiment_root, read_json, sha256_json, write_json
+from textocvp.artifacts import experiment_root, read_json, write_json
 from textocvp.config.data import DatasetConfig, PredictionConfig, SlotStoreConfig
 from textocvp.config.errors import ConfigError, UserError, nearest
 from textocvp.config.overrides import apply_overrides, difference, merged, parse_overrides
@@ -88,8 +88,11 @@ def load_predictor_experiment(folder: Path, name: str) -> Experiment:
 
 def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:
     """Build an Experiment from the JSON values of a file; absent sections and values take their defaults."""
+    _check_section(values, f"{source}: the file")
     strict = "suite" in values
     values = merged(_read_defaults(), values)
+    for name in ("dataset", "predictor"):
+        _check_section(values[name], f"{source}: {name}")
     for name in values:
         if strict and name not in Experiment.__dataclass_fields__:
             raise ConfigError(
@@ -173,14 +176,6 @@ def save_experiment(folder: Path, values: Mapping[str, Any]) -> None:
     write_json(path, values)
 
 
-def section_sha256(section: Any, drop: Sequence[str] = ("root",)) -> str:
-    """Hash of a section's values without the names in `drop`: no path enters a hash."""
-    values = to_dict(section)
-    if isinstance(values, dict):
-        values = {name: value for name, value in values.items() if name not in drop}
-    return sha256_json(values)
-
-
 def dataset_root(config: DatasetConfig, folder: Path) -> Path:
     """Folder of the data: a relative root is looked up in the experiment, then in the current directory."""
     inside = experiment_root(folder) / config.root
@@ -203,6 +198,11 @@ def _resolved(
     return {
         name: section for name, section in resolved.items() if section is not None and name not in without
     }
+
+
+def _check_section(values: Any, where: str) -> None:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: {values!r} is no section of names and values")
 
 
 def _dataset_class(values: Mapping[str, Any], source: str) -> Any:

@@ -9,6 +9,7 @@ registered under the name in another field; checks between fields go into `__pos
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from typing import Any, Mapping, Tuple, Type, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -114,7 +115,7 @@ class _Builder:
             return self.tuple(kind, value, path)
         if (origin or kind) is dict and isinstance(value, Mapping):
             return dict(value)
-        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if kind is float and _is_number(value):
             return float(value)
         if kind is int and _is_whole(value):
             return int(value)
@@ -164,6 +165,11 @@ class _Builder:
         return ConfigError(f"{self.source}: {path}: {text}")
 
 
+def _is_number(value: Any) -> bool:
+    # JSON and YAML readers also accept NaN and infinities, which pass every `min`
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+
+
 def _is_whole(value: Any) -> bool:
     # 1e6 is how people (and the original's defaults) write a large number of steps
-    return not isinstance(value, bool) and isinstance(value, (int, float)) and value % 1 == 0
+    return _is_number(value) and value % 1 == 0

@@ -88,7 +88,9 @@ class TrainingConfig:
     min_lr: float = field(default=1e-7, metadata={"min": 0.0})
     """Learning rate at the end of the cosine."""
     zero_stage: int = field(default=0, metadata={"choices": (0, 1, 2, 3)})
-    """What DeepSpeed shards over processes: nothing, optimiser, + gradients, + parameters."""
+    """What DeepSpeed shards over processes: nothing, optimiser, + gradients, + parameters. From stage 1 on a
+    step in which the loss does not reach a parameter (the transition, in clips of one frame) counts for Adam
+    as one with gradient 0; at stage 0 the parameter is left alone."""
     stage3_param_persistence_threshold: int = field(default=100_000, metadata={"min": 0})
     """ZeRO stage 3 keeps parameters of fewer elements whole on every process."""
     precision: str = field(default="fp32", metadata={"choices": ("fp32", "bf16")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import time
@@ -85,17 +86,7 @@ def _read_all(index: CATER, workers: int) -> List[Checked]:
     if workers == 1 or len(index) < 2 * workers:
         return [_read(index, row) for row in range(len(index))]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        return list(pool.map(_Reader(index), range(len(index)), chunksize=8))
-
-
-class _Reader:
-    """`_read` of one split, for a pool of processes."""
-
-    def __init__(self, index: CATER) -> None:
-        self.index = index
-
-    def __call__(self, row: int) -> Checked:
-        return _read(self.index, row)
+        return list(pool.map(functools.partial(_read, index), range(len(index)), chunksize=8))
 
 
 def _read(index: CATER, row: int) -> Checked:

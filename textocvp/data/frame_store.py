@@ -104,9 +104,6 @@ class FrameStore:
         """Open the store of one split; UserError where it is incomplete, cut off or of another key."""
         return cls(folder, read_manifests(folder, key, COMMAND))
 
-    def __contains__(self, video_id: str) -> bool:
-        return video_id in self._index
-
     def length(self, video_id: str) -> int:
         """Frames of a video."""
         return self._find(video_id)[2]

@@ -48,10 +48,6 @@ class TrainingOrder:
         """Clips of this step over all ranks."""
         return self._stage(step)[1]
 
-    def num_frames_at(self, step: int) -> Optional[int]:
-        """Frames per clip of this step."""
-        return self._stage(step)[2]
-
     def _stage(self, step: int) -> Tuple[int, int, Optional[int]]:
         stages = self.stages()
         return next((stage for stage in stages if step < stage[0]), stages[-1])

@@ -11,7 +11,6 @@ import os
 
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # network file systems; read when h5py is imported
 
-import functools  # noqa: E402
 import hashlib  # noqa: E402
 import json  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
@@ -66,7 +65,7 @@ def write_part(folder: Path, part: Part, key: Mapping[str, Any], content: Any,
     with atomic_path(path) as temporary:
         with h5py.File(temporary, "w") as file:
             more = fill(file) or {}
-            for name, value in {**key, "config": config, "provenance": _provenance()}.items():
+            for name, value in {**key, "config": config, "provenance": provenance()}.items():
                 file.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value)
             file.flush()
         content_sha256 = _read_back(temporary)
@@ -74,11 +73,6 @@ def write_part(folder: Path, part: Part, key: Mapping[str, Any], content: Any,
         "schema": SCHEMA, "part": part.index, "num_parts": part.num_parts, "key": dict(key),
         "content": content, **more, "file": path.name, "bytes": path.stat().st_size,
         "sha256": sha256_file(path), "content_sha256": content_sha256})
-
-
-@functools.cache
-def _provenance() -> Dict[str, Any]:
-    return provenance()  # asks git: once per process
 
 
 def _read_back(path: Path) -> str:
@@ -157,12 +151,13 @@ def read_manifests(folder: Path, key: Mapping[str, Any], command: str) -> List[D
     Raises:
         UserError: parts are missing or cut off, or the store was made from something else.
     """
-    paths = sorted(Path(folder).glob("part_*.json"))
+    paths = sorted(Path(folder).glob("part_*.json"), key=lambda path: (len(path.name), path.name))
     if not paths:
         raise UserError(f"{folder}: no store there; run {command}")
     manifests = [_read_manifest(path) for path in paths]
     for path, manifest in zip(paths, manifests):
         check_key(path, {name: manifest["key"].get(name) for name in key}, key)
+        check_key(path, manifest["key"], manifests[0]["key"])
     expected, found = set(range(manifests[0]["num_parts"])), {manifest["part"] for manifest in manifests}
     if expected != found:
         missing = ", ".join(f"part_{index:04d}" for index in sorted(expected ^ found)[:5])

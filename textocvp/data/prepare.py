@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import sys
@@ -75,7 +76,7 @@ def _frame_tasks(dataset: CATER, experiment: Experiment, root: Path,
     folder, size = root / "frames" / dataset.split, experiment.dataset.img_size
     key = frames_key(dataset, size)
     for part in frame_parts(dataset):
-        write = _Call(write_frame_part, folder, part, dataset, size, config)
+        write = functools.partial(write_frame_part, folder, part, dataset, size, config)
         yield PartTask(folder, part, write), is_finished(folder, part, key)
 
 
@@ -85,8 +86,8 @@ def _text_tasks(dataset: CATER, experiment: Experiment, root: Path,
         tokenizer = build_tokenizer(name, experiment.dataset.dataset_name)
         folder, key = root / "text" / name / dataset.split, text_key(dataset.captions, tokenizer)
         for part in plan_parts(len(dataset)):
-            write = _Call(write_text_part, folder, part, dataset.video_ids, dataset.captions, tokenizer,
-                          config)
+            write = functools.partial(write_text_part, folder, part, dataset.video_ids, dataset.captions,
+                                      tokenizer, config)
             yield PartTask(folder, part, write), is_finished(folder, part, key)
 
 
@@ -96,16 +97,6 @@ def _tokenizers(experiment: Experiment, root: Path) -> List[str]:
     predictors = [load_predictor_experiment(root, file.parent.name) for file in files]
     names = dict.fromkeys(own.dataset.tokenizer for own in (experiment, *predictors))
     return [name for name in names if name in TOKENIZERS]
-
-
-class _Call:
-    """A call for later; unlike a closure it travels to another process."""
-
-    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:  # noqa: ANN401
-        self.function, self.arguments = function, arguments
-
-    def __call__(self) -> None:
-        self.function(*self.arguments)
 
 
 def _run(tasks: List[PartTask], workers: int) -> Iterator[Optional[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterable, List, NamedTuple, Sequence
+from typing import Any, Iterable, List, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -53,6 +53,13 @@ def initial_noise(seed: int, video_id: str, start: int, draw: int, shape: Sequen
 def window_noise(seed: int, windows: Iterable[Window], shape: Sequence[int]) -> torch.Tensor:
     """The noise of several windows, (B, *shape)."""
     return torch.stack([initial_noise(seed, *window, shape) for window in windows])
+
+
+def windows_of(batch: Mapping[str, Any]) -> List[Window]:
+    """The windows of a batch of clips; draw 0 where the batch does not say which."""
+    starts = batch["start"].tolist()
+    draws = batch["draw"].tolist() if "draw" in batch else [0] * len(starts)
+    return list(map(Window, batch["video_id"], starts, draws))
 
 
 def window_frames(experiment: Experiment, folder: Path) -> int:

@@ -13,11 +13,9 @@ from torch.utils.data import DataLoader, Subset
 from textocvp.config.experiment import Experiment
 from textocvp.data.loaders import ClipDataset, evaluation_loader, open_videos
 from textocvp.data.median_image import median_image
-from textocvp.data.windows import Window, window_noise
+from textocvp.data.windows import window_noise, windows_of
 from textocvp.decomposition import Rendering
 
-EVALUATION_DRAW = 0
-"""Which draw of the initial slots' noise evaluation uses."""
 DECODED_AT_ONCE = 256
 """Slots that are decoded in one call."""
 
@@ -36,7 +34,7 @@ def clip_loader(
     with_masks: bool = False,
     limit: int | None = None,
 ) -> DataLoader:
-    """Batches of the clips of a split, in its order, from the frame where evaluation starts.
+    """Batches of the clips of a split, from the frame where evaluation starts; shuffled with shuffle_eval.
 
     Args:
         with_masks: add `masks` (B, T, H, W) where the data has them.
@@ -49,7 +47,7 @@ def clip_loader(
     dataset = ClipDataset(videos, num_frames, with_masks=with_masks)
     if limit is not None and limit < len(dataset):
         dataset = Subset(dataset, range(limit))
-    return evaluation_loader(dataset, batch_size)
+    return evaluation_loader(dataset, batch_size, shuffle=experiment.dataset.shuffle_eval)
 
 
 def training_median(experiment: Experiment, folder: Path) -> Tensor:
@@ -59,12 +57,8 @@ def training_median(experiment: Experiment, folder: Path) -> Tensor:
 
 def initial_slots(model: nn.Module, batch: Mapping[str, Any], seed: int) -> Tensor:
     """Initial slots (B, N, D) of a batch: each clip's own, whatever batch it is in."""
-    windows = [
-        Window(video_id, start, EVALUATION_DRAW)
-        for video_id, start in zip(batch["video_id"], batch["start"].tolist(), strict=True)
-    ]
-    noise = window_noise(seed, windows, (model.num_slots, model.slot_dim))
-    return model.initial_slots(len(windows), noise=noise)
+    noise = window_noise(seed, windows_of(batch), (model.num_slots, model.slot_dim))
+    return model.initial_slots(len(noise), noise=noise)
 
 
 @torch.inference_mode()

@@ -168,9 +168,10 @@ def _horizon(experiment: Experiment, num_context: int | None, num_preds: int | N
     num_preds = params.num_preds if num_preds is None else num_preds
     if min(num_context, num_preds) < 1:
         raise UserError(f"--num_seed {num_context}, --num_preds {num_preds}: at least 1 of each is needed")
-    if params.input_buffer_size is not None and num_context > params.input_buffer_size:
+    buffer_size = params.input_buffer_size or params.num_frames
+    if num_context > buffer_size:
         raise UserError(
-            f"--num_seed {num_context}: the predictor's buffer holds {params.input_buffer_size} "
+            f"--num_seed {num_context}: the predictor's buffer holds {buffer_size} "
             f"frames (prediction_params.input_buffer_size)"
         )
     return num_context, num_preds

@@ -38,7 +38,7 @@ def build_forecaster(experiment: Experiment) -> SlotForecaster:
 
     section, prediction = experiment.predictor, experiment.prediction_params
     params = section.predictor_params if experiment.suite else section.predictor_params.as_original()
-    buffer_size = prediction.input_buffer_size or prediction.num_context + prediction.num_preds
+    buffer_size = prediction.input_buffer_size or prediction.num_frames
     slot_dim = experiment.model.model_params.slot_dim
     predictor = registry.PREDICTORS.get(section.predictor_name).load()(params, slot_dim, buffer_size)
     return SlotForecaster(predictor, buffer_size, slot_dim if prediction.standardize_slots else None)

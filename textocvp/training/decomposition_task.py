@@ -15,11 +15,12 @@ from textocvp.config.schema import to_dict
 from textocvp.config.training import LossTerm
 from textocvp.data.loaders import ClipDataset, collate, open_videos, training_batches, training_loader
 from textocvp.data.median_image import median_image
+from textocvp.data.windows import window_noise, windows_of
 from textocvp.decomposition import Rendering, build_model
 from textocvp.training.deepspeed_engine import World
 from textocvp.training.losses import background_loss, frame_loss, weighted_sum
 from textocvp.training.session import run_training
-from textocvp.training.task import Batch, clip_noise, every_item_once, step_noise, to_device
+from textocvp.training.task import Batch, every_item_once, step_noise, to_device
 from textocvp.training.tensorboard import segmentation, sheet
 
 PICTURE_CLIPS = 3
@@ -53,7 +54,8 @@ class DecompositionTask:
     def _open_data(self, folder: Path) -> None:
         dataset, config = self._experiment.dataset, self._config
         videos = open_videos(self._experiment, folder, "train")
-        self._train = ClipDataset(videos, dataset.num_frames, config.seed, dataset.random_start)
+        longest = max((stage.num_frames for stage in config.curriculum), default=dataset.num_frames)
+        self._train = ClipDataset(videos, longest, config.seed, dataset.random_start)
         self._valid = ClipDataset(open_videos(self._experiment, folder, "valid"), dataset.num_frames)
         epoch_steps = -(-len(videos) // config.batch_size)
         self.total_steps = config.num_steps or config.num_epochs * epoch_steps
@@ -110,7 +112,8 @@ class DecompositionTask:
         return self.model(batch["video"], initial_slots)
 
     def _with_fixed_noise(self, batch: Batch) -> Batch:
-        noise = clip_noise(self._config.seed, batch, self.model.num_slots, self.model.slot_dim)
+        shape = (self.model.num_slots, self.model.slot_dim)
+        noise = window_noise(self._config.seed, windows_of(batch), shape)
         return {**batch, "noise": noise.to(self._world.device)}
 
 

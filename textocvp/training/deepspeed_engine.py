@@ -104,9 +104,13 @@ class Engine:
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=module, optimizer=_optimizer(module, config), config=_deepspeed_config(config, world))
         self._params = [p for p in module.parameters() if p.requires_grad]
+        self._reached: set[Tensor] = set()
         if self._stage == 0 and world.size == 1:
             # it would flatten and copy all gradients for nobody
             self._engine.enable_backward_allreduce = False
+        elif self._stage == 0:
+            for parameter in self._params:
+                parameter.register_post_accumulate_grad_hook(self._reached.add)
 
     def step(self, loss: LossFunction, batch: Any, lr: float) -> StepResult:
         """One optimiser step: loss(batch) -> (loss (), scalars), backward, clip, update with this rate."""
@@ -115,6 +119,7 @@ class Engine:
         value, scalars = self._engine(loss, batch)
         self._engine.backward(value)
         if self._stage == 0:
+            self._drop_invented_gradients()
             grad_norm = self._clip()
             self._engine.step()
         else:
@@ -132,6 +137,17 @@ class Engine:
                 return self._engine.module(function, *arguments)
         finally:
             self.model.train()
+
+    def _drop_invented_gradients(self) -> None:
+        """Undo the zeros that DeepSpeed's averaging gives to parameters which the loss did not reach.
+
+        Adam would count such a step for them; one process leaves them alone, so that several have to as well.
+        """
+        if self.world.size > 1:
+            for parameter in self._params:
+                if parameter not in self._reached:
+                    parameter.grad = None
+            self._reached.clear()
 
     def _clip(self) -> Tensor:
         """Clip as torch does and return the norm before: at stage 0 DeepSpeed's clipping reports none."""

@@ -124,7 +124,8 @@ def _save_due(done: int, saved_at: float, engine: Engine, config: TrainingConfig
 def _is_looked_at(done: int, saves: bool, task: Task, engine: Engine) -> bool:
     """Whether loss and gradient are checked after this step: always on a CPU and before anything is saved."""
     on_cpu, at_end = engine.world.device.type == "cpu", done == task.total_steps
-    return on_cpu or bool(saves) or at_end or done % CHECK_EVERY == 0
+    at_epoch = task.epoch_at(done) > task.epoch_at(done - 1)
+    return on_cpu or bool(saves) or at_end or at_epoch or done % CHECK_EVERY == 0
 
 
 def _has_diverged(result: StepResult) -> bool:

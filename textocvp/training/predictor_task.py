@@ -24,7 +24,7 @@ from textocvp.data.loaders import (
 )
 from textocvp.data.median_image import median_image
 from textocvp.data.sources import open_videos
-from textocvp.data.windows import Window, slots_config
+from textocvp.data.windows import slots_config, windows_of
 from textocvp.predictors import build_forecaster
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
 from textocvp.training.deepspeed_engine import World
@@ -151,9 +151,8 @@ class PredictorTask:
         """Slots (B, T, N, D) of a batch, stored or encoded now."""
         if "slots" in batch:
             return batch["slots"]
-        keys = zip(batch["video_id"], batch["start"].tolist(), batch["draw"].tolist(), strict=True)
         seed = slots_config(self._experiment).seed
-        return encode_windows(self._decomposition, batch["video"], [Window(*key) for key in keys], seed)
+        return encode_windows(self._decomposition, batch["video"], windows_of(batch), seed)
 
     def _forecast(self, slots: Tensor, batch: Batch) -> Tensor:
         config, text = self._experiment.prediction_params, batch.get("text")

@@ -35,9 +35,9 @@ class ResumeFolder:
         """folder: EXP/resume, need not exist."""
         self.folder = Path(folder)
 
-    def exists(self) -> bool:
-        """Whether any state was saved."""
-        return bool(self._states())
+    def newest(self) -> Path | None:
+        """The newest state, intact or not; None where none was saved."""
+        return next(iter(self._states()), None)
 
     def newest_intact(self) -> Path | None:
         """The newest state whose checksums hold, or None where there is no state at all.
@@ -71,7 +71,7 @@ class ResumeFolder:
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             _point_to(final)
-            self._prune(KEEP)
+            self._prune(final.name)
         engine.barrier()
 
     def load(self, engine: Engine, state: Path) -> dict[str, Any]:
@@ -83,9 +83,13 @@ class ResumeFolder:
         """Finished states, newest first."""
         return sorted(self.folder.glob("step_*"), key=lambda path: path.name, reverse=True)
 
-    def _prune(self, keep: int) -> None:
-        for state in self._states()[keep:]:
-            shutil.rmtree(state, ignore_errors=True)
+    def _prune(self, newest: str) -> None:
+        """Keep the KEEP states up to `newest`; later ones were damaged, hidden ones never finished."""
+        states = self._states()
+        kept = [state for state in states if state.name <= newest][:KEEP]
+        for state in (*states, *self.folder.glob(".step_*.tmp")):
+            if state not in kept:
+                shutil.rmtree(state, ignore_errors=True)
 
 
 def _seal(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from textocvp import stopping
+from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.schema import to_dict
 from textocvp.training.checkpoint import FINAL, load_pth, load_weights
@@ -29,7 +30,7 @@ def run_training(folder: Path, experiment: Experiment, make_task: Callable[[Worl
     Returns:
         the exit code.
     """
-    start = choose_start(folder, experiment, checkpoint, resume_training)
+    start = choose_start(folder, experiment, belongs_to, checkpoint, resume_training)
     if start is None:
         print(f"{folder}: training is finished, see {folder / 'models' / FINAL}", flush=True)
         return 0
@@ -39,8 +40,10 @@ def run_training(folder: Path, experiment: Experiment, make_task: Callable[[Worl
     if not wish:
         return 0
     if world.is_main:
-        print(f"{task.name}: stopped by {stopping.signal_name(wish)}, state saved in {folder / 'resume'}; "
-              f"the same command with --resume_training continues", flush=True)
+        saved = ResumeFolder(folder / "resume").newest()
+        print(f"{task.name}: stopped by {stopping.signal_name(wish)}, " + (
+            f"state saved in {folder / 'resume'}; the same command with --resume_training continues"
+            if saved else "before the first step; run the same command again"), flush=True)
     return stopping.finish(wish, world.is_main)
 
 
@@ -59,6 +62,9 @@ def _train(folder: Path, experiment: Experiment, task: Task, world: World, belon
     if start.state is not None:
         state = ResumeFolder(start.state.parent).load(engine, start.state)
         first_step, history = state["step"], LossHistory(**state["history"])
+        if first_step > task.total_steps:
+            raise UserError(f"{start.state}: trained for {first_step} steps, more than the "
+                            f"{task.total_steps} that training.num_steps or num_epochs ask for; raise them")
         if world.is_main:
             print(f"{task.name}: continuing from {start.state} (step {first_step})", flush=True)
     recorder = Recorder(folder, experiment, engine, belongs_to, first_step)

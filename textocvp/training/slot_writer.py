@@ -12,6 +12,7 @@ from textocvp import stopping
 from textocvp.artifacts import sha256_file
 from textocvp.config.experiment import load_experiment
 from textocvp.config.schema import to_dict
+from textocvp.data.cater import SPLITS
 from textocvp.data.loaders import Videos, to_float
 from textocvp.data.slot_store import Batch, SlotPart, plan_slot_parts
 from textocvp.data.sources import open_videos
@@ -19,8 +20,6 @@ from textocvp.data.windows import slots_config, window_frames
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
 from textocvp.training.encoding import encode_videos
 from textocvp.training.progress import Progress
-
-SPLITS = ("train", "valid", "test")
 
 
 class Stopped(Exception):  # noqa: N818 (no error: the way out of a half-written part)

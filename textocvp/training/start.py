@@ -30,20 +30,24 @@ class Start:
     """A folder in EXP/resume to continue from."""
 
 
-def choose_start(folder: Path, experiment: Experiment, checkpoint: Optional[str],
+def choose_start(folder: Path, experiment: Experiment, belongs_to: dict[str, Any], checkpoint: Optional[str],
                  resume_training: bool) -> Optional[Start]:
     """Where training in `folder` starts; None where it is finished.
 
+    Args:
+        belongs_to: see `run_training`; a finished training must agree in it too.
+
     Raises:
-        UserError: a state exists and neither option says what to do with it, there is nothing to resume, or
-            no state is intact.
+        UserError: a state exists and neither option says what to do with it, there is nothing to resume, no
+            state is intact, or what is finished there is another training.
     """
     if checkpoint and resume_training:
         raise UserError("--checkpoint starts anew from a file, --resume_training continues: give one of them")
+    states = ResumeFolder(folder / "resume")
     if not checkpoint and _is_finished(folder, experiment):
+        _check_finished(states, belongs_to)
         return None
     by_itself = os.environ.get(ALWAYS_RESUME_VARIABLE) == "1"
-    states = ResumeFolder(folder / "resume")
     if resume_training or by_itself:
         state = states.newest_intact()
         if state is not None:
@@ -77,8 +81,21 @@ def _is_finished(folder: Path, experiment: Experiment) -> bool:
     return all(found.get(name) == asked[name] for name in LENGTH_FIELDS)
 
 
+def _check_finished(states: ResumeFolder, belongs_to: dict[str, Any]) -> None:
+    """UserError where the last state of a finished training belongs to another model or checkpoint."""
+    last = states.newest()
+    if last is None or not (last / STATE).is_file():
+        return
+    found = read_json(last / STATE)["belongs_to"]
+    changes = [line for name, value in belongs_to.items() if name in found
+               for line in difference(found[name], value, name)]
+    if changes:
+        raise UserError(f"{last.parent.parent}: another training is finished there ({'; '.join(changes)}); "
+                        f"choose another folder, or move it aside")
+
+
 def _refuse_to_overwrite(folder: Path, states: ResumeFolder) -> None:
-    existing = states.folder if states.exists() else folder / "models" / FINAL
+    existing = states.folder if states.newest() else folder / "models" / FINAL
     if existing.exists():
         raise UserError(f"{existing}: this experiment was trained before; continue with --resume_training, "
                         f"or choose another folder")

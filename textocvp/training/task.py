@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from textocvp.data.loaders import evaluation_loader
-from textocvp.data.slot_store import initial_noise
+from textocvp.data.order import hashed
 from textocvp.training.deepspeed_engine import World
 
 Batch = dict[str, Any]
@@ -48,7 +47,7 @@ class Task(Protocol):
 
 def seed_of(*parts: object) -> int:
     """A seed that is a pure function of its arguments, on every machine."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:7], "little")
+    return hashed(*parts) % 2**56  # torch's generators take less than 64 bits
 
 
 def step_noise(seed: int, step: int, shape: tuple[int, ...], rank: int, world: int) -> Tensor:
@@ -67,13 +66,6 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         return batch
     return {name: value.to(device, non_blocking=True) if hasattr(value, "to") else value
             for name, value in batch.items()}
-
-
-def clip_noise(seed: int, batch: Batch, num_slots: int, slot_dim: int) -> Tensor:
-    """Standard normal (B, N, D) for the clips of a batch: a function of seed, video and start alone."""
-    shape = (num_slots, slot_dim)
-    pairs = zip(batch["video_id"], batch["start"].tolist(), strict=True)
-    return torch.stack([initial_noise(seed, video_id, start, 0, shape) for video_id, start in pairs])
 
 
 def every_item_once(dataset: Any, batch_size: int, world: World, num_workers: int = 0,

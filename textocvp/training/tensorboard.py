@@ -24,7 +24,7 @@ class Curves:
         if is_main:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            self._writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+            self._writer = SummaryWriter(str(folder), purge_step=done + 1)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """One point per curve."""

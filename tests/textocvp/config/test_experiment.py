@@ -129,11 +129,14 @@ def test_data_root_inside_the_experiment_comes_first(tmp_path, monkeypatch):
     assert module.dataset_root(config, folder / "seeds" / "0") == folder / "data"
 
 
-def test_no_path_enters_a_hash(tmp_path):
-    folder = module.create_experiment(tmp_path, "a", "SAVi", "CATER_Hard", ["dataset.root=x"])
-    other = module.create_experiment(tmp_path, "b", "SAVi", "CATER_Hard", ["dataset.root=y"])
-    first, second = (module.load_experiment(f).dataset for f in (folder, other))
-    assert first != second and module.section_sha256(first) == module.section_sha256(second)
+@pytest.mark.parametrize("name", ["dataset", "model", "predictor", "training", "prediction_params", "suite"])
+@pytest.mark.parametrize("value", [3, [1]])
+def test_a_section_that_is_none_is_named(name, value):
+    values = {"dataset": {"dataset_name": "CATER_Hard"}, "model": {"model_name": "SAVi"}, "suite": {}}
+    with pytest.raises(ConfigError, match=rf"f.json: {name}: .* is no section of names and values"):
+        module.parse_experiment({**values, name: value}, "f.json")
+    with pytest.raises(ConfigError, match="f.json: the file: .* is no section of names and values"):
+        module.parse_experiment(value, "f.json")
 
 
 def test_overrides():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple, Union
 
@@ -48,6 +49,8 @@ def test_whole_floats_are_integers_and_integers_are_floats():
     ("values", "message"),
     [
         ({"rat": 1.0}, "f.json: training.rat: unknown key, did you mean 'rate'?"),
+        ({"rate": math.nan}, "f.json: training.rate: nan is not allowed, number is needed"),
+        ({"rate": 1, "steps": math.inf}, "f.json: training.steps: inf is not allowed, integer is needed"),
         ({}, "f.json: training.rate: missing, a value of type number is needed"),
         ({"rate": "fast"}, "f.json: training.rate: 'fast' is not allowed, number is needed"),
         ({"rate": True}, "f.json: training.rate: True is not allowed, number is needed"),

@@ -56,7 +56,7 @@ def test_the_content_hash_does_not_depend_on_who_wrote_it(tmp_path, monkeypatch)
         return manifest["content_sha256"], manifest["sha256"]
 
     first, same, other = content_hash("a"), content_hash("b"), content_hash("c", value=2)
-    monkeypatch.setattr(part_files, "_provenance", lambda: {"revision": "another"})
+    monkeypatch.setattr(part_files, "provenance", lambda: {"revision": "another"})
     later = content_hash("d")
     assert first == same and first[0] == later[0] and first[1] != later[1] and first[0] != other[0]
 
@@ -120,6 +120,22 @@ def test_another_key_is_refused_with_the_difference(tmp_path):
     with pytest.raises(UserError, match=message):
         read_manifests(tmp_path, other, "cmd")
     check_key(tmp_path, KEY, dict(KEY))
+
+
+def test_parts_that_do_not_belong_together_are_refused(tmp_path):
+    parts = plan_parts(70)
+    write(tmp_path, parts[0], key={**KEY, "num_frames": 7})
+    write(tmp_path, parts[1], key={**KEY, "num_frames": 10})
+    with pytest.raises(UserError, match=r"0001.json: made from something else \(num_frames is 10, not 7\)"):
+        read_manifests(tmp_path, KEY, "cmd")
+
+
+def test_parts_beyond_the_ten_thousandth_keep_their_order(tmp_path):
+    manifest = {"schema": 1, "num_parts": 10_002, "key": KEY, "file": "x.h5", "bytes": 0}
+    (tmp_path / "x.h5").touch()
+    for index in range(10_002):
+        (tmp_path / f"part_{index:04d}.json").write_text(json.dumps({**manifest, "part": index}))
+    assert [found["part"] for found in read_manifests(tmp_path, KEY, "cmd")] == list(range(10_002))
 
 
 def test_a_foreign_manifest_is_refused(tmp_path):

@@ -1,10 +1,13 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from textocvp.artifacts import sha256_file, write_json
 from textocvp.config.errors import UserError
+from textocvp.config.experiment import load_experiment
+from textocvp.evaluation.clips import clip_loader
 from textocvp.evaluation.evaluate import evaluate_decomp, evaluate_predictor, mean_figures
 
 FINAL = "models/checkpoint_epoch_final.pth"
@@ -178,3 +181,13 @@ def test_unknown_predictor_names_the_nearest(tiny):
 def test_mean_of_figures_keeps_lists_and_missing_ones():
     runs = [{"a": 1.0, "b": [1.0, 2.0], "c": None}, {"a": 3.0, "b": [3.0, 2.0], "c": 1.0}]
     assert mean_figures(runs) == {"a": 2.0, "b": [2.0, 2.0], "c": None}
+
+
+def test_shuffle_eval_changes_the_order_and_nothing_else(tiny):
+    experiment = load_experiment(tiny.folder)
+    orders = []
+    for shuffle in (False, True, True):
+        dataset = replace(experiment.dataset, shuffle_eval=shuffle)
+        clips = clip_loader(replace(experiment, dataset=dataset), tiny.folder, "train", 4, 2)
+        orders.append([name for batch in clips for name in batch["video_id"]])
+    assert orders[0] == sorted(orders[0]) != orders[1] == orders[2] and sorted(orders[1]) == orders[0]

@@ -69,12 +69,22 @@ class StubTask:
         return {"weights": self.model[0].weight.new_ones(3, 4, 4)}
 
 
-def run(folder, checkpoint=None, resume_training=False, at_step=lambda step: None, make=StubTask):
+class PartlyIdleTask(StubTask):
+    """Has a layer that the loss never reaches."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.model.idle = nn.Linear(2, 2)
+        self.model.forward = lambda x: nn.Sequential(*list(self.model)[:4])(x)
+
+
+def run(folder, checkpoint=None, resume_training=False, at_step=lambda step: None, make=StubTask,
+        belongs_to={"stub": 1}):  # noqa: B006 (not written to)
     """Train the stub in `folder`; returns the exit code."""
     stopping.install()
     experiment = load_experiment(folder)
     return run_training(folder, experiment, lambda world: make(experiment.training, world, at_step),
-                        {"stub": 1}, checkpoint, resume_training)
+                        belongs_to, checkpoint, resume_training)
 
 
 def main():
@@ -85,6 +95,7 @@ def main():
     parser.add_argument("--signal", default="USR2")
     parser.add_argument("--at", type=int)
     parser.add_argument("--rank", default="0")
+    parser.add_argument("--idle", action="store_true")
     options = parser.parse_args()
 
     def send(step):
@@ -92,7 +103,9 @@ def main():
             os.kill(os.getpid(), signal.Signals[f"SIG{options.signal}"])
 
     try:
-        codes = [run(folder, options.checkpoint, options.resume_training, send) for folder in options.folders]
+        make = PartlyIdleTask if options.idle else StubTask
+        codes = [run(folder, options.checkpoint, options.resume_training, send, make)
+                 for folder in options.folders]
         return max(codes)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ import torch
 from textocvp.cli import main
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
+from textocvp.data.prepare import prepare_data
 from textocvp.training.checkpoint import load_decomposition, load_pth
 from textocvp.training.decomposition_task import DecompositionTask
 from textocvp.training.deepspeed_engine import Engine, World
@@ -76,6 +77,13 @@ def test_curriculum_changes_clip_length_and_batch(make_experiment):
                                                    {"until": 1.0, "num_frames": 3, "batch_size": 2}])
     (task,) = tasks(folder, 0)
     assert [tuple(batch["video"].shape[:2]) for batch in task.batches(0)] == [(4, 1), (4, 1), (2, 3), (2, 3)]
+
+
+def test_a_curriculum_of_clips_that_are_too_long_is_refused_before_it_starts(make_experiment):
+    folder = make_experiment(training__curriculum=[{"until": 1.0, "num_frames": 9, "batch_size": 2}])
+    prepare_data(folder, workers=1)
+    with pytest.raises(UserError, match="has 8 frames, too few: clips need 9"):
+        tasks(folder, 0)
 
 
 def test_loss_is_the_clamped_error_of_the_reconstruction(make_experiment):

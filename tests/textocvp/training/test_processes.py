@@ -76,6 +76,17 @@ def test_zero_stages_agree_on_two_ranks(two_ranks):
         assert_close(torch.tensor(result["loss_history"]), torch.tensor(reference["loss_history"]))
 
 
+def test_parameters_that_the_loss_does_not_reach_are_left_alone_on_any_number_of_ranks(tmp_path):
+    folders = [stub.write_experiment(tmp_path / str(ranks), weight_decay=0.1) for ranks in (1, 2)]
+    for ranks, folder in enumerate(folders, 1):
+        codes, output = run_ranks(folder, "--idle", ranks=ranks)
+        assert codes == [0] * ranks, output
+    alone, together = (load_pth(folder / FINAL) for folder in folders)
+    assert alone["optimizer_state_dict"]["state"].keys() == together["optimizer_state_dict"]["state"].keys()
+    assert len(alone["optimizer_state_dict"]["state"]) == 4, "weight and bias of the two layers in use"
+    assert torch.equal(alone["model_state_dict"]["idle.weight"], together["model_state_dict"]["idle.weight"])
+
+
 def test_signal_to_one_rank_stops_all_and_they_resume(two_ranks, tmp_path):
     folder = stub.write_experiment(tmp_path / "exp", zero_stage=3)
     codes, output = run_ranks(folder, "--signal", "TERM", "--at", "12", "--rank", "1", ranks=2)

@@ -110,6 +110,34 @@ def test_half_written_state_does_not_count(finished, tmp_path):
     (folder / "resume/step_00000017").mkdir()
     assert stub.run(folder, resume_training=True) == 0
     assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+    assert not list((folder / "resume").glob(".*")), "what never finished is cleared away"
+
+
+def test_a_damaged_later_state_displaces_no_good_one(tmp_path):
+    folder = stopped(tmp_path / "exp")
+    (folder / "resume/step_00000099").mkdir()
+    kill = kill_at(15, signal.SIGTERM)
+    assert stub.run(folder, resume_training=True, at_step=kill) == 143
+    assert sorted(path.name for path in (folder / "resume").glob("step_*")) == ["step_00000015",
+                                                                               "step_00000016"]
+
+
+def test_a_training_that_is_longer_than_asked_for_is_refused(tmp_path):
+    folder = stub.write_experiment(stopped(tmp_path / "exp"), num_steps=10)
+    with pytest.raises(UserError, match="trained for 13 steps, more than the 10 that training.num_steps"):
+        stub.run(folder, resume_training=True)
+
+
+def test_stopped_before_the_first_step(tmp_path, capsys):
+    def early(config, world, at_step):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return stub.StubTask(config, world)
+
+    folder = stub.write_experiment(tmp_path / "exp")
+    assert stub.run(folder, make=early) == 143
+    assert "stopped by SIGTERM, before the first step; run the same command again" in capsys.readouterr().out
+    stopping.restore()
+    assert stub.run(folder) == 0
 
 
 def test_existing_state_needs_a_word(tmp_path):
@@ -138,6 +166,11 @@ def test_finished_run_says_so(finished, capsys):
     assert stub.run(finished, resume_training=True) == 0
     assert "training is finished" in capsys.readouterr().out
     assert (finished / FINAL).stat().st_mtime_ns == before
+
+
+def test_finished_run_of_something_else_is_refused(finished):
+    with pytest.raises(UserError, match=r"another training is finished there \(stub: 1 -> 2\)"):
+        stub.run(finished, belongs_to={"stub": 2})
 
 
 def test_finished_run_can_be_lengthened(finished, tmp_path, capsys):
@@ -212,6 +245,19 @@ def test_curves_after_a_resume_hold_every_step_once(finished, tmp_path):
     stub.run(folder, resume_training=True)
     assert curve(folder, "train/loss") == curve(finished, "train/loss")
     assert [step for step, _ in curve(folder, "valid/loss")] == [7, 14, 20]
+
+
+def test_curves_of_a_run_that_saved_nothing_are_hidden_from_the_next(finished, tmp_path):
+    folder = stub.write_experiment(tmp_path / "exp", save_every_steps=None)
+
+    def crash(step):
+        if step == 13:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        stub.run(folder, at_step=crash)
+    assert stub.run(folder) == 0
+    assert curve(folder, "train/loss") == curve(finished, "train/loss")
 
 
 def curve(folder, name):

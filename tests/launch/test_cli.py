@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.cli import main, parse_seeds
+from textocvp.config.errors import UserError
+
+CODE = Path(__file__).parents[2]
+SMOKE = str(CODE / "experiments" / "recipes" / "smoke.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pipeline", "--recipe", "none.yaml", "--cluster", "local"], "error: none.yaml: no such file"),
+        (["pipeline", "--recipe", SMOKE, "--cluster", "loca"], "did you mean 'local'?"),
+        (
+            ["plan", "--exp", "experiments/none", "--cluster", "local"],
+            "experiments/none/experiment_params.json: no such",
+        ),
+        (["plan", "--recipe", SMOKE, "--cluster", "local", "--seeds", "a"], "--seeds 'a': 'a' is no seed"),
+        (
+            ["select-decomp", "--recipe", SMOKE, "--cluster", "local", "--seeds", "1"],
+            "select-decomp takes none",
+        ),
+        (
+            ["evaluate", "--recipe", SMOKE, "--cluster", "local", "--predictor", "VanilaTransformer"],
+            "no such predictor experiment, did you mean 'VanillaTransformer'?",
+        ),
+    ],
+)
+def test_a_users_error_is_one_line_and_status_2(arguments, message, capsys, monkeypatch):
+    monkeypatch.chdir(CODE)
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_recipe_or_experiment():
+    with pytest.raises(SystemExit) as exit_:
+        main(["pipeline", "--cluster", "local"])
+    assert exit_.value.code == 2
+
+
+def test_seeds():
+    assert parse_seeds("0 1,2") == (0, 1, 2)
+    assert parse_seeds("") == ()
+    with pytest.raises(UserError, match="'-1' is no seed"):
+        parse_seeds("-1")
+
+
+def test_as_a_program():
+    result = subprocess.run(
+        [sys.executable, "-m", "launch", "--help"], cwd=CODE, capture_output=True, text=True
+    )
+    assert result.returncode == 0
+    for command in ("pipeline", "plan", "status", "logs", "train-decomp", "precompute-slots", "evaluate"):
+        assert command in result.stdout
