@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 
 from textocvp.config.errors import UserError
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
 
-EXIT_USER_ERROR = 2
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 ACTIONS = ("slide", "pick_place", "rotate", "contain")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run one command; returns its exit status: 0, or 2 after one line on standard error."""
+    """Run one command; returns its exit status: 0, or 2 (130: Ctrl-C) after one line on standard error."""
     options = vars(build_parser().parse_args(argv))
     handler, command = options.pop("handler"), options.pop("command")
     try:
@@ -28,7 +29,24 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except UserError as error:
         print(f"error: {command}: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        print(f"error: {command}: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print(f"error: {command}: interrupted; what is finished is kept", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Tells of a wrong option in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        command = self.prog.split()[-1]
+        self.exit(EXIT_USER_ERROR, f"error: {command}: {message}; `{self.prog} --help` lists the options\n")
 
 
 def load_handler(target: str) -> Callable[..., Any]:
@@ -39,7 +57,7 @@ def load_handler(target: str) -> Callable[..., Any]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(prog="python -m textocvp", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="python -m textocvp", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in (_add_data, _add_experiments, _add_training, _add_evaluation):
         add(commands)
@@ -65,6 +83,12 @@ def _boolean(text: str) -> bool:
     if text not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text == "true"
+
+
+def _folder_name(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is no name; letters, digits, '_', '-' and '.' are allowed")
 
 
 def _count(text: str) -> int:
@@ -136,7 +160,7 @@ def _add_experiments(commands: Any) -> None:
     _experiment(parser)
     _flags(
         parser,
-        name={"required": True, "help": "the new folder's name"},
+        name={"type": _folder_name, "required": True, "help": "the new folder's name"},
         model_name={"required": True, "choices": list(MODELS)},
         dataset_name={"required": True, "choices": list(DATASETS)},
         set={"action": "append", "default": [], "metavar": "A.B=C", "help": "override one parameter"},
@@ -150,7 +174,7 @@ def _add_experiments(commands: Any) -> None:
     _experiment(parser)
     _flags(
         parser,
-        name={"required": True, "help": "the new folder's name under predictors/"},
+        name={"type": _folder_name, "required": True, "help": "the new folder's name under predictors/"},
         predictor_name={"required": True, "choices": list(PREDICTORS)},
         set={"action": "append", "default": [], "metavar": "A.B=C", "help": "override one parameter"},
     )
@@ -214,7 +238,7 @@ def _add_evaluation(commands: Any) -> None:
     _flags(
         parser,
         decomp_ckpt=_DECOMP_CKPT,
-        results_name={"default": "decomposition"},
+        results_name={"type": _folder_name, "default": "decomposition"},
         batch_size={"type": _count, "default": 16},
     )
     parser = _command(
@@ -233,7 +257,7 @@ def _add_evaluation(commands: Any) -> None:
         num_seed={"type": _count, "default": None, "help": "context frames"},
         num_preds={"type": _count, "default": None, "help": "predicted frames"},
     )
-    parser.add_argument("-o", "--results_name", default="prediction")
+    parser.add_argument("-o", "--results_name", type=_folder_name, default="prediction")
     handler = "textocvp.evaluation.figures:figures"
     parser = _command(commands, "figures", handler, "draw decompositions and predictions")
     _experiment(parser)

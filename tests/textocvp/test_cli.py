@@ -31,7 +31,17 @@ def test_every_command_has_a_handler_that_takes_its_options(name):
 def test_counts_start_at_one(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["prepare-data", "-d", "x", *option])
-    assert stopped.value.code == 2 and "is no whole number from 1 on" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and "is no whole number from 1 on" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "-x"])
+def test_a_name_is_no_path(name, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["create-experiment", "-d", str(tmp_path), f"--name={name}", "--model_name=SAVi",
+              "--dataset_name=CATER_Hard"])
+    assert stopped.value.code == 2 and "is no name; letters" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_users_error_is_one_line_and_status_2(tmp_path, capsys):
@@ -51,6 +61,22 @@ def test_another_exception_is_a_traceback_and_status_1(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
     assert run.returncode == 1 and "RuntimeError: boom" in run.stderr
+
+
+def _raise(error):
+    raise error
+
+
+def test_a_file_that_cannot_be_opened_is_one_line_and_status_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "load_handler", lambda target: lambda **options: (tmp_path / "none").read_text())
+    assert main(["report", "-d", "x"]) == 2
+    assert capsys.readouterr().err == f"error: report: {tmp_path / 'none'}: No such file or directory\n"
+
+
+def test_ctrl_c_is_one_line_and_status_130(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "load_handler", lambda target: lambda **options: _raise(KeyboardInterrupt()))
+    assert main(["report", "-d", "x"]) == 130
+    assert capsys.readouterr().err == "error: report: interrupted; what is finished is kept\n"
 
 
 def test_help_needs_no_torch():

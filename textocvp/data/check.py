@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional
@@ -20,6 +18,7 @@ from textocvp.config.errors import UserError
 from textocvp.data.cater import CATER, SPLITS
 from textocvp.data.frame_store import resize_frames
 from textocvp.data.tokenizers import CustomTokenizer
+from textocvp.data.worker_pool import worker_pool
 
 SHEET_VIDEOS, SHEET_FRAMES, SHEET_PIXELS = 6, 6, 96
 MAX_LINES = 20
@@ -85,7 +84,7 @@ def _read_all(index: CATER, workers: int) -> List[Checked]:
     """Read all videos of a split, in `workers` processes."""
     if workers == 1 or len(index) < 2 * workers:
         return [_read(index, row) for row in range(len(index))]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+    with worker_pool(workers, "fork") as pool:
         return list(pool.map(functools.partial(_read, index), range(len(index)), chunksize=8))
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from textocvp.artifacts import atomic_path, experiment_root, sha256_json
+from textocvp.config.errors import UserError
 from textocvp.data.frame_store import frames_key
 from textocvp.data.sources import DecodedVideos, StoredVideos
 
@@ -33,7 +34,7 @@ def median_image(videos: Union[StoredVideos, DecodedVideos], folder: Path) -> to
     if not path.is_file():
         with atomic_path(path) as temporary:
             Image.fromarray(_compute(videos)).save(temporary, format="PNG")
-    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).float().div_(255)
+    return torch.from_numpy(_read(path)).permute(2, 0, 1).float().div_(255)
 
 
 def far_from(frames: torch.Tensor, reference: torch.Tensor, threshold: float = FAR) -> torch.Tensor:
@@ -43,6 +44,14 @@ def far_from(frames: torch.Tensor, reference: torch.Tensor, threshold: float = F
         reference: broadcastable to frames, for example the median image (3, H, W).
     """
     return (frames - reference).abs().amax(dim=-3) > threshold
+
+
+def _read(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8; UserError where the file is damaged."""
+    try:
+        return np.array(Image.open(path))
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{path}: damaged ({error}); delete it, and it is computed anew") from None
 
 
 def _compute(videos: Union[StoredVideos, DecodedVideos]) -> np.ndarray:

@@ -25,6 +25,8 @@ from textocvp.config.errors import UserError  # noqa: E402
 
 PART_VIDEOS = 64
 SCHEMA = 1
+NEEDED = {"part", "num_parts", "key", "content", "file", "bytes"}
+"""What every manifest has."""
 MAX_OPEN_FILES = 128
 MAX_CHUNK_BYTES = 1 << 20
 
@@ -135,9 +137,15 @@ def _short(value: Any) -> str:  # noqa: ANN401
 
 
 def _read_manifest(path: Path) -> Dict[str, Any]:
-    manifest = read_json(path)
+    again = "delete it, and its part is made anew"
+    try:
+        manifest = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; {again}") from None
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise UserError(f"{path}: no part manifest of schema {SCHEMA}; written by another version?")
+    if not manifest.keys() >= NEEDED or not isinstance(manifest["key"], dict):
+        raise UserError(f"{path}: damaged manifest; {again}")
     return manifest
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
@@ -25,6 +24,7 @@ from textocvp.data.part_files import Part, is_finished, plan_parts
 from textocvp.data.sources import open_dataset
 from textocvp.data.text_store import text_key, write_text_part
 from textocvp.data.tokenizers import TOKENIZERS, build_tokenizer
+from textocvp.data.worker_pool import worker_pool
 
 REPORT_SECONDS = 10
 
@@ -104,8 +104,7 @@ def _run(tasks: List[PartTask], workers: int) -> Iterator[Optional[str]]:
     if workers == 1 or len(tasks) < 2:
         yield from map(_write, tasks)
         return
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_single_thread) as pool:
+    with worker_pool(min(workers, len(tasks)), "fork", _single_thread) as pool:
         futures = [pool.submit(_write, task) for task in tasks]
         for future in as_completed(futures):
             yield future.result()

@@ -39,7 +39,8 @@ def enumerate_windows(video_id: str, length: int, num_frames: int, split: str, c
     starts = list(range(0, last + 1, config.stride)) if training and random_start else [eval_start]
     if last < (starts[0] if starts else 0):
         raise UserError(f"video {video_id} has {length} frames, too few for windows of {num_frames} frames "
-                        f"(num_context + num_preds) from frame {starts[0] if starts else 0}")
+                        f"(num_context + num_preds) from frame {starts[0] if starts else 0}; "
+                        "lower prediction_params.num_preds of the predictors or use longer videos")
     draws = config.draws if training else 1
     return [Window(video_id, start, draw) for start in starts for draw in range(draws)]
 

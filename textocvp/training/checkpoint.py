@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,9 +62,9 @@ def load_pth(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: damaged or no checkpoint ({reason})") from None
+    except Exception as error:  # noqa: BLE001 (the unpickler of a foreign file may raise anything)
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]
+        raise UserError(f"{path}: damaged or no checkpoint ({reason}); copy it again") from None
     if not isinstance(content, dict) or "model_state_dict" not in content:
         raise UserError(f"{path}: no checkpoint, it has no model_state_dict")
     return content

@@ -131,7 +131,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path):
 
 
 def test_parts_beyond_the_ten_thousandth_keep_their_order(tmp_path):
-    manifest = {"schema": 1, "num_parts": 10_002, "key": KEY, "file": "x.h5", "bytes": 0}
+    manifest = {"schema": 1, "num_parts": 10_002, "key": KEY, "content": [], "file": "x.h5", "bytes": 0}
     (tmp_path / "x.h5").touch()
     for index in range(10_002):
         (tmp_path / f"part_{index:04d}.json").write_text(json.dumps({**manifest, "part": index}))
@@ -144,6 +144,15 @@ def test_a_foreign_manifest_is_refused(tmp_path):
     (tmp_path / "part_0000.json").write_text('{"schema": 99}')
     with pytest.raises(UserError, match="part_0000.json: no part manifest of schema 1"):
         read_manifests(tmp_path, KEY, "cmd")
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": 1}'])
+def test_a_damaged_manifest_is_named_and_what_helps(tmp_path, text):
+    (part,) = plan_parts(2)
+    (tmp_path / "part_0000.json").write_text(text)
+    for look in (lambda: read_manifests(tmp_path, KEY, "cmd"), lambda: is_finished(tmp_path, part, KEY)):
+        with pytest.raises(UserError, match="part_0000.json: damaged.*; delete it, and its part is made"):
+            look()
 
 
 def test_flipped_bits_are_noticed_on_reading(tmp_path):

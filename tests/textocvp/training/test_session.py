@@ -204,9 +204,10 @@ def test_checkpoint_that_does_not_fit(tmp_path):
     torch.save({"model_state_dict": {"0.weight": torch.zeros(3)}}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="0.bias is missing"):
         stub.run(folder, checkpoint=str(tmp_path / "other.pth"))
-    (tmp_path / "text.pth").write_text("no checkpoint")
-    with pytest.raises(UserError, match="text.pth: damaged or no checkpoint"):
-        stub.run(folder, checkpoint=str(tmp_path / "text.pth"))
+    for text in ("no checkpoint", "hi\n", ""):
+        (tmp_path / "text.pth").write_text(text)
+        with pytest.raises(UserError, match="text.pth: damaged or no checkpoint .*; copy it again"):
+            stub.run(folder, checkpoint=str(tmp_path / "text.pth"))
 
 
 @pytest.mark.parametrize("stage", [0, 2])

@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -33,9 +31,10 @@ from textocvp.data.synthetic.camera import make_camera
 from textocvp.data.synthetic.captions import caption
 from textocvp.data.synthetic.progress import ProgressLine
 from textocvp.data.synthetic.render import render_video
-from textocvp.data.synthetic.settings import SPLITS, Settings, check_settings
+from textocvp.data.synthetic.settings import LEVELS, SPLITS, Settings, check_settings
 from textocvp.data.synthetic.video_plan import VideoPlan, plan_video
 from textocvp.data.video import write_video
+from textocvp.data.worker_pool import worker_pool
 
 FOLDERS = {"videos": ".avi", "masks": ".npz", "states": ".json"}
 CHUNK = 16
@@ -91,6 +90,9 @@ def check_folder(folder: Path, settings: Settings) -> None:
         raise UserError(f"{folder}: is a file; choose another --out")
     if folder.parent.exists() and not folder.parent.is_dir():
         raise UserError(f"{folder.parent}: is a file; choose another --out")
+    names = sorted(entry.name for entry in folder.parent.iterdir()) if folder.parent.is_dir() else []
+    if names and not set(names) & set(LEVELS.values()):
+        raise UserError(f"{folder.parent}: holds {names[0]} and no data set; choose another --out")
     if (folder / "settings.json").is_file():
         difference = settings.difference(read_json(folder / "settings.json"))
         if difference:
@@ -141,22 +143,9 @@ def write_all(
         for chunk in chunks:
             yield write_chunk(folder, settings, chunk)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(chunks)), context, _end_with_parent)
-    try:
+    with worker_pool(min(workers, len(chunks)), "spawn") as pool:
         for done in as_completed([pool.submit(write_chunk, folder, settings, chunk) for chunk in chunks]):
             yield done.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """In a worker: end when the process that started it ends, however that happens."""
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def write_chunk(folder: Path, settings: Settings, names: list[tuple[str, int]]) -> dict[str, str]:

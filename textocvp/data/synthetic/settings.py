@@ -136,6 +136,6 @@ def _check_limit(name: str, value: Union[int, float, None]) -> None:
     whole = name not in optional
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise UserError(f"{name}={value!r}: must be a {'whole ' if whole else ''}number")
-    if value < low or (high is not None and value > high):
+    if not (value >= low and (high is None or value <= high)):  # also true of nan
         allowed = f"at least {low}" if high is None else f"from {low} to {high}"
         raise UserError(f"{name}={value}: must be {allowed}")

@@ -169,6 +169,7 @@ def test_a_run_that_is_stopped_leaves_no_worker_and_can_be_continued(tmp_path, s
     ({"max_moving": 3}, "max_moving=3: must be from 1 to 2"),
     ({"antialias": 0}, "antialias=0: must be from 1 to 4"),
     ({"object_scale": -1.0}, "object_scale=-1.0: must be from 0.2 to 5.0"),
+    ({"object_scale": float("nan")}, "object_scale=nan: must be from 0.2 to 5.0"),
     ({"field_of_view": 200.0}, "field_of_view=200.0: must be from 10.0 to 120.0"),
     ({"seed": -1}, "seed=-1: must be at least 0"),
     ({"workers": 0}, "workers=0: must be at least 1"),
@@ -197,6 +198,13 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"hard: not empty, and not made by make-data; choose another --out"):
         make_data(out=tmp_path, **SMALL)
     assert [path.name for path in (tmp_path / "hard").iterdir()] == ["thesis.tex"]
+
+
+def test_a_root_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"holds thesis.tex and no data set; choose another --out"):
+        make_data(out=tmp_path, **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("changes, difference", [

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import textocvp
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from textocvp.data.worker_pool import worker_pool
+
+def task(path):
+    path.touch()
+    try:
+        time.sleep(60)
+    finally:
+        path.unlink()
+
+if __name__ == "__main__":
+    with worker_pool(2, sys.argv[2]) as pool:
+        for future in [pool.submit(task, Path(sys.argv[1]) / str(index)) for index in range(9)]:
+            future.result()
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_ctrl_c_for_the_whole_group_ends_everything_soon_and_tasks_clean_up(tmp_path, method, times):
+    script, work = tmp_path / "script.py", tmp_path / "work"
+    script.write_text(SCRIPT)
+    work.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(Path(textocvp.__file__).parents[1])}
+    argv = [sys.executable, str(script), str(work), method]
+    process = subprocess.Popen(argv, env=environment, start_new_session=True, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while len(list(work.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(list(work.iterdir())) == 2
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    process.communicate(timeout=20)
+    assert process.returncode != 0 and list(work.iterdir()) == []
