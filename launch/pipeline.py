@@ -20,7 +20,6 @@ from textocvp.artifacts import read_json
 from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, parse_experiment
 
-FINAL = "checkpoint_epoch_final.pth"
 INDICES = "jobs/indices.json"
 
 

@@ -24,6 +24,8 @@ from textocvp.config.errors import UserError
 
 JOB_DIR_VARIABLE = "TEXTOCVP_JOB_DIR"
 """A job's own folder EXP/jobs/STAGE/TASK; unset where a command runs by hand."""
+FINAL = "checkpoint_epoch_final.pth"
+"""What a training writes when it ends: where it lies, the training is finished."""
 VERSIONED_PACKAGES = ("torch", "deepspeed", "transformers", "h5py", "numpy")
 SCHEMA = 1
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 
+from textocvp.artifacts import FINAL
 from textocvp.config.errors import UserError
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
 
@@ -183,7 +184,7 @@ def _add_experiments(commands: Any) -> None:
 _CHECKPOINT = {"default": None, "help": "initialise from this checkpoint (a name in models/, or a path)"}
 _RESUME = {"action": "store_true", "help": "continue from the newest intact state"}
 _DECOMP_CKPT = {
-    "default": "checkpoint_epoch_final.pth",
+    "default": FINAL,
     "help": "decomposition checkpoint in EXP/models, or a path",
 }
 
@@ -252,7 +253,7 @@ def _add_evaluation(commands: Any) -> None:
         parser,
         decomp_ckpt=_DECOMP_CKPT,
         name_pred_exp={"required": True},
-        pred_ckpt={"default": "checkpoint_epoch_final.pth", "help": "predictor checkpoint, a name or a path"},
+        pred_ckpt={"default": FINAL, "help": "predictor checkpoint, a name or a path"},
         batch_size={"type": _count, "default": 16},
         num_seed={"type": _count, "default": None, "help": "context frames"},
         num_preds={"type": _count, "default": None, "help": "predicted frames"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import List
 
-from launch.pipeline import FINAL, Pipeline
+from launch.pipeline import Pipeline
 from launch.stages.parts import (
     CAPTIONS,
     CHECKPOINT,
@@ -17,6 +17,7 @@ from launch.stages.parts import (
     sections,
 )
 from slurm.task import ANY, OK, Task
+from textocvp.artifacts import FINAL
 
 
 def evaluate_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from launch.pipeline import FINAL, Pipeline
+from launch.pipeline import Pipeline
 from slurm.task import OK, Edge, Task
+from textocvp.artifacts import FINAL
 
 Planned = Mapping[str, Sequence[Task]]
 """The tasks of the stages before."""

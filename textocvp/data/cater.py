@@ -22,7 +22,8 @@ from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
 from textocvp.data.video import read_video
 
-FOLDERS = {"CATER_Easy": "easy", "CATER_Hard": "hard"}
+LEVELS = {"CATER_Easy": "easy", "CATER_Hard": "hard"}
+"""Data set name -> folder below its root."""
 SPLITS = ("train", "valid", "test")
 VALID_FRACTION = 0.05
 
@@ -121,7 +122,7 @@ def _level_folder(name: str, root: Path) -> Path:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; dataset.root must name the folder of {name}, "
                         f"or make-data can generate one")
-    folder = root / FOLDERS[name]
+    folder = root / LEVELS[name]
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {name} is expected there (dataset.root is {root})")
     return folder

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from textocvp.artifacts import read_json, report_progress, sha256_file, write_json
+from textocvp.artifacts import FINAL, read_json, report_progress, sha256_file, write_json
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, load_experiment, load_predictor_experiment
 from textocvp.data.windows import slots_config
 from textocvp.evaluation.clips import best_device, clip_loader, training_median
 from textocvp.evaluation.decomposition import score_baselines, score_model
 from textocvp.evaluation.forecast import REFERENCES, score_forecasters
-from textocvp.evaluation.seeds import FINAL, Seeds, find_seeds, seed_checkpoint
+from textocvp.evaluation.seeds import Seeds, find_seeds, seed_checkpoint
 from textocvp.evaluation.tables import decomposition_table, prediction_table
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition, load_forecaster
 

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from textocvp.artifacts import FINAL
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, Experiment, load_experiment, load_predictor_experiment
 from textocvp.data.windows import slots_config
@@ -25,7 +26,6 @@ from textocvp.evaluation.drawing import PALETTE, Row, draw_sheet, palette, save_
 from textocvp.evaluation.evaluate import load_forecasters
 from textocvp.evaluation.forecast import caption_text
 from textocvp.evaluation.report import PLOTS
-from textocvp.evaluation.seeds import FINAL
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
 
 SPLIT = "test"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from textocvp.artifacts import Manifest, read_json, write_json
+from textocvp.artifacts import FINAL, Manifest, read_json, write_json
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME
-from textocvp.evaluation.seeds import FINAL, find_seeds
+from textocvp.evaluation.seeds import find_seeds
 from textocvp.evaluation.tables import (
     DECOMPOSITION_COLUMNS,
     PREDICTION_COLUMNS,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import List, NamedTuple
 
-FINAL = "checkpoint_epoch_final.pth"
-"""Checkpoint that a training writes when it ends."""
+from textocvp.artifacts import FINAL
 
 
 class Seeds(NamedTuple):

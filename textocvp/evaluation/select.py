@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from textocvp.artifacts import atomic_path, report_progress, sha256_file, write_json
+from textocvp.artifacts import FINAL, atomic_path, report_progress, sha256_file, write_json
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, load_experiment
 from textocvp.data.windows import slots_config
@@ -27,7 +27,7 @@ from textocvp.evaluation.criteria import (
     find_criterion,
     score_all,
 )
-from textocvp.evaluation.seeds import FINAL, find_seeds, seed_checkpoint
+from textocvp.evaluation.seeds import find_seeds, seed_checkpoint
 from textocvp.evaluation.tables import SELECTED_MARK, format_table
 from textocvp.training.checkpoint import load_decomposition
 from textocvp.training.losses import frame_loss

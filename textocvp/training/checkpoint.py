@@ -24,7 +24,6 @@ from textocvp.config.schema import to_dict
 from textocvp.decomposition import build_model
 from textocvp.predictors import build_forecaster
 
-FINAL = "checkpoint_epoch_final.pth"
 LAST_SAVED = "checkpoint_last_saved.pth"
 
 

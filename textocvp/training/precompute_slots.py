@@ -11,10 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from textocvp import stopping
+from textocvp.artifacts import FINAL
 from textocvp.config.errors import UserError
 
 
-def precompute_slots(exp_directory: Path, decomp_ckpt: str = "checkpoint_epoch_final.pth", shard: int = 0,
+def precompute_slots(exp_directory: Path, decomp_ckpt: str = FINAL, shard: int = 0,
                      num_shards: int = 1) -> int:
     """Write this shard's parts of the slot store of all splits; returns the exit code.
 

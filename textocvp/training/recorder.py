@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from textocvp.artifacts import FINAL
 from textocvp.config.experiment import Experiment
 from textocvp.config.schema import to_dict
-from textocvp.training.checkpoint import FINAL, LAST_SAVED, epoch_name, save_pth
+from textocvp.training.checkpoint import LAST_SAVED, epoch_name, save_pth
 from textocvp.training.deepspeed_engine import Engine
 from textocvp.training.history import LossHistory
 from textocvp.training.resume_state import ResumeFolder

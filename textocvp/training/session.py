@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 from textocvp import stopping
+from textocvp.artifacts import FINAL
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.schema import to_dict
-from textocvp.training.checkpoint import FINAL, load_pth, load_weights
+from textocvp.training.checkpoint import load_pth, load_weights
 from textocvp.training.deepspeed_engine import Engine, World, join_world
 from textocvp.training.history import LossHistory
 from textocvp.training.loop import train

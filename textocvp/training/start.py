@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from textocvp.artifacts import read_json
+from textocvp.artifacts import FINAL, read_json
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.overrides import difference
 from textocvp.config.schema import to_dict
-from textocvp.training.checkpoint import FINAL, find_checkpoint, load_pth
+from textocvp.training.checkpoint import find_checkpoint, load_pth
 from textocvp.training.resume_state import STATE, ResumeFolder
 
 ALWAYS_RESUME_VARIABLE = "TEXTOCVP_ALWAYS_RESUME"

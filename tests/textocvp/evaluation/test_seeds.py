@@ -1,4 +1,5 @@
-from textocvp.evaluation.seeds import FINAL, find_seeds, seed_checkpoint
+from textocvp.artifacts import FINAL
+from textocvp.evaluation.seeds import find_seeds, seed_checkpoint
 
 
 def test_seeds_are_in_the_order_of_their_numbers(tmp_path):

@@ -27,11 +27,12 @@ import numpy as np
 
 from textocvp.artifacts import file_lock, read_json, write_json
 from textocvp.config.errors import UserError
+from textocvp.data.cater import LEVELS, SPLITS
 from textocvp.data.synthetic.camera import make_camera
 from textocvp.data.synthetic.captions import caption
 from textocvp.data.synthetic.progress import ProgressLine
 from textocvp.data.synthetic.render import render_video
-from textocvp.data.synthetic.settings import LEVELS, SPLITS, Settings, check_settings
+from textocvp.data.synthetic.settings import Settings, check_settings
 from textocvp.data.synthetic.video_plan import VideoPlan, plan_video
 from textocvp.data.video import write_video
 from textocvp.data.worker_pool import worker_pool

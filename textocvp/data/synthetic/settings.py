@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Optional, Union
 
 from textocvp.config.errors import UserError, nearest
+from textocvp.data.cater import LEVELS, SPLITS
 from textocvp.data.synthetic.motion import ACTIONS
 
 FORMAT = 1
 """Raise it whenever the same settings would give other files."""
-LEVELS = {"CATER_Easy": "easy", "CATER_Hard": "hard"}
-"""Data set name -> folder below its root."""
-SPLITS = ("train", "valid", "test")
 EASY_OBJECTS = 2
 LIMITS = {"num_train": (1, None), "num_valid": (0, None), "num_test": (1, None), "size": (16, 1024),
           "num_frames": (2, 1000), "min_objects": (1, 10), "max_objects": (1, 10), "max_moving": (1, 2),
