@@ -26,10 +26,16 @@ class GoldenCase:
 @pytest.fixture
 def golden():
     """Loader of a case by its name."""
+    import numpy as np
+    import torch
     from safetensors.torch import load_file
 
     def load(name):
         config = json.loads((GOLDEN / f"{name}.json").read_text())
+        archive = GOLDEN / f"{name}.npz"
+        if archive.is_file():
+            arrays = np.load(archive)
+            return GoldenCase(config, {key: torch.from_numpy(arrays[key]) for key in arrays.files})
         return GoldenCase(config, load_file(GOLDEN / f"{name}.safetensors"))
 
     return load

@@ -11,9 +11,15 @@ from typing import Mapping
 
 from torch import Tensor
 
+from textocvp.compat.vit_keys import join_qkv, split_qkv, vit_names
 from textocvp.config.errors import UserError
-from textocvp.config.models import ConvDecoderConfig, SAViConfig
-from textocvp.config.predictors import OCVPSeqConfig, TextOCVPConfig, VanillaTransformerConfig
+from textocvp.config.models import ConvDecoderConfig, ExtendedDINOSAURConfig, SAViConfig
+from textocvp.config.predictors import (
+    OCVPSeqConfig,
+    TextOCVPConfig,
+    TextOCVPT5Config,
+    VanillaTransformerConfig,
+)
 
 Names = Mapping[str, str]
 
@@ -32,13 +38,9 @@ def savi_names(config: SAViConfig) -> dict[str, str]:
     encoder, decoder = config.encoder.encoder_params, config.decoder.decoder_params
     spacing = 2 if (decoder.upsample or 1) > 1 else 1  # upsampling layers count in the original's sequence
     names = {
-        "initializer.mean": "initializer.slots_mu",
-        "initializer.std": "initializer.slots_sigma",
-        "initializer.slots": "initializer.slots",
+        **_recurrence_names(),
         "encoder_position.": "encoder_pos_embedding.",
         "encoder_mlp.": "encoder_mlp.",
-        "slot_attention.": "slot_attention.",
-        **_block_names("transition.", "transition_module."),
         "decoder.position.": "decoder_pos_embedding.",
         "decoder.broadcast.": "decoder.decoder.0.block.0.",
     }
@@ -48,6 +50,23 @@ def savi_names(config: SAViConfig) -> dict[str, str]:
     for i in range(1, num_hidden):
         names[f"decoder.convs.{i - 1}."] = f"decoder.decoder.{i * spacing}.block.0."
     names["decoder.output."] = f"decoder.decoder.{(num_hidden - 1) * spacing + 1}."
+    return names
+
+
+def dinosaur_names(config: ExtendedDINOSAURConfig) -> dict[str, str]:
+    """ExtendedDINOSAUR, its frozen encoder included."""
+    decoder = config.decoder.decoder_params
+    first = 1 if decoder.initial_layer_norm else 0  # the original's normalisation counts in its sequence
+    names = {
+        **_recurrence_names(),
+        **vit_names(config.encoder.encoder_name),
+        "feature_projection.": "linear_feat_proj.",
+        "decoder.position": "decoder.pos_embed",
+        "decoder.norm.": "decoder.mlp.0.",
+        "decoder.image_decoder.": "decoder.conv_patch_decoder.",
+    }
+    for i in range(decoder.num_layers):
+        names[f"decoder.mlp.{2 * i}."] = f"decoder.mlp.{2 * i + first}."
     return names
 
 
@@ -73,8 +92,7 @@ def textocvp_names(config: TextOCVPConfig) -> dict[str, str]:
     """TextOCVP with its own text transformer inside the rollout."""
     ours, original = "predictor.text_encoder.", "predictor.text_encoder."
     names = {
-        **_PROJECTIONS,
-        "predictor.time_embedding.table": "predictor.pe.pe",
+        **_guided_names(config.predictor_params.num_layers),
         f"{ours}token_embedding.": f"{original}token_embedding.",
         f"{ours}position_embedding.": f"{original}position_embedding.",
         f"{ours}norm.": f"{original}layer_norm.",
@@ -82,7 +100,19 @@ def textocvp_names(config: TextOCVPConfig) -> dict[str, str]:
     }
     for i in range(config.text_encoder_params.num_layers):
         names.update(_layer_names(f"{ours}layers.{i}.", f"{original}transformer.layers.{i}."))
-    for i in range(config.predictor_params.num_layers):
+    return names
+
+
+def textocvp_t5_names(config: TextOCVPT5Config) -> dict[str, str]:
+    """TextOCVP with a T5 inside the rollout; the original has no projection after it."""
+    t5 = {"predictor.text_encoder.t5.model.": "predictor.text_encoder."}
+    return {**_guided_names(config.predictor_params.num_layers), **t5}
+
+
+def _guided_names(num_layers: int) -> dict[str, str]:
+    """TextOCVP without its text encoder."""
+    names = {**_PROJECTIONS, "predictor.time_embedding.table": "predictor.pe.pe"}
+    for i in range(num_layers):
         ours, original = f"predictor.blocks.{i}.", f"predictor.predictor.{i}."
         names.update(_block_names(ours, original))
         names.update(_cross_attention_names(f"{ours}text_attention.", f"{original}cross_attention."))
@@ -91,12 +121,23 @@ def textocvp_names(config: TextOCVPConfig) -> dict[str, str]:
 
 def from_original(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
     """Rename an original state dict to our names (UserError naming the keys that do not fit)."""
-    return _rename(state, {original: ours for ours, original in names.items()}, "the original's")
+    return _rename(split_qkv(state), {original: ours for ours, original in names.items()}, "the original's")
 
 
 def to_original(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
     """Rename our state dict to the original's names (UserError naming the keys that do not fit)."""
-    return _rename(state, names, "our")
+    return join_qkv(_rename(state, names, "our"))
+
+
+def _recurrence_names() -> dict[str, str]:
+    """What both decomposition models have: initializer, slot attention, transition."""
+    return {
+        "initializer.mean": "initializer.slots_mu",
+        "initializer.std": "initializer.slots_sigma",
+        "initializer.slots": "initializer.slots",
+        "slot_attention.": "slot_attention.",
+        **_block_names("transition.", "transition_module."),
+    }
 
 
 def _layer_names(ours: str, original: str) -> dict[str, str]:

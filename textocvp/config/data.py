@@ -21,6 +21,9 @@ class DatasetConfig:
     Part of no hash."""
     tokenizer: str = field(default="T5", metadata={"choices": ("CustomTokenizer", "T5")})
     """How captions become token ids: CustomTokenizer (words of a fixed vocabulary) or T5 (SentencePiece)."""
+    vocabulary: Optional[str] = None
+    """CustomTokenizer's file of words and ids (see build-vocabulary), looked up in the experiment's folder,
+    then in the current one; null: the data set's own. Part of no hash but by its content."""
     num_frames: int = field(default=8, metadata={"min": 1})
     """Frames per clip when the decomposition model trains (frames)."""
     img_size: Tuple[int, int] = (64, 64)

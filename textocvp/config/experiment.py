@@ -14,7 +14,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 from textocvp.artifacts import experiment_root, read_json, write_json
 from textocvp.config.data import DatasetConfig, PredictionConfig, SlotStoreConfig
 from textocvp.config.errors import ConfigError, UserError, nearest
-from textocvp.config.overrides import apply_overrides, difference, merged, parse_overrides
+from textocvp.config.overrides import apply_overrides, difference, filled_in, merged, parse_overrides
 from textocvp.config.registry import DATASETS, DEFAULTS_FOLDER, MODELS, PREDICTORS, Registry
 from textocvp.config.schema import build, to_dict
 from textocvp.config.training import LossTerm, TrainingConfig
@@ -140,9 +140,11 @@ def create_predictor_experiment(
 
 def experiment_values(model_name: str, dataset_name: str, overrides: Mapping[str, Any]) -> Dict[str, Any]:
     """The complete JSON values of a new decomposition experiment; `overrides` maps dotted paths to values."""
+    model = MODELS.get(model_name)
     values = {
         "dataset": DATASETS.get(dataset_name).read_defaults(),
-        "model": {"model_name": model_name, "model_params": MODELS.get(model_name).read_defaults()},
+        "model": {"model_name": model_name, "model_params": model.read_defaults()},
+        "loss": [{"type": name, "weight": 1} for name in model.load_config().losses],
         "suite": to_dict(SuiteConfig()),
     }
     return _resolved(
@@ -220,11 +222,23 @@ def _named(cls: Any, registry: Registry, values: Any, path: str, source: str, st
         entry = registry.get(getattr(plain, name_key))
     except UserError as error:
         raise ConfigError(f"{source}: {path}.{name_key}: {error}") from None
-    params = build(entry.load_config(), getattr(plain, params_key), source, f"{path}.{params_key}", strict)
+    config_class, values = entry.load_config(), getattr(plain, params_key)
+    if not strict and isinstance(values, Mapping):
+        values = filled_in(values, config_class.original)
+    params = build(config_class, values, source, f"{path}.{params_key}", strict)
     return cls(**{name_key: getattr(plain, name_key), params_key: params})
 
 
 def _loss_terms(values: Any, path: str, source: str, strict: bool) -> Tuple[LossTerm, ...]:
     if not isinstance(values, list) or not values:
         raise ConfigError(f"{source}: {path}: {values!r} is not allowed, a list of loss terms is needed")
+    if not strict:
+        values = [_original_term(value) for value in values]
     return tuple(build(LossTerm, value, source, f"{path}[{i}]", strict) for i, value in enumerate(values))
+
+
+def _original_term(value: Any) -> Any:
+    """A loss term as the original means it: it clamps features, without a setting for it."""
+    if isinstance(value, Mapping) and value.get("type") == "pred_feature_mse":
+        return {"clamp_features": True, **value}
+    return value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, Optional, Tuple, Union
+from typing import Any, ClassVar, Mapping, Optional, Tuple, Union
 
 from textocvp.config.registry import INITIALIZERS, TRANSITIONS
 
@@ -153,8 +153,17 @@ class DecoderSection:
     """Settings of that decoder: its registered dataclass."""
 
 
+class DecompositionConfig:
+    """What every decomposition model's settings answer."""
+
+    original: ClassVar[Mapping[str, Any]] = {}
+    """What experiments that the original created mean where they do not say it: dotted path -> value."""
+    losses: ClassVar[Tuple[str, ...]] = ("mse",)
+    """Loss terms of a new experiment, each with weight 1."""
+
+
 @dataclass(frozen=True)
-class SAViConfig:
+class SAViConfig(DecompositionConfig):
     """Slot Attention for Video (Kipf et al. 2022)."""
 
     num_slots: int = field(default=8, metadata={"min": 1})
@@ -191,3 +200,134 @@ class SAViConfig:
                 f"transition_module.num_heads: {self.transition_module.num_heads} "
                 f"does not divide slot_dim {self.slot_dim}"
             )
+
+
+@dataclass(frozen=True)
+class ViTEncoderConfig:
+    """A frozen vision transformer, pretrained with DINO (Caron et al. 2021) or DINOv2 (Oquab et al. 2023)."""
+
+    weights: Optional[str] = None
+    """Folder of the weights as transformers saves them (in the experiment, in $TEXTOCVP_WEIGHTS or a path),
+    or a name on the hub; null: the hub's name that belongs to encoder_name. A folder may hold any width."""
+    normalization: str = field(default="imagenet", metadata={"choices": ("imagenet", "mean")})
+    """How frames are normalised: imagenet: (x - mean) / std; mean: (x - mean) / mean, as the original does,
+    whose checkpoints rely on it."""
+    num_blocks: Optional[int] = field(default=None, metadata={"min": 1})
+    """Use the first blocks only; null: all."""
+    encoder_num_blocks: int = field(default=12, metadata={"min": 1})
+    """Without effect, here as in the original, whose default files hold it. Use `num_blocks`."""
+
+
+@dataclass(frozen=True)
+class MLPPatchDecoderConfig:
+    """Slots to patch features and masks with an MLP, then features to a picture with convolutions."""
+
+    patch_size: int = field(default=14, metadata={"min": 1})
+    """Height and width (pixels) of the encoder's patches."""
+    num_patches: int = field(default=576, metadata={"min": 1})
+    """Patches of a frame: (img_size / patch_size) squared."""
+    in_dim: int = field(default=128, metadata={"min": 1})
+    """Length of a slot vector, equal to slot_dim."""
+    hidden_dim: int = field(default=1024, metadata={"min": 1})
+    """Hidden units of the MLP, and channels of the first convolution; they halve with every upsampling."""
+    out_dim: int = field(default=769, metadata={"min": 2})
+    """Width of the encoder's features and one for the mask."""
+    num_layers: int = field(default=4, metadata={"min": 1})
+    """Linear layers of the MLP."""
+    initial_layer_norm: bool = True
+    """Normalise slot plus position before the MLP."""
+    reconstruct_images: bool = True
+    """Must be true: evaluation, figures and the predictors' losses need pictures."""
+    num_layers_cnn: int = field(default=4, metadata={"min": 1})
+    """Convolutions before the last one; each doubles the resolution until the picture's is reached."""
+
+    def __post_init__(self) -> None:
+        if round(self.num_patches**0.5) ** 2 != self.num_patches:
+            raise ValueError(f"num_patches: {self.num_patches} is no square; frames are square here")
+        if not self.reconstruct_images:
+            raise ValueError("reconstruct_images: must be true, there would be no pictures to evaluate")
+
+
+@dataclass(frozen=True)
+class ViTSection:
+    """Which vision transformer, and its settings."""
+
+    encoder_name: str = "vit_base_patch14_dinov2"
+    """Name in the registry VIT_ENCODERS."""
+    encoder_params: Any = field(
+        default_factory=ViTEncoderConfig, metadata={"registry": "VIT_ENCODERS", "named_by": "encoder_name"}
+    )
+    """Settings of that encoder."""
+
+
+@dataclass(frozen=True)
+class PatchDecoderSection:
+    """Which decoder of patch features, and its settings."""
+
+    decoder_name: str = "MLPPatchDecoder"
+    """Name in the registry PATCH_DECODERS."""
+    decoder_params: Any = field(
+        default_factory=MLPPatchDecoderConfig,
+        metadata={"registry": "PATCH_DECODERS", "named_by": "decoder_name"},
+    )
+    """Settings of that decoder."""
+
+
+@dataclass(frozen=True)
+class ExtendedDINOSAURConfig(DecompositionConfig):
+    """DINOSAUR (Seitzer et al. 2023) for video, which also reconstructs the frames."""
+
+    original: ClassVar[Mapping[str, Any]] = {"encoder.encoder_params.normalization": "mean"}
+    losses: ClassVar[Tuple[str, ...]] = ("mse", "pred_feature_mse")
+
+    img_size: int = field(default=336, metadata={"min": 1})
+    """Height and width (pixels) of the frames, equal to dataset.img_size."""
+    num_slots: int = field(default=10, metadata={"min": 1})
+    """Slots per frame: objects that can be told apart, background included."""
+    slot_dim: int = field(default=128, metadata={"min": 1})
+    """Length of a slot vector."""
+    num_iterations_first: int = field(default=3, metadata={"min": 1})
+    """Slot attention iterations on the first frame."""
+    num_iterations: int = field(default=1, metadata={"min": 1})
+    """Slot attention iterations on every later frame."""
+    in_channels: int = field(default=3, metadata={"min": 3, "max": 3})
+    """Channels of a frame."""
+    mlp_hidden: int = field(default=512, metadata={"min": 1})
+    """Hidden units of slot attention's MLP."""
+    mlp_encoder_dim: int = field(default=768, metadata={"min": 1})
+    """Width of the encoder's features."""
+    initializer: str = field(default="LearnedRandom", metadata={"choices": tuple(INITIALIZERS)})
+    """Where the first frame's slots come from (see SAViConfig)."""
+    transition_module: TransitionConfig = field(default_factory=TransitionConfig)
+    """From the slots of one frame to the initial slots of the next."""
+    encoder: ViTSection = field(default_factory=ViTSection)
+    """Frozen image encoder."""
+    decoder: PatchDecoderSection = field(default_factory=PatchDecoderSection)
+    """Slot decoder."""
+
+    def __post_init__(self) -> None:
+        decoder, patch_size = self.decoder.decoder_params, vit_patch_size(self.encoder.encoder_name)
+        _check_equal("decoder.decoder_params.patch_size", decoder.patch_size, patch_size,
+                     f"the patches of {self.encoder.encoder_name}")
+        if self.img_size % patch_size:
+            raise ValueError(f"img_size: {self.img_size} is no multiple of the patch size {patch_size}")
+        _check_equal("decoder.decoder_params.num_patches", decoder.num_patches,
+                     (self.img_size // patch_size) ** 2, "(img_size / patch_size) squared")
+        _check_equal("decoder.decoder_params.in_dim", decoder.in_dim, self.slot_dim, "slot_dim")
+        _check_equal("decoder.decoder_params.out_dim", decoder.out_dim, self.mlp_encoder_dim + 1,
+                     "mlp_encoder_dim + 1")
+        if self.slot_dim % self.transition_module.num_heads:
+            raise ValueError(
+                f"transition_module.num_heads: {self.transition_module.num_heads} "
+                f"does not divide slot_dim {self.slot_dim}"
+            )
+
+
+def vit_patch_size(encoder_name: str) -> int:
+    """Patch size (pixels) that the name of a vision transformer tells."""
+    return int(encoder_name.split("patch")[1].split("_")[0])
+
+
+def _check_equal(name: str, value: int, expected: int, what: str) -> None:
+    if value != expected:
+        raise ValueError(f"{name}: {value}, but {what} is {expected}: make them equal")

@@ -47,6 +47,22 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
     return result
 
 
+def filled_in(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Dict[str, Any]:
+    """A copy of `values` with dotted paths set where `values` does not say them."""
+    missing = {path: value for path, value in defaults.items() if not _says(values, path)}
+    return apply_overrides(values, missing)
+
+
+def _says(values: Any, path: str) -> bool:
+    for name in path.split("."):
+        if not isinstance(values, Mapping):
+            return True  # no section where one belongs: what reads the values tells
+        if name not in values:
+            return False
+        values = values[name]
+    return True
+
+
 def merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> Dict[str, Any]:
     """`values` on top of `defaults`, section by section; lists and parameters of models are taken whole."""
     result = dict(copy.deepcopy(dict(defaults)), **copy.deepcopy(dict(values)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Optional
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Mapping, Optional
 
 
 def _check_heads(width: int, num_heads: int, name: str) -> None:
@@ -17,9 +17,13 @@ class PredictorConfig:
     tokenizer: ClassVar[Optional[str]] = None
     """Which tokenizer makes the text that the predictor needs; None: it needs no text."""
 
-    def as_original(self) -> PredictorConfig:
-        """The same settings with the original's behaviour, for experiments that the original created."""
-        return self
+    original: ClassVar[Mapping[str, Any]] = {}
+    """What experiments that the original created mean where they do not say it: dotted path -> value."""
+
+    @property
+    def tokenizer_weights(self) -> Optional[str]:
+        """Name or folder of the pretrained weights that the tokenizer lies with; None: it needs none."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ class TextOCVPConfig(PredictorConfig):
     """TextOCVP with its own text transformer (Villar-Corrales, Plepi, Behnke 2025)."""
 
     tokenizer: ClassVar[Optional[str]] = "CustomTokenizer"
+    original: ClassVar[Mapping[str, Any]] = {"fusion_params.mask_padding": False}
 
     predictor_params: TransformerConfig = field(default_factory=TransformerConfig)
     """Transformer over the slots of all frames in the buffer."""
@@ -120,6 +125,31 @@ class TextOCVPConfig(PredictorConfig):
     text_encoder_params: TextTransformerConfig = field(default_factory=TextTransformerConfig)
     """Text encoder."""
 
-    def as_original(self) -> TextOCVPConfig:
-        """Padding tokens are attended."""
-        return replace(self, fusion_params=replace(self.fusion_params, mask_padding=False))
+
+@dataclass(frozen=True)
+class T5EncoderConfig:
+    """A frozen, pretrained T5 encoder (Raffel et al. 2020), of any width."""
+
+    weights: str = "google-t5/t5-small"
+    """Folder of weights and tokenizer as transformers saves them (in the experiment, in $TEXTOCVP_WEIGHTS or
+    a path), or a name on the hub. Where its width is not token_dim, a learned projection follows."""
+
+
+@dataclass(frozen=True)
+class TextOCVPT5Config(PredictorConfig):
+    """TextOCVP with a frozen T5 (Villar-Corrales, Plepi, Behnke 2025)."""
+
+    tokenizer: ClassVar[Optional[str]] = "T5"
+    original: ClassVar[Mapping[str, Any]] = TextOCVPConfig.original
+
+    predictor_params: TransformerConfig = field(default_factory=TransformerConfig)
+    """Transformer over the slots of all frames in the buffer."""
+    fusion_params: FusionConfig = field(default_factory=FusionConfig)
+    """How the text reaches the slots."""
+    text_encoder_params: T5EncoderConfig = field(default_factory=T5EncoderConfig)
+    """Text encoder."""
+
+    @property
+    def tokenizer_weights(self) -> Optional[str]:
+        """The encoder's: its tokenizer lies with them."""
+        return self.text_encoder_params.weights

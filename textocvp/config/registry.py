@@ -68,6 +68,11 @@ MODELS = Registry(
         "SAVi": Entry(
             "textocvp.decomposition.savi:SAVi", "textocvp.config.models:SAViConfig", "models/SAVi.json"
         ),
+        "ExtendedDINOSAUR": Entry(
+            "textocvp.decomposition.extended_dinosaur:ExtendedDINOSAUR",
+            "textocvp.config.models:ExtendedDINOSAURConfig",
+            "models/ExtendedDINOSAUR.json",
+        ),
     },
 )
 PREDICTORS = Registry(
@@ -87,6 +92,11 @@ PREDICTORS = Registry(
             "textocvp.predictors.textocvp:TextOCVPCustomTF",
             "textocvp.config.predictors:TextOCVPConfig",
             "predictors/TextOCVP_CustomTF.json",
+        ),
+        "TextOCVP_T5": Entry(
+            "textocvp.predictors.textocvp:TextOCVPT5",
+            "textocvp.config.predictors:TextOCVPT5Config",
+            "predictors/TextOCVP_T5.json",
         ),
     },
 )
@@ -118,6 +128,26 @@ DECODERS = Registry(
         "TransposedConvDecoder": Entry(
             "textocvp.modules.decoders:TransposedConvDecoder",
             "textocvp.config.models:TransposedConvDecoderConfig",
+        ),
+    },
+)
+_VIT = Entry("textocvp.modules.vit_encoder:ViTEncoder", "textocvp.config.models:ViTEncoderConfig")
+VIT_ENCODERS = Registry(
+    "vision transformer",
+    {
+        "vit_small_patch14_dinov2": _VIT,
+        "vit_base_patch14_dinov2": _VIT,
+        "vit_small_patch8_224_dino": _VIT,
+        "vit_small_patch16_224_dino": _VIT,
+        "vit_base_patch8_224_dino": _VIT,
+        "vit_base_patch16_224_dino": _VIT,
+    },
+)
+PATCH_DECODERS = Registry(
+    "decoder of patches",
+    {
+        "MLPPatchDecoder": Entry(
+            "textocvp.modules.patch_decoder:MLPPatchDecoder", "textocvp.config.models:MLPPatchDecoderConfig"
         ),
     },
 )

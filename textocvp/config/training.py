@@ -19,6 +19,8 @@ class LossTerm:
     slots, standardised where the predictor standardises."""
     weight: float = 1.0
     """Factor of this term in the sum."""
+    clamp_features: bool = False
+    """pred_feature_mse: clamp both features to [0, 1], as the original does, whose checkpoints rely on it."""
     foreground_weight: float = field(default=0.0, metadata={"min": 0.0})
     """w: image losses count a pixel 1 + w times where it is far from the training split's median image
     (needs a static camera, no labels). 0: off."""
@@ -26,7 +28,9 @@ class LossTerm:
     """How far a pixel counts as far: largest absolute difference of its channels, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError where the foreground weight is asked of a term that has no pixels."""
+        """Raise ValueError where a term has not what is to be weighted or clamped."""
+        if self.clamp_features and self.type != "pred_feature_mse":
+            raise ValueError(f"clamp_features: {self.type} has no features; use it with pred_feature_mse")
         if self.foreground_weight and self.type not in ("mse", "pred_img_mse"):
             raise ValueError(f"foreground_weight: {self.type} has no pixels; use it with mse or pred_img_mse")
 

@@ -59,7 +59,7 @@ class CATER:
         if split not in SPLITS:
             raise UserError(f"{config.dataset_name} has no split {split!r}; it has {', '.join(SPLITS)}")
         split = split if hold_out or split != "valid" else "test"
-        self.name = config.dataset_name
+        self.name = self.vocabulary = config.dataset_name
         self.split = split
         """The split that is read."""
         self.folder = _level_folder(config.dataset_name, Path(root))

@@ -115,21 +115,20 @@ class SlotWindowDataset(Dataset):
 
 
 def open_windows(experiment: Experiment, folder: Path, split: str, checkpoint_sha256: str = "",
-                 tokenizer: Optional[str] = None, with_video: bool = False,
-                 num_frames: Optional[int] = None) -> SlotWindowDataset:
+                 with_video: bool = False, num_frames: Optional[int] = None) -> SlotWindowDataset:
     """The windows of a split for a predictor experiment.
 
     Args:
-        experiment: of the predictor; suite.slots.mode says whether items hold stored slots or frames.
+        experiment: of the predictor, whose text is added if it reads any; suite.slots.mode says whether items
+            hold stored slots or frames.
         folder: the experiment's folder, or that of one of its predictors.
         checkpoint_sha256: hash of the decomposition checkpoint that the store must come from.
-        tokenizer: which token ids to add; None: no text.
         with_video: add the frames to stored slots (image loss, evaluation).
         num_frames: another length than num_context + num_preds; longer than stored: as frames, not slots.
     """
     dataset = open_dataset(experiment, folder, split)
     stored = slots_config(experiment).mode == "store" and num_frames is None
-    tokens = open_tokens(dataset, folder, tokenizer) if tokenizer else None
+    tokens = open_tokens(experiment, folder, dataset)
     videos = open_videos(experiment, folder, split) if with_video or not stored else None
     length = num_frames or experiment.prediction_params.num_frames
     store, windows = None, []

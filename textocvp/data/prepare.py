@@ -21,9 +21,9 @@ from textocvp.config.experiment import FILE_NAME, Experiment, load_experiment, l
 from textocvp.data.cater import CATER, SPLITS
 from textocvp.data.frame_store import frame_parts, frames_key, write_frame_part
 from textocvp.data.part_files import Part, is_finished, plan_parts
-from textocvp.data.sources import open_dataset
-from textocvp.data.text_store import text_key, write_text_part
-from textocvp.data.tokenizers import TOKENIZERS, build_tokenizer
+from textocvp.data.sources import build_tokenizer, open_dataset, open_tokenizer
+from textocvp.data.text_store import Tokenizer, text_key, write_text_part
+from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.data.worker_pool import worker_pool
 
 REPORT_SECONDS = 10
@@ -82,21 +82,26 @@ def _frame_tasks(dataset: CATER, experiment: Experiment, root: Path,
 
 def _text_tasks(dataset: CATER, experiment: Experiment, root: Path,
                 config: Dict[str, Any]) -> Iterator[Tuple[PartTask, bool]]:
-    for name in _tokenizers(experiment, root):
-        tokenizer = build_tokenizer(name, experiment.dataset.dataset_name)
-        folder, key = root / "text" / name / dataset.split, text_key(dataset.captions, tokenizer)
+    for tokenizer in _tokenizers(experiment, root, dataset):
+        folder = root / "text" / tokenizer.store_name / dataset.split
+        key = text_key(dataset.captions, tokenizer)
         for part in plan_parts(len(dataset)):
             write = functools.partial(write_text_part, folder, part, dataset.video_ids, dataset.captions,
                                       tokenizer, config)
             yield PartTask(folder, part, write), is_finished(folder, part, key)
 
 
-def _tokenizers(experiment: Experiment, root: Path) -> List[str]:
-    """The tokenizers named by the experiment and its predictors, of those that need no weights."""
+def _tokenizers(experiment: Experiment, root: Path, dataset: CATER) -> List[Tokenizer]:
+    """The tokenizers of the experiment's predictors; without predictors the one that it names itself.
+
+    Of that one, CustomTokenizer: T5's weights are named by a predictor.
+    """
     files = sorted(root.glob(f"predictors/*/{FILE_NAME}"))
     predictors = [load_predictor_experiment(root, file.parent.name) for file in files]
-    names = dict.fromkeys(own.dataset.tokenizer for own in (experiment, *predictors))
-    return [name for name in names if name in TOKENIZERS]
+    found = [open_tokenizer(own, root, dataset) for own in predictors]
+    if not predictors and experiment.dataset.tokenizer == CustomTokenizer.name:
+        found = [build_tokenizer(CustomTokenizer.name, experiment, root, dataset)]
+    return list({tokenizer.store_name: tokenizer for tokenizer in found if tokenizer}.values())
 
 
 def _run(tasks: List[PartTask], workers: int) -> Iterator[Optional[str]]:

@@ -13,11 +13,13 @@ import numpy as np
 
 from textocvp.artifacts import experiment_root
 from textocvp.config import registry
+from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, dataset_root
 from textocvp.data.cater import CATER
 from textocvp.data.frame_store import FrameStore, check_range, frames_key, read_resized
-from textocvp.data.text_store import TextStore, TokenizedCaptions, text_key
-from textocvp.data.tokenizers import build_tokenizer
+from textocvp.data.t5_tokenizer import T5Tokenizer
+from textocvp.data.text_store import TextStore, TokenizedCaptions, Tokenizer, text_key
+from textocvp.data.tokenizers import CustomTokenizer
 
 
 def open_dataset(experiment: Experiment, folder: Path, split: str) -> CATER:
@@ -43,10 +45,44 @@ def open_videos(experiment: Experiment, folder: Path, split: str) -> Union[Store
     return StoredVideos(dataset, FrameStore.open(store, frames_key(dataset, experiment.dataset.img_size)))
 
 
-def open_tokens(dataset: CATER, folder: Path, tokenizer_name: str) -> Union[TextStore, TokenizedCaptions]:
-    """Token ids of a split's captions, from the text store where it is there, else made when asked for."""
-    tokenizer = build_tokenizer(tokenizer_name, dataset.name)
-    store = experiment_root(folder) / "text" / tokenizer_name / dataset.split
+def open_tokenizer(experiment: Experiment, folder: Path, dataset: CATER) -> Optional[Tokenizer]:
+    """What makes the ids that the experiment's predictor reads of a split's captions; None: it reads none.
+
+    Raises:
+        UserError: no captions, no vocabulary, or the tokenizer of a pretrained encoder is missing.
+    """
+    predictor = experiment.predictor
+    name = predictor and predictor.predictor_params.tokenizer
+    if name is None:
+        return None
+    if not any(dataset.captions):
+        raise UserError(f"{dataset.name} has no captions, but {predictor.predictor_name} reads text; "
+                        f"take a predictor without text")
+    return build_tokenizer(name, experiment, folder, dataset)
+
+
+def build_tokenizer(name: str, experiment: Experiment, folder: Path, dataset: CATER) -> Tokenizer:
+    """The tokenizer of that name for a split of the experiment's data."""
+    if name == T5Tokenizer.name:
+        return T5Tokenizer(experiment.predictor.predictor_params.tokenizer_weights, folder)
+    own = experiment.dataset.vocabulary
+    if own is None:
+        return CustomTokenizer(dataset.vocabulary)
+    inside = experiment_root(folder) / own
+    return CustomTokenizer(inside if inside.is_file() else Path(own))
+
+
+def open_tokens(
+    experiment: Experiment, folder: Path, dataset: CATER
+) -> Optional[Union[TextStore, TokenizedCaptions]]:
+    """Token ids of a split's captions, from the text store where it is there, else made when asked for.
+
+    None where the experiment's predictor reads no text.
+    """
+    tokenizer = open_tokenizer(experiment, folder, dataset)
+    if tokenizer is None:
+        return None
+    store = experiment_root(folder) / "text" / tokenizer.store_name / dataset.split
     if not store.is_dir():
         return TokenizedCaptions(dataset.captions, tokenizer)
     return TextStore.open(store, text_key(dataset.captions, tokenizer))

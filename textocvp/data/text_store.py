@@ -1,4 +1,4 @@
-"""text/TOKENIZER/{train,valid,test}: the token ids of every caption.
+"""text/STORE_NAME/{train,valid,test}: the token ids of every caption.
 
 A part holds `tokens` (V, S) int32, padded with 0, `lengths` (V,), `video_id` (V,) and `caption` (V,), one row
 per caption in the order of the split. The key holds the captions' and the vocabulary's hashes.
@@ -23,6 +23,8 @@ class Tokenizer(Protocol):
     """What turns captions into ids."""
 
     name: str
+    store_name: str
+    """Folder below text/."""
 
     def key(self) -> Dict[str, str]:
         """What identifies its ids."""

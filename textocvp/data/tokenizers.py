@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 import torch
 
-from textocvp.artifacts import sha256_json
+from textocvp.artifacts import read_json, sha256_json
 from textocvp.config.errors import UserError, nearest
 
 VOCABULARIES = Path(__file__).parent / "vocabularies"
+SPECIAL_WORDS = ("[PAD]", "[CLS]", "[SEP]")
 
 
 class Text(NamedTuple):
@@ -37,14 +38,12 @@ class CustomTokenizer:
 
     name = "CustomTokenizer"
 
-    def __init__(self, dataset_name: str) -> None:
-        path = VOCABULARIES / f"{dataset_name}.json"
-        if not path.is_file():
-            known = [file.stem for file in VOCABULARIES.glob("*.json")]
-            raise UserError(f"CustomTokenizer has no vocabulary for {dataset_name!r}"
-                            f"{nearest(dataset_name, known)}")
-        self.dataset_name = dataset_name
-        self.vocabulary: Dict[str, int] = json.loads(path.read_text())
+    store_name = name
+
+    def __init__(self, vocabulary: Union[str, Path]) -> None:
+        """vocabulary: the name of one that comes with the suite, or a file that build-vocabulary wrote."""
+        self.source = vocabulary
+        self.vocabulary = read_vocabulary(vocabulary)
 
     def key(self) -> Dict[str, str]:
         """What identifies this tokenizer's ids."""
@@ -64,9 +63,25 @@ class CustomTokenizer:
         unknown = self.unknown_words(caption)
         if unknown:
             raise UserError(f"word {unknown[0]!r} of the caption {caption!r} is not in the vocabulary of "
-                            f"{self.dataset_name} ({len(self.vocabulary)} words)")
+                            f"{self.source} ({len(self.vocabulary)} words)")
         ids = [self.vocabulary[word] for word in self.words(caption)]
         return [self.vocabulary["[CLS]"], *ids, self.vocabulary["[SEP]"]]
+
+
+def read_vocabulary(vocabulary: Union[str, Path]) -> Dict[str, int]:
+    """Word -> id, from a file, or of a name that comes with the suite (UserError: neither, or damaged)."""
+    if isinstance(vocabulary, Path):
+        words = read_json(vocabulary)
+        if not isinstance(words, dict) or not all(word in words for word in SPECIAL_WORDS):
+            raise UserError(f"{vocabulary}: no vocabulary, words and ids with {', '.join(SPECIAL_WORDS)} are "
+                            f"expected; build-vocabulary writes one")
+        return words
+    path = VOCABULARIES / f"{vocabulary}.json"
+    if not path.is_file():
+        known = [file.stem for file in VOCABULARIES.glob("*.json")]
+        raise UserError(f"CustomTokenizer has no vocabulary for {vocabulary!r}{nearest(vocabulary, known)}; "
+                        f"write one with build-vocabulary and name it in dataset.vocabulary")
+    return json.loads(path.read_text())
 
 
 @functools.cache
@@ -78,15 +93,6 @@ def _nltk() -> Tuple[Callable[[str], List[str]], Callable[[str], List[str]]]:
     return PunktSentenceTokenizer().tokenize, NLTKWordTokenizer().tokenize
 
 
-TOKENIZERS = {"CustomTokenizer": CustomTokenizer}
-"""Name in `dataset.tokenizer` -> class built with the data set's name."""
-
-
-def build_tokenizer(name: str, dataset_name: str) -> Any:  # noqa: ANN401
-    """The tokenizer of that name for a data set; UserError where it is not available."""
-    if name not in TOKENIZERS:
-        raise UserError(f"dataset.tokenizer: {name!r} is not available; set it to {', '.join(TOKENIZERS)}")
-    return TOKENIZERS[name](dataset_name)
 
 
 def pad_tokens(captions: Sequence[Sequence[int]]) -> Text:

@@ -14,6 +14,7 @@ from typing import Any
 from textocvp.artifacts import FINAL, read_json, report_progress, sha256_file, write_json
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, load_experiment, load_predictor_experiment
+from textocvp.data.sources import open_dataset, open_tokenizer
 from textocvp.data.windows import slots_config
 from textocvp.evaluation.clips import best_device, clip_loader, training_median
 from textocvp.evaluation.decomposition import score_baselines, score_model
@@ -117,9 +118,9 @@ def evaluate_predictor(
     model = load_decomposition(experiment, checkpoint).to(best_device())
     forecasters, missing = load_forecasters(experiment, folder, pred_ckpt)
     clips = clip_loader(experiment, exp_directory, SPLIT, num_context + num_preds, batch_size)
-    scored = score_forecasters(
-        model, forecasters, clips, num_context, slots_config(experiment).seed, experiment.dataset.dataset_name
-    )
+    tokenizer = open_tokenizer(experiment, folder, open_dataset(experiment, folder, SPLIT))
+    seed = slots_config(experiment).seed
+    scored = score_forecasters(model, forecasters, clips, num_context, seed, tokenizer)
     figures = {seed: scored[seed] for seed in forecasters}
     results = {
         "predictor_name": experiment.predictor.predictor_name,

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from textocvp.artifacts import FINAL
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import FILE_NAME, Experiment, load_experiment, load_predictor_experiment
+from textocvp.config.experiment import FILE_NAME, load_experiment, load_predictor_experiment
+from textocvp.data.sources import open_dataset, open_tokenizer
+from textocvp.data.text_store import Tokenizer
 from textocvp.data.windows import slots_config
 from textocvp.decomposition import Rendering
 from textocvp.evaluation.clips import best_device, clip_loader, decode_slots, encode_clips
@@ -41,6 +43,8 @@ class NamedForecaster:
     forecaster: nn.Module
     num_context: int
     num_preds: int
+    tokenizer: Tokenizer | None
+    """Of its captions; None: it reads none."""
 
 
 def figures(exp_directory: Path, num_seqs: int = 6) -> None:
@@ -67,7 +71,7 @@ def figures(exp_directory: Path, num_seqs: int = 6) -> None:
         if predictors:
             horizon = max(p.num_context + p.num_preds for p in predictors)
             video, slots = video[:, :horizon], slots[:, :horizon]
-            rows = prediction_rows(model, predictors, video, slots, batch["caption"], experiment)
+            rows = prediction_rows(model, predictors, video, slots, batch["caption"])
             save_prediction(exp_directory / PLOTS / f"prediction_{number:02d}", title, rows, predictors)
     names = ", ".join(p.name for p in predictors) or "no predictor"
     print(f"{exp_directory / PLOTS}: {len(clips.dataset)} clips, {names}")
@@ -86,7 +90,8 @@ def load_predictors(folder: Path) -> list[NamedForecaster]:
             continue
         params = experiment.prediction_params
         forecaster = next(iter(forecasters.values()))
-        found.append(NamedForecaster(name, forecaster, params.num_context, params.num_preds))
+        tokenizer = open_tokenizer(experiment, path.parent, open_dataset(experiment, path.parent, SPLIT))
+        found.append(NamedForecaster(name, forecaster, params.num_context, params.num_preds, tokenizer))
     return found
 
 
@@ -137,15 +142,14 @@ def prediction_rows(
     video: Tensor,
     slots: Tensor,
     captions: Sequence[str],
-    experiment: Experiment,
 ) -> list[Row]:
     """Rows of a clip, video (1, T, 3, H, W) and slots (1, T, N, D): the truth, each predictor's frames where
     it forecasts, the last context frame copied, the true slots decoded. Empty: not forecast."""
     num_frames, num_context = video.shape[1], min(p.num_context for p in predictors)
     context, blank = list(video[0, :num_context].cpu()), [None] * num_context
-    rows, tokenizers = [Row("truth", list(video[0].cpu()))], {}
+    rows = [Row("truth", list(video[0].cpu()))]
     for p in predictors:
-        text = caption_text(p.forecaster, captions, experiment.dataset.dataset_name, slots.device, tokenizers)
+        text = caption_text(p.tokenizer, captions, slots.device)
         frames = decode_slots(model, p.forecaster(slots, text, p.num_context, p.num_preds)).frames[0].cpu()
         after = num_frames - p.num_context - p.num_preds
         rows.append(Row(p.name, [None] * p.num_context + list(frames) + [None] * after))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from textocvp.data.tokenizers import Text, build_tokenizer, pad_tokens
+from textocvp.data.text_store import Tokenizer
+from textocvp.data.tokenizers import Text, pad_tokens
 from textocvp.evaluation.clips import decode_slots, encode_clips
 from textocvp.evaluation.metrics import PredictionScores
 
@@ -58,24 +59,9 @@ def forecast_frames(model: nn.Module, forecaster: nn.Module, scene: Scene, text:
     return decode_slots(model, slots).frames
 
 
-def caption_text(
-    forecaster: nn.Module,
-    captions: Sequence[str],
-    dataset_name: str,
-    device: torch.device,
-    tokenizers: dict[str, Any],
-) -> Text | None:
-    """The captions as the predictor reads them; None for one without text.
-
-    Args:
-        tokenizers: those built so far, by name; a new one is added.
-    """
-    name = forecaster.predictor.tokenizer
-    if name is None:
-        return None
-    if name not in tokenizers:
-        tokenizers[name] = build_tokenizer(name, dataset_name)
-    return pad_tokens([tokenizers[name](caption) for caption in captions]).to(device)
+def caption_text(tokenizer: Tokenizer | None, captions: Sequence[str], device: torch.device) -> Text | None:
+    """The captions as a predictor reads them; None for one without text."""
+    return tokenizer and pad_tokens([tokenizer(caption) for caption in captions]).to(device)
 
 
 def score_forecasters(
@@ -84,21 +70,21 @@ def score_forecasters(
     clips: DataLoader,
     num_context: int,
     seed: int,
-    dataset_name: str,
+    tokenizer: Tokenizer | None,
 ) -> dict[str, dict[str, Any]]:
     """Figures of each forecaster by its name, and of the REFERENCES, from one pass over the clips.
 
     Args:
         model: decomposition model in eval mode; forecasters: on its device, in eval mode.
         clips: clips of C + P frames, from `clip_loader`.
+        tokenizer: of the forecasters, from `open_tokenizer`.
     """
     scores = {name: PredictionScores() for name in (*forecasters, *REFERENCES)}
-    tokenizers: dict[str, Any] = {}
     for batch in clips:
         scene = encode_scene(model, batch, num_context, seed)
         frames = dict(scene.references)
+        text = caption_text(tokenizer, batch["caption"], scene.slots.device)
         for name, forecaster in forecasters.items():
-            text = caption_text(forecaster, batch["caption"], dataset_name, scene.slots.device, tokenizers)
             frames[name] = forecast_frames(model, forecaster, scene, text)
         for name, predicted in frames.items():
             scores[name].update(predicted, scene.targets, scene.context[:, -1])

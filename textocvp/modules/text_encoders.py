@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from textocvp.config.errors import UserError
-from textocvp.config.predictors import TextTransformerConfig
+from textocvp.config.predictors import T5EncoderConfig, TextTransformerConfig
 from textocvp.modules.encoder_layer import EncoderLayer
+from textocvp.pretrained import read_config, read_model
 
 
 class TextTransformer(nn.Module):
@@ -62,3 +65,46 @@ def _small_normal_(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)
+
+
+class FrozenT5(nn.Module):
+    """A pretrained T5 encoder: its parameters are frozen, it stays in eval mode, it carries no gradient."""
+
+    pretrained = True
+    """Its values are no part of a checkpoint."""
+
+    def __init__(self, config: T5EncoderConfig, folder: Path | None, pretrained: bool) -> None:
+        super().__init__()
+        from transformers import T5Config, T5EncoderModel  # seconds to import
+
+        if pretrained:
+            self.model = read_model(T5EncoderModel, config.weights, folder)
+        elif config.weights == T5EncoderConfig.weights:
+            self.model = T5EncoderModel(T5Config())  # t5-small: transformers' own default
+        else:
+            self.model = T5EncoderModel(read_config(T5Config, config.weights, folder))
+        self.out_dim = self.model.config.d_model
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> FrozenT5:
+        """Stays in eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, S) int64 and (B, S) bool -> (B, S, out_dim); padding is not attended."""
+        return self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+
+
+class T5TextEncoder(nn.Module):
+    """A frozen T5, and a projection where its width is not the predictor's."""
+
+    def __init__(self, config: T5EncoderConfig, out_dim: int, folder: Path | None, pretrained: bool) -> None:
+        super().__init__()
+        self.t5 = FrozenT5(config, folder, pretrained)
+        width = self.t5.out_dim
+        self.projection = nn.Identity() if width == out_dim else nn.Linear(width, out_dim)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Token ids (B, S) int64, mask (B, S) bool -> (B, S, out_dim); rows of padding are meaningless."""
+        return self.projection(self.t5(tokens, mask))

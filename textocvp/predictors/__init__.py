@@ -2,11 +2,13 @@
 
 A predictor is built with (config, slot_dim, buffer_size) and maps slots (B, T', N, D) of at most
 `buffer_size` frames, oldest first, to the next slots (B, N, D). Its class attribute `tokenizer` says which
-text it needs (None: none); if it needs text, `encode_text(Text) -> TextEmbedding` runs once per rollout.
+text it needs (None: none); if it needs text, `encode_text(Text) -> TextEmbedding` runs once per rollout. With
+`reads_weights` it has a frozen encoder, and its constructor also takes (folder, pretrained).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -29,16 +31,24 @@ class TextEmbedding(NamedTuple):
     """Keys and values (B, heads, S, head_dim) of every layer that attends the text."""
 
 
-def build_forecaster(experiment: Experiment) -> SlotForecaster:
-    """The experiment's predictor in its rollout, freshly initialised, on the CPU (UserError: unknown name).
+def build_forecaster(
+    experiment: Experiment, folder: Path | None = None, pretrained: bool = True
+) -> SlotForecaster:
+    """The experiment's predictor in its rollout, freshly initialised, on the CPU.
 
-    An experiment that the original created keeps the original's behaviour (padding of captions is attended).
+    Args:
+        folder: the experiment's folder, for a frozen text encoder's weights that lie in it.
+        pretrained: False does not read them: a state dict is to bring them.
+
+    Raises:
+        UserError: an unknown name, weights that are missing.
     """
     from textocvp.predictors.rollout import SlotForecaster
 
     section, prediction = experiment.predictor, experiment.prediction_params
-    params = section.predictor_params if experiment.suite else section.predictor_params.as_original()
     buffer_size = prediction.input_buffer_size or prediction.num_frames
     slot_dim = experiment.model.model_params.slot_dim
-    predictor = registry.PREDICTORS.get(section.predictor_name).load()(params, slot_dim, buffer_size)
+    predictor_class = registry.PREDICTORS.get(section.predictor_name).load()
+    weights = (folder, pretrained) if predictor_class.reads_weights else ()
+    predictor = predictor_class(section.predictor_params, slot_dim, buffer_size, *weights)
     return SlotForecaster(predictor, buffer_size, slot_dim if prediction.standardize_slots else None)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from textocvp.config.predictors import TextOCVPConfig
+from textocvp.config.predictors import TextOCVPConfig, TextOCVPT5Config
 from textocvp.modules.positional import LearnedTimeEmbedding
-from textocvp.modules.text_encoders import TextTransformer
+from textocvp.modules.text_encoders import T5TextEncoder, TextTransformer
 from textocvp.modules.text_fusion import TextGuidedBlock
 from textocvp.predictors import TextEmbedding
 
@@ -17,19 +18,21 @@ if TYPE_CHECKING:
     from textocvp.data.tokenizers import Text
 
 
-class TextOCVPCustomTF(nn.Module):
-    """Transformer over the slots of all frames whose every layer reads the caption.
+class TextOCVP(nn.Module):
+    """Transformer over the slots of all frames whose every layer reads the caption."""
 
-    The caption is encoded by a text transformer trained along with the predictor.
-    """
-
-    tokenizer = TextOCVPConfig.tokenizer
-
-    def __init__(self, config: TextOCVPConfig, slot_dim: int, buffer_size: int) -> None:
+    def __init__(
+        self,
+        config: TextOCVPConfig | TextOCVPT5Config,
+        slot_dim: int,
+        buffer_size: int,
+        text_encoder: nn.Module,
+    ) -> None:
+        """text_encoder: (tokens (B, S), mask (B, S)) -> embeddings (B, S, token_dim)."""
         super().__init__()
         params, fusion = config.predictor_params, config.fusion_params
         self.residual, self.mask_padding = params.residual, fusion.mask_padding
-        self.text_encoder = TextTransformer(config.text_encoder_params, params.token_dim)
+        self.text_encoder = text_encoder
         self.input_projection = nn.Linear(slot_dim, params.token_dim)
         # one row more than the buffer holds, never read: checkpoints of the original have it
         self.time_embedding = LearnedTimeEmbedding(params.token_dim, buffer_size + 1)
@@ -56,3 +59,34 @@ class TextOCVPCustomTF(nn.Module):
             tokens = block(tokens, num_queries, *keys_values, text.mask)
         change = self.output_projection(tokens)
         return slots[:, -1] + change if self.residual else change
+
+
+class TextOCVPCustomTF(TextOCVP):
+    """TextOCVP whose captions are read by a text transformer that is trained along with it."""
+
+    tokenizer = TextOCVPConfig.tokenizer
+    reads_weights = False
+
+    def __init__(self, config: TextOCVPConfig, slot_dim: int, buffer_size: int) -> None:
+        text_encoder = TextTransformer(config.text_encoder_params, config.predictor_params.token_dim)
+        super().__init__(config, slot_dim, buffer_size, text_encoder)
+
+
+class TextOCVPT5(TextOCVP):
+    """TextOCVP whose captions are read by a frozen, pretrained T5."""
+
+    tokenizer = TextOCVPT5Config.tokenizer
+    reads_weights = True
+
+    def __init__(
+        self,
+        config: TextOCVPT5Config,
+        slot_dim: int,
+        buffer_size: int,
+        folder: Path | None = None,
+        pretrained: bool = True,
+    ) -> None:
+        """folder, pretrained: see `build_forecaster`."""
+        out_dim = config.predictor_params.token_dim
+        text_encoder = T5TextEncoder(config.text_encoder_params, out_dim, folder, pretrained)
+        super().__init__(config, slot_dim, buffer_size, text_encoder)

@@ -15,6 +15,7 @@ class VanillaTransformer(nn.Module):
     """Pre-norm transformer encoder over the slots of all frames (Villar-Corrales et al. 2023, baseline)."""
 
     tokenizer = VanillaTransformerConfig.tokenizer
+    reads_weights = False
 
     def __init__(self, config: VanillaTransformerConfig, slot_dim: int, buffer_size: int) -> None:
         super().__init__()

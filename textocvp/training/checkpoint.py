@@ -1,7 +1,8 @@
 """Checkpoint files (`.pth`) for people and other programs: whole parameters under native names.
 
     epoch, step           passes through the training split, optimiser steps
-    model_state_dict      the trained model's parameters and buffers
+    model_state_dict      the trained model's parameters and buffers, without frozen encoders
+    frozen_sha256         hash of the frozen encoders' parameters; None where there are none
     optimizer_state_dict  torch's, only where it is not sharded (ZeRO stage 0)
     loss_history          [[step, mean training loss since the point before], ...]
     config, provenance    the resolved experiment; code revision, image, versions
@@ -9,8 +10,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +81,44 @@ def find_checkpoint(folder: Path, name: str | Path) -> Path:
     raise UserError(f"{name}: no such checkpoint, neither in {models} (there: {known}) nor as a path")
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load a model_state_dict that must fit the model exactly (UserError naming what does not)."""
-    expected = model.state_dict()
+def frozen_names(model: nn.Module) -> set[str]:
+    """Names in the state dict of the frozen encoders' entries: they are pretrained and kept elsewhere."""
+    prefixes = [f"{name}." for name, module in model.named_modules() if getattr(module, "pretrained", False)]
+    return {name for name in model.state_dict() if name.startswith(tuple(prefixes))}
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict without frozen encoders."""
+    frozen = frozen_names(model)
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def frozen_sha256(model: nn.Module) -> str | None:
+    """Hash of the frozen encoders' values, None where there are none."""
+    names, state, digest = sorted(frozen_names(model)), model.state_dict(), hashlib.sha256()
+    for name in names:
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest() if names else None
+
+
+def load_weights(model: nn.Module, content: Mapping[str, Any], source: str) -> None:
+    """Load a checkpoint's model_state_dict, which must fit the model exactly.
+
+    Frozen encoders are part of it in checkpoints of the original alone; else they keep their values, whose
+    hash the checkpoint knows.
+
+    Raises:
+        UserError: naming what does not fit, or that the frozen encoders are not those of the training.
+    """
+    state, expected = content["model_state_dict"], model.state_dict()
+    frozen = frozen_names(model)
+    if not frozen & set(state):
+        known = content.get("frozen_sha256")
+        if known is not None and known != frozen_sha256(model):
+            raise UserError(f"{source}: was trained with other weights of the frozen encoder; give the same "
+                            f"weights as then")
+        state = {**{name: expected[name] for name in frozen}, **state}
     wrong = [f"{name} is missing" for name in expected if name not in state]
     wrong += [f"{name} is unknown" for name in state if name not in expected]
     wrong += [f"{name} has shape {list(state[name].shape)}, not {list(expected[name].shape)}"
@@ -94,14 +131,17 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
 def load_decomposition(experiment: Experiment, path: Path) -> nn.Module:
     """The decomposition model with a checkpoint's parameters, in eval mode, frozen, on the CPU."""
-    return _frozen(build_model(experiment), path)
+    return _load(build_model, experiment, path)
 
 
 def load_forecaster(experiment: Experiment, path: Path) -> nn.Module:
     """The slot forecaster with a checkpoint's parameters, in eval mode, frozen, on the CPU."""
-    return _frozen(build_forecaster(experiment), path)
+    return _load(build_forecaster, experiment, path)
 
 
-def _frozen(model: nn.Module, path: Path) -> nn.Module:
-    load_weights(model, load_pth(path)["model_state_dict"], str(path))
+def _load(build: Callable[..., nn.Module], experiment: Experiment, path: Path) -> nn.Module:
+    content = load_pth(path)
+    # a frozen encoder's weights may lie in the experiment: EXP/models/NAME.pth, EXP/weights
+    model = build(experiment, path.parent.parent)
+    load_weights(model, content, str(path))
     return model.eval().requires_grad_(False)

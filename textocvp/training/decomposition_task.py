@@ -18,7 +18,7 @@ from textocvp.data.median_image import median_image
 from textocvp.data.windows import window_noise, windows_of
 from textocvp.decomposition import Rendering, build_model
 from textocvp.training.deepspeed_engine import World
-from textocvp.training.losses import background_loss, frame_loss, weighted_sum
+from textocvp.training.losses import background_loss, feature_loss, frame_loss, weighted_sum
 from textocvp.training.session import run_training
 from textocvp.training.task import Batch, every_item_once, step_noise, to_device
 from textocvp.training.tensorboard import segmentation, sheet
@@ -42,13 +42,14 @@ class DecompositionTask:
         """folder: the experiment's folder. UserError where data or losses do not fit."""
         self._experiment, self._config, self._world = experiment, experiment.training, world
         self._terms = experiment.loss
-        self._compute = {"mse": self._frame_loss, "background_mse": self._background_loss}
-        for term in self._terms:
-            if term.type not in self._compute:
-                raise UserError(f"loss: {term.type}: {experiment.model.model_name} has no such output; "
-                                f"use {' or '.join(self._compute)}")
+        self._compute = {"mse": self._frame_loss, "background_mse": self._background_loss,
+                         "pred_feature_mse": self._feature_loss}
         torch.manual_seed(self._config.seed)
-        self.model = build_model(experiment)
+        self.model = build_model(experiment, folder)
+        for term in self._terms:
+            if term.type not in self.model.losses:
+                raise UserError(f"loss: {term.type}: {experiment.model.model_name} has no such output; "
+                                f"use {' or '.join(self.model.losses)}")
         self._open_data(folder)
 
     def _open_data(self, folder: Path) -> None:
@@ -92,6 +93,9 @@ class DecompositionTask:
 
     def _background_loss(self, rendering: Rendering, video: Tensor, term: LossTerm) -> Tensor:
         return background_loss(rendering.slot_frames, self._median)
+
+    def _feature_loss(self, rendering: Rendering, video: Tensor, term: LossTerm) -> Tensor:
+        return feature_loss(rendering.features, rendering.target_features, term)
 
     def validation_batches(self) -> Iterator[tuple[Batch, int]]:
         """The validation clips from their fixed start, each with noise of its own."""

@@ -41,6 +41,13 @@ def background_loss(slot_frames: Tensor, median: Tensor) -> Tensor:
     return (slot_frames[:, :, 0].float() - median).square().mean()
 
 
+def feature_loss(features: Tensor, target: Tensor, term: LossTerm) -> Tensor:
+    """Mean squared error of patch features (B, T, L, F), clamped to [0, 1] where the term asks for it."""
+    if term.clamp_features:
+        features, target = features.clamp(0, 1), target.clamp(0, 1)
+    return (features.float() - target).square().mean()
+
+
 def slot_loss(slots: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of slots (B, T, N, D)."""
     return (slots.float() - target).square().mean()

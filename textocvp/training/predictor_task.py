@@ -70,7 +70,7 @@ class PredictorTask:
         self._check_config()
         self._decomposition = load_decomposition(experiment, decomposition).to(world.device)
         torch.manual_seed(self._config.seed)
-        self.model = build_forecaster(experiment)
+        self.model = build_forecaster(experiment, folder)
         self._open_data(folder, sha256_file(decomposition))
         if self.model.standardizes:
             self.model.set_statistics(*self._statistics())
@@ -87,8 +87,7 @@ class PredictorTask:
         experiment, config = self._experiment, self._config
 
         def windows(split: str, with_video: bool) -> SlotWindowDataset:
-            tokenizer = self.model.predictor.tokenizer
-            return open_windows(experiment, folder, split, checkpoint_sha256, tokenizer, with_video)
+            return open_windows(experiment, folder, split, checkpoint_sha256, with_video)
 
         decodes = any(term.type == "pred_img_mse" for term in self._terms)
         self._train, self._valid = windows("train", decodes), windows("valid", decodes)

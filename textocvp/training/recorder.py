@@ -10,7 +10,7 @@ from torch import Tensor
 from textocvp.artifacts import FINAL
 from textocvp.config.experiment import Experiment
 from textocvp.config.schema import to_dict
-from textocvp.training.checkpoint import LAST_SAVED, epoch_name, save_pth
+from textocvp.training.checkpoint import LAST_SAVED, epoch_name, save_pth, trained_state
 from textocvp.training.deepspeed_engine import Engine
 from textocvp.training.history import LossHistory
 from textocvp.training.resume_state import ResumeFolder
@@ -30,6 +30,7 @@ class Recorder:
         """
         self._folder, self._experiment, self._engine = folder, experiment, engine
         self._belongs_to = belongs_to
+        self._frozen_sha256 = belongs_to.get("frozen_sha256")
         self._states = ResumeFolder(folder / "resume")
         self._curves = Curves(folder / "tboard_logs", done, engine.world.is_main)
 
@@ -70,8 +71,8 @@ class Recorder:
         with self._engine.whole_parameters():
             if not self._engine.world.is_main:
                 return
-            content = {"epoch": epoch, "step": step, "model_state_dict": self._engine.model.state_dict(),
-                       "loss_history": history.points}
+            content = {"epoch": epoch, "step": step, "model_state_dict": trained_state(self._engine.model),
+                       "frozen_sha256": self._frozen_sha256, "loss_history": history.points}
             optimizer = self._engine.optimizer_state_dict()
             if optimizer is not None:
                 content["optimizer_state_dict"] = optimizer

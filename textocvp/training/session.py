@@ -11,7 +11,7 @@ from textocvp.artifacts import FINAL
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.schema import to_dict
-from textocvp.training.checkpoint import load_pth, load_weights
+from textocvp.training.checkpoint import frozen_sha256, load_pth, load_weights
 from textocvp.training.deepspeed_engine import Engine, World, join_world
 from textocvp.training.history import LossHistory
 from textocvp.training.loop import train
@@ -54,8 +54,11 @@ def _train(folder: Path, experiment: Experiment, task: Task, world: World, belon
     config = experiment.training
     belongs_to = {**belongs_to, "processes": world.size, "zero_stage": config.zero_stage,
                   "optimizer": config.optimizer}
+    frozen = frozen_sha256(task.model)
+    if frozen is not None:
+        belongs_to["frozen_sha256"] = frozen
     if start.checkpoint is not None:
-        load_weights(task.model, load_pth(start.checkpoint)["model_state_dict"], str(start.checkpoint))
+        load_weights(task.model, load_pth(start.checkpoint), str(start.checkpoint))
     if start.state is not None:
         check_belongs(start.state, belongs_to, to_dict(config))
     engine = Engine(task.model, config, world)

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import create_predictor_experiment, load_predictor_experiment
+from textocvp.config.experiment import (
+    PredictorSection,
+    create_predictor_experiment,
+    load_predictor_experiment,
+)
+from textocvp.config.predictors import VanillaTransformerConfig
 from textocvp.data.loaders import (
     ClipDataset,
     collate,
@@ -161,12 +166,13 @@ def test_stored_and_online_windows_are_the_same_in_the_same_order(predictor):
 
 def test_a_batch_of_windows_has_slots_and_text(predictor):
     folder, own = predictor
-    data = open_windows(own["store"], folder, "test", SHA, tokenizer="CustomTokenizer")
+    data = open_windows(own["store"], folder, "test", SHA)
     (batch,) = evaluation_loader(data, 4)
     assert set(batch) == {"slots", "text", "caption", "video_id", "start", "draw"}
     assert batch["slots"].shape == (2, 4, 3, 2) and batch["start"].tolist() == [1, 1]
     assert batch["text"].tokens.shape == (2, 16) == batch["text"].mask.shape and batch["text"].mask.all()
-    assert "text" not in collate([open_windows(own["store"], folder, "test", SHA)[0]])
+    mute = replace(own["store"], predictor=PredictorSection("VanillaTransformer", VanillaTransformerConfig()))
+    assert "text" not in collate([open_windows(mute, folder, "test", SHA)[0]])
 
 
 def test_longer_horizons_come_as_frames(predictor):
@@ -180,4 +186,4 @@ def test_slots_without_the_image_loss_read_no_frames(predictor, monkeypatch):
     data = open_windows(own["store"], folder, "train", SHA)
     read, datasets = PartReader.read, []
     monkeypatch.setattr(PartReader, "read", lambda *args: datasets.append(args[2]) or read(*args))
-    assert "video" not in data[0] and set(datasets) == {"slots"}
+    assert "video" not in data[0] and set(datasets) == {"slots", "tokens"}

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
 
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import create_predictor_experiment
+from textocvp.config.experiment import PredictorSection, create_predictor_experiment
+from textocvp.config.predictors import TextOCVPConfig
 from textocvp.data import part_files
 from textocvp.data.prepare import prepare_data
 from textocvp.data.sources import StoredVideos, open_dataset, open_tokens, open_videos
 from textocvp.data.text_store import TextStore
+
+
+def reader_of_text(experiment):
+    """The same experiment with a predictor that reads captions."""
+    section = PredictorSection("TextOCVP_CustomTF", TextOCVPConfig())
+    return dataclasses.replace(experiment, predictor=section)
 
 
 def stamps(folder):
@@ -24,7 +32,7 @@ def test_builds_frames_and_text_of_all_splits(make_experiment, capsys, workers):
         videos = open_videos(experiment, folder, split)
         assert isinstance(videos, StoredVideos) and len(videos) == count
         assert videos.frames(count - 1, 1, 4).shape == (3, 3, 4, 4)
-        tokens = open_tokens(videos.dataset, folder, "CustomTokenizer")
+        tokens = open_tokens(reader_of_text(experiment), folder, videos.dataset)
         assert isinstance(tokens, TextStore) and len(tokens) == count
         assert tokens.tokens(0)[0] == 1 and tokens.tokens(count - 1)[-1] == 2
     out = capsys.readouterr().out
@@ -86,7 +94,10 @@ def test_tokenizers_of_the_predictors_are_prepared(make_experiment):
     folder, _ = make_experiment(overrides=["dataset.tokenizer=T5"])
     prepare_data(folder, 1)
     assert not (folder / "text").exists()
-    create_predictor_experiment(folder, "p", "VanillaTransformer", ["dataset.tokenizer=CustomTokenizer"])
+    create_predictor_experiment(folder, "mute", "VanillaTransformer")
+    prepare_data(folder, 1)
+    assert not (folder / "text").exists()
+    create_predictor_experiment(folder, "reader", "TextOCVP_CustomTF")
     prepare_data(folder, 1)
     assert sorted(os.listdir(folder / "text" / "CustomTokenizer")) == ["test", "train", "valid"]
 

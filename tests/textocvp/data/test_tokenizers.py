@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from textocvp.config.errors import UserError
-from textocvp.data.tokenizers import CustomTokenizer, build_tokenizer, pad_tokens
+from textocvp.data.tokenizers import CustomTokenizer, pad_tokens
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "tokenizer.json").read_text())
 DATASETS = ["CATER_Hard", "CATER_Easy"]
@@ -47,10 +47,21 @@ def test_unknown_words_each_once():
 
 
 def test_names_that_are_not_available():
-    with pytest.raises(UserError, match="'T5' is not available; set it to CustomTokenizer"):
-        build_tokenizer("T5", "CATER_Hard")
     with pytest.raises(UserError, match="no vocabulary for 'CATER_Hart', did you mean 'CATER_Hard'"):
-        build_tokenizer("CustomTokenizer", "CATER_Hart")
+        CustomTokenizer("CATER_Hart")
+
+
+def test_a_vocabulary_of_ones_own(tmp_path):
+    path = tmp_path / "words.json"
+    with pytest.raises(UserError, match="words.json: no such file"):
+        CustomTokenizer(path)
+    path.write_text('{"the": 3}')
+    with pytest.raises(UserError, match="words.json: no vocabulary, .*build-vocabulary writes one"):
+        CustomTokenizer(path)
+    path.write_text('{"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "the": 3}')
+    assert CustomTokenizer(path)("the the") == [1, 3, 3, 2]
+    with pytest.raises(UserError, match="word 'cone' of the caption 'the cone' is not in .*words.json"):
+        CustomTokenizer(path)("the cone")
 
 
 def test_text_moves_between_devices():

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.decomposition import Rendering
 from textocvp.evaluation.forecast import encode_scene, score_forecasters
 
@@ -55,7 +56,7 @@ def clips():
 
 def test_references_and_predictors_are_scored_on_the_same_frames():
     scored = score_forecasters(
-        PixelModel(), {"right": Brighten(0.1), "slow": Brighten(0.05)}, clips(), 2, 0, "CATER_Hard"
+        PixelModel(), {"right": Brighten(0.1), "slow": Brighten(0.05)}, clips(), 2, 0, None
     )
     assert scored["right"]["psnr"] == pytest.approx(80.0, abs=0.1)
     assert scored["ceiling"]["psnr"] == pytest.approx(80.0, abs=0.1)
@@ -87,7 +88,8 @@ def test_copies_repeat_the_last_context_frame_and_the_decoder_spoils_all_but_the
 
 def test_only_predictors_that_need_text_get_it():
     reader, mute = Brighten(0.1, "CustomTokenizer"), Brighten(0.1)
-    score_forecasters(PixelModel(), {"reader": reader, "mute": mute}, clips(), 2, 0, "CATER_Hard")
+    score_forecasters(PixelModel(), {"reader": reader}, clips(), 2, 0, CustomTokenizer("CATER_Hard"))
+    score_forecasters(PixelModel(), {"mute": mute}, clips(), 2, 0, None)
     assert mute.texts == [None, None]
     assert reader.texts[0].tokens.shape == reader.texts[0].mask.shape
     assert reader.texts[0].mask.all()

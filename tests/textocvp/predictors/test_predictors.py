@@ -8,6 +8,7 @@ from textocvp.config.experiment import experiment_values, parse_experiment, pred
 from textocvp.config.registry import PREDICTORS
 from textocvp.config.schema import build
 from textocvp.data.tokenizers import Text
+from textocvp.modules.make_weights import make_weights
 from textocvp.predictors import build_forecaster
 
 SMALL = {"token_dim": 16, "hidden_dim": 24, "num_layers": 2, "n_heads": 4}
@@ -20,6 +21,19 @@ PARAMS = {
         "text_encoder_params": {"input_dim": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 50},
     },
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tiny_t5(tmp_path_factory):
+    """A random T5 that is narrower than the predictor."""
+    folder = tmp_path_factory.mktemp("weights") / "t5"
+    make_weights("t5", folder, width=8)
+    PARAMS["TextOCVP_T5"] = {
+        **{name: PARAMS["TextOCVP_CustomTF"][name] for name in ("predictor_params", "fusion_params")},
+        "text_encoder_params": {"weights": str(folder)},
+    }
+
+
 TEXT = Text(torch.randint(1, 50, (2, 9)), torch.arange(9) < torch.tensor([[9], [5]]))
 
 
@@ -32,7 +46,7 @@ def experiment_of(name, overrides=None, original=False):
     }
     values = predictor_values(decomposition, name, overrides)
     if original:
-        del values["suite"]
+        del values["suite"], values["predictor"]["predictor_params"]["fusion_params"]["mask_padding"]
     return parse_experiment(values, "test")
 
 
@@ -48,14 +62,17 @@ def test_every_predictor_forecasts_and_learns(name):
     predicted = forecaster(slots, TEXT, num_context=2, num_preds=4)
     assert predicted.shape == (2, 4, 4, 8)
     (predicted - slots[:, 2:]).square().mean().backward()
-    assert not [n for n, p in forecaster.named_parameters() if p.grad is None or not p.grad.any()]
+    trained = [(n, p) for n, p in forecaster.named_parameters() if p.requires_grad]
+    assert not [n for n, p in trained if p.grad is None or not p.grad.any()]
 
 
 @pytest.mark.parametrize("name", list(PREDICTORS))
 def test_original_defaults_build(name):
     config_class = PREDICTORS.get(name).load_config()
     params = build(config_class, PREDICTORS.get(name).read_defaults()["predictor_params"], "defaults")
-    predictor = PREDICTORS.get(name).load()(params, slot_dim=128, buffer_size=10)
+    predictor_class = PREDICTORS.get(name).load()
+    weights = (None, False) if predictor_class.reads_weights else ()
+    predictor = predictor_class(params, 128, 10, *weights)
     assert predictor.tokenizer == config_class.tokenizer
 
 

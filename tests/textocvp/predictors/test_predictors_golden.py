@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -10,37 +14,60 @@ from textocvp.compat.original_keys import (
     from_original,
     ocvp_seq_names,
     textocvp_names,
+    textocvp_t5_names,
     to_original,
     vanilla_names,
 )
-from textocvp.config.predictors import OCVPSeqConfig, TextOCVPConfig, VanillaTransformerConfig
+from textocvp.config.overrides import filled_in
+from textocvp.config.predictors import (
+    OCVPSeqConfig,
+    TextOCVPConfig,
+    TextOCVPT5Config,
+    VanillaTransformerConfig,
+)
 from textocvp.config.schema import build
 from textocvp.data.tokenizers import Text
 from textocvp.modules.encoder_layer import PackedSelfAttention
 from textocvp.predictors.ocvp_seq import OCVPSeq
 from textocvp.predictors.rollout import SlotForecaster
-from textocvp.predictors.textocvp import TextOCVPCustomTF
+from textocvp.predictors.textocvp import TextOCVPCustomTF, TextOCVPT5
 from textocvp.predictors.vanilla_transformer import VanillaTransformer
 
 CASES = {
     "vanilla_tiny": (VanillaTransformer, VanillaTransformerConfig, vanilla_names),
     "ocvpseq_tiny": (OCVPSeq, OCVPSeqConfig, ocvp_seq_names),
     "textocvp_customtf_tiny": (TextOCVPCustomTF, TextOCVPConfig, textocvp_names),
+    "textocvp_t5_tiny": (TextOCVPT5, TextOCVPT5Config, textocvp_t5_names),
+    "textocvp_t5_narrow": (TextOCVPT5, TextOCVPT5Config, textocvp_t5_names),
 }
+WITH_TEXT = [name for name in CASES if name.startswith("textocvp")]
 
 
 def build_forecaster(name, case, **changes):
     """The case's forecaster with the original's weights, and the table of names."""
     predictor_class, config_class, names_of = CASES[name]
-    values = dict(case.config["predictor"]["predictor_params"], **changes)
-    config = build(config_class, values, "golden").as_original()
-    forecaster = SlotForecaster(predictor_class(config, slot_dim=16, buffer_size=3), buffer_size=3)
+    values = filled_in({**case.config["predictor"]["predictor_params"], **changes}, config_class.original)
+    weights = ()
+    if predictor_class.reads_weights:
+        values["text_encoder_params"] = {"weights": str(t5_folder(case))}
+        weights = (None, False)
+    config = build(config_class, values, "golden")
+    forecaster = SlotForecaster(predictor_class(config, 16, 3, *weights), buffer_size=3)
     forecaster.load_state_dict(from_original(case.part("state."), names_of(config)))
     return forecaster.eval(), names_of(config)
 
 
+def t5_folder(case):
+    """A folder that tells of the case's T5 only how large it is; the case's state has its weights."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "config.json").write_text(json.dumps(case.config["_fixture"]["t5_config"]))
+    return folder
+
+
 def text_of(case):
     tokens = case.tensors["caption_tokens"]
+    if "attn_masks" in case.tensors:
+        return Text(tokens, case.tensors["attn_masks"].bool())
     return Text(tokens, torch.arange(tokens.shape[1]) < case.tensors["caption_lengths"][:, None])
 
 
@@ -84,11 +111,14 @@ def test_golden_gradient_norms(golden, name):
     forecaster, names = build_forecaster(name, case)
     slots = case.tensors["slot_history"]
     (forecaster(slots, text_of(case), 1, 4) - slots[:, 1:5]).square().mean().backward()
-    gradients = to_original({n: p.grad for n, p in forecaster.named_parameters()}, names)
-    order = case.config["_fixture"]["grad_norms_order"]
-    assert sorted(order) == sorted(gradients)
-    norms = torch.stack([gradients[key].norm() for key in order])
-    assert_close(norms, case.tensors["out.ctx1.grad_norms"], atol=1e-5, rtol=1e-4)
+    trained = {n: p.grad for n, p in forecaster.named_parameters() if p.requires_grad}
+    gradients = to_original(trained, names)
+    order, expected = case.config["_fixture"]["grad_norms_order"], case.tensors["out.ctx1.grad_norms"]
+    frozen = [key for key, norm in zip(order, expected) if torch.isnan(norm)]
+    assert frozen == case.config["_fixture"].get("params_without_grad", [])
+    assert sorted(gradients) == sorted(set(order) - set(frozen))
+    norms = torch.stack([gradients[key].norm() for key in order if key in gradients])
+    assert_close(norms, expected[~expected.isnan()], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -101,9 +131,10 @@ def test_golden_single_step(golden, name):
     assert_close(step, case.tensors["out.single_step_window3"], atol=1e-5, rtol=0)
 
 
-def test_golden_text_embeddings(golden):
-    case = golden("textocvp_customtf_tiny")
-    predictor = build_forecaster("textocvp_customtf_tiny", case)[0].predictor
+@pytest.mark.parametrize("name", WITH_TEXT)
+def test_golden_text_embeddings(golden, name):
+    case = golden(name)
+    predictor = build_forecaster(name, case)[0].predictor
     text = text_of(case)
     with torch.no_grad():
         embedding = predictor.encode_text(text)
@@ -113,13 +144,14 @@ def test_golden_text_embeddings(golden):
     )
 
 
-def test_golden_unpadded_caption(golden):
+@pytest.mark.parametrize("name", WITH_TEXT)
+def test_golden_unpadded_caption(golden, name):
     """Without padding, masked and unmasked cross-attention are the same."""
-    case = golden("textocvp_customtf_tiny")
+    case = golden(name)
     slots, text = case.tensors["slot_history"][1:], text_of(case)
-    length = int(case.tensors["caption_lengths"][1])
+    length = int(text.mask[1].sum())
     expected = case.tensors["out.ctx2.pred_slots_caption1_unpadded"]
-    forecaster, _ = build_forecaster("textocvp_customtf_tiny", case)
+    forecaster, _ = build_forecaster(name, case)
     with torch.no_grad():
         unpadded = forecaster(slots, Text(text.tokens[1:, :length], text.mask[1:, :length]), 2, 4)
         forecaster.predictor.mask_padding = True

@@ -1,0 +1,97 @@
+"""Weights of frozen encoders (vision transformers, T5): where they lie, and how transformers reads them.
+
+A name is a folder (config.json and model.safetensors beside it, as transformers saves them) or a name on the
+model hub. The network is asked last, and not at all with HF_HUB_OFFLINE=1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from textocvp.artifacts import experiment_root
+from textocvp.config.errors import UserError
+
+WEIGHTS_VARIABLE = "TEXTOCVP_WEIGHTS"
+"""A folder of weight folders; jobs get it from `paths.weights` of the cluster's config."""
+
+
+def find_weights(name: str, folder: Path | None) -> Path | None:
+    """The folder of these weights on this machine; None where `name` can only be a name on the hub.
+
+    Args:
+        folder: the experiment's folder, or that of one of its seeds or predictors; its weights come first.
+    """
+    return next((path for path in _places(name, folder) if (path / "config.json").is_file()), None)
+
+
+def read_config(config_class: type, name: str, folder: Path | None) -> Any:  # noqa: ANN401
+    """The architecture, a transformers config, without weights (UserError: neither found nor fetched)."""
+    return _read(config_class, name, folder)
+
+
+def read_model(model_class: type, name: str, folder: Path | None, **settings: Any) -> nn.Module:  # noqa: ANN401
+    """The pretrained model, frozen and in eval mode (UserError: neither found nor fetched, or damaged)."""
+    model, report = _read(model_class, name, folder, output_loading_info=True, **settings)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UserError(f"weights {name!r}: {', '.join(missing[:3])} missing ({len(missing)} in all); "
+                        f"they are not of a {model_class.__name__}")
+    return model.eval().requires_grad_(False)
+
+
+def read_tokenizer(tokenizer_class: type, name: str, folder: Path | None) -> Any:  # noqa: ANN401
+    """The tokenizer that lies with the weights (UserError: neither found nor fetched)."""
+    return _read(tokenizer_class, name, folder)
+
+
+def _places(name: str, folder: Path | None) -> list[Path]:
+    places = [experiment_root(folder) / name] if folder is not None else []
+    shared = os.environ.get(WEIGHTS_VARIABLE)
+    if shared:
+        places += [Path(shared) / name, Path(shared) / name.replace("/", "--")]
+    return [*places, Path(name)]
+
+
+def _read(reader: type, name: str, folder: Path | None, **settings: Any) -> Any:  # noqa: ANN401
+    path = find_weights(name, folder)
+    if path is not None:
+        try:
+            return reader.from_pretrained(path, local_files_only=True, **settings)
+        except Exception as error:  # noqa: BLE001 (transformers, safetensors and tokenizers have their own)
+            raise UserError(f"{path}: cannot be read as {reader.__name__} ({_first_line(error)}); "
+                            f"copy the weights again") from None
+    try:
+        return reader.from_pretrained(name, local_files_only=True, **settings)
+    except Exception:  # noqa: BLE001 (not in the hub's cache)
+        pass
+    try:
+        with _quiet_hub():
+            return reader.from_pretrained(name, **settings)
+    except Exception as error:  # noqa: BLE001 (network, hub)
+        places = " or ".join(str(place) for place in _places(name, folder))
+        raise UserError(f"weights {name!r}: neither on this machine nor to be had from the hub "
+                        f"({_first_line(error)}); put their folder (config.json, model.safetensors, for T5 "
+                        f"also the tokenizer's files) at {places}") from None
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without a line for each of the hub's attempts: our own error tells it once."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
