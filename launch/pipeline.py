@@ -11,6 +11,7 @@ from launch.recipe import (
     DataRecipe,
     EvaluationRecipe,
     Recipe,
+    WeightsRecipe,
     check_seeds,
     experiment_files,
     load_recipe,
@@ -36,6 +37,7 @@ class Pipeline:
     predictors: Tuple[str, ...] = ()
     """Trainings: NAME or NAME/seeds/K."""
     data: Optional[DataRecipe] = None
+    weights: Mapping[str, WeightsRecipe] = field(default_factory=dict)
     criterion: Optional[str] = None
     shards: int = 1
     evaluation: EvaluationRecipe = EvaluationRecipe()
@@ -156,6 +158,7 @@ def _with_recipe(pipeline: Pipeline, recipe: Recipe) -> Pipeline:
         seeds=recipe.decomposition.seeds,
         predictors=tuple(trainings),
         data=recipe.data,
+        weights=recipe.weights,
         criterion=recipe.decomposition.select,
         shards=recipe.slots.shards,
         evaluation=recipe.evaluation,

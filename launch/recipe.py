@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -51,6 +51,18 @@ class DataRecipe:
     antialias: Optional[int] = field(default=None, metadata={"min": 1})
     object_scale: Optional[float] = None
     field_of_view: Optional[float] = None
+    seed: Optional[int] = field(default=None, metadata={"min": 0})
+
+
+@dataclass(frozen=True)
+class WeightsRecipe:
+    """A small frozen encoder with random values: the options of `make-weights`; null: its default."""
+
+    kind: str = field(metadata={"choices": ("dinov2", "dino", "t5")})
+    width: Optional[int] = field(default=None, metadata={"min": 1})
+    depth: Optional[int] = field(default=None, metadata={"min": 1})
+    num_heads: Optional[int] = field(default=None, metadata={"min": 1})
+    patch_size: Optional[int] = field(default=None, metadata={"min": 1})
     seed: Optional[int] = field(default=None, metadata={"min": 0})
 
 
@@ -127,6 +139,8 @@ class Recipe:
     predictors: Tuple[PredictorRecipe, ...] = ()
     data: Optional[DataRecipe] = None
     """Generate the data; null: it lies at the site (cluster config, paths.data) or at dataset.root."""
+    weights: Dict[str, Any] = field(default_factory=dict)
+    """Name -> WeightsRecipe: made in EXP/weights/NAME, for machines without pretrained weights."""
     slots: SlotsRecipe = SlotsRecipe()
     evaluation: EvaluationRecipe = EvaluationRecipe()
     checks: Dict[str, Any] = field(default_factory=dict)
@@ -135,6 +149,8 @@ class Recipe:
     def __post_init__(self) -> None:
         """Raise ValueError for names that cannot be folders and for data of another data set."""
         check_name(self.name)
+        for name in self.weights:
+            check_name(name)
         names = [predictor.name for predictor in self.predictors]
         if len(set(names)) < len(names):
             raise ValueError(f"predictors: {names} are not different names")
@@ -149,7 +165,10 @@ def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe; ConfigError in one line where it is wrong."""
     values = read_yaml(Path(path))
     refuse_control_characters(values, str(path))
-    return build(Recipe, values, str(path))
+    recipe = build(Recipe, values, str(path))
+    weights = {name: build(WeightsRecipe, section, str(path), f"weights.{name}")
+               for name, section in recipe.weights.items()}
+    return replace(recipe, weights=weights)
 
 
 def experiment_files(recipe: Recipe, data_root: Optional[str]) -> Dict[str, Dict[str, Any]]:

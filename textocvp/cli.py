@@ -18,6 +18,7 @@ from textocvp.config.errors import UserError
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+PRETRAINED_URL = "https://uni-bonn.sciebo.de/s/UXXOoBY01sceJNF/download"
 ACTIONS = ("slide", "pick_place", "rotate", "contain")
 
 
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = OneLineParser(prog="python -m textocvp", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_data, _add_experiments, _add_training, _add_evaluation):
+    for add in (_add_data, _add_experiments, _add_training, _add_evaluation, _add_original):
         add(commands)
     return parser
 
@@ -106,7 +107,7 @@ def _add_data(commands: Any) -> None:
         commands,
         "make-data",
         "textocvp.data.synthetic.generate:make_data",
-        "generate CATER-like videos with captions, masks and object states",
+        "generate videos like CATER's or CLIPort's, with captions, masks and object states",
     )
     _flags(
         parser,
@@ -117,7 +118,7 @@ def _add_data(commands: Any) -> None:
         num_test={"type": int, "required": True},
         size={"type": int, "default": 64, "help": "height and width in pixels (64)"},
         num_frames={"type": int, "default": 31, "help": "frames per video (31)"},
-        min_objects={"type": int, "default": None, "help": "fewest objects in a scene (3)"},
+        min_objects={"type": int, "default": None, "help": "fewest objects in a scene (3; CLIPort 4)"},
         max_objects={"type": int, "default": 5, "help": "most objects in a scene (5)"},
         max_moving={"type": int, "default": 2, "help": "most objects that act in one video, 1 or 2 (2)"},
         actions={"nargs": "+", "default": list(ACTIONS), "metavar": "ACTION", "help": ", ".join(ACTIONS)},
@@ -149,6 +150,77 @@ def _add_data(commands: Any) -> None:
     )
     _experiment(parser)
     _flags(parser, workers=_WORKERS)
+
+
+    parser = _command(
+        commands,
+        "build-vocabulary",
+        "textocvp.data.vocabulary:build_vocabulary",
+        "write CustomTokenizer's words and ids from captions of your own",
+    )
+    parser.add_argument("--from", dest="source", type=Path, required=True,
+                        help="text file with a caption per line, or with --dataset the root of a data set")
+    _flags(
+        parser,
+        dataset={"default": None, "choices": list(DATASETS)},
+        out={"type": Path, "required": True, "help": "the vocabulary (JSON)"},
+    )
+    parser = _command(
+        commands,
+        "make-weights",
+        "textocvp.modules.make_weights:make_weights",
+        "write a small frozen encoder with random values, where no pretrained one is at hand",
+    )
+    _flags(
+        parser,
+        kind={"required": True, "choices": ("dinov2", "dino", "t5")},
+        out={"type": Path, "required": True, "help": "the folder of the weights"},
+        width={"type": _count, "default": 32, "help": "length of a feature vector (32)"},
+        depth={"type": _count, "default": 2, "help": "layers (2)"},
+        num_heads={"type": _count, "default": 2, "help": "attention heads (2)"},
+        patch_size={"type": _count, "default": 14, "help": "pixels of a patch's side, not for t5 (14)"},
+        seed={"type": int, "default": 0},
+    )
+
+
+def _add_original(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "import-checkpoint",
+        "textocvp.compat.import_experiment:import_checkpoint",
+        "import an experiment folder of the original implementation, with its predictors",
+    )
+    parser.add_argument("--from", dest="source", type=Path, required=True, help="the original's folder")
+    _flags(
+        parser,
+        to={"type": Path, "required": True, "help": "the new folder"},
+        num_heads={"type": _count, "default": None,
+                   "help": "attention heads of its vision transformer, if it is none of the published sizes"},
+    )
+    parser = _command(
+        commands,
+        "export",
+        "textocvp.compat.export:export",
+        "write a checkpoint that the original implementation loads",
+    )
+    _experiment(parser)
+    _flags(
+        parser,
+        out={"type": Path, "required": True, "help": "the file"},
+        name_pred_exp={"default": None, "help": "this predictor instead of the decomposition model"},
+        checkpoint={"default": FINAL, "help": "a name in models/, or a path"},
+    )
+    parser = _command(
+        commands,
+        "download-pretrained",
+        "textocvp.compat.download:download_pretrained",
+        "fetch the authors' experiments and import them",
+    )
+    _flags(
+        parser,
+        out={"type": Path, "default": Path("experiments"), "help": "where their folders go (experiments)"},
+        url={"default": PRETRAINED_URL, "help": "the archive"},
+    )
 
 
 def _add_experiments(commands: Any) -> None:
@@ -263,6 +335,21 @@ def _add_evaluation(commands: Any) -> None:
     parser = _command(commands, "figures", handler, "draw decompositions and predictions")
     _experiment(parser)
     _flags(parser, num_seqs={"type": _count, "default": 6})
+    handler = "textocvp.evaluation.figures:figures_decomp"
+    parser = _command(commands, "figures-decomp", handler, "draw the decomposition of test clips")
+    _experiment(parser)
+    _flags(parser, decomp_ckpt=_DECOMP_CKPT, num_seqs={"type": _count, "default": 10})
+    handler = "textocvp.evaluation.figures:figures_predictor"
+    parser = _command(commands, "figures-predictor", handler, "draw what one predictor forecasts")
+    _experiment(parser)
+    _flags(
+        parser,
+        decomp_ckpt=_DECOMP_CKPT,
+        name_pred_exp={"required": True},
+        pred_ckpt={"default": FINAL, "help": "predictor checkpoint, a name or a path"},
+        num_preds={"type": _count, "default": 15, "help": "predicted frames (15)"},
+        num_seqs={"type": _count, "default": 30, "help": "clips (30)"},
+    )
     handler = "textocvp.evaluation.report:report"
     parser = _command(commands, "report", handler, "write summary.json and print the table")
     _experiment(parser)

@@ -5,14 +5,39 @@ from __future__ import annotations
 from typing import List
 
 from launch.pipeline import Pipeline
-from launch.stages.parts import CAPTIONS, Planned, after, dataset_fields, option, workers
+from launch.stages.parts import CAPTIONS, WEIGHTS, Planned, after, dataset_fields, option, workers
 from slurm.task import Task
 from textocvp.config.experiment import parse_experiment
 from textocvp.config.schema import to_dict
 
 
 def make_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
-    """Generate the data, where the recipe says what."""
+    """Generate the data and random frozen encoders, where the recipe says which."""
+    return _videos(pipeline) + _weights(pipeline)
+
+
+def _weights(pipeline: Pipeline) -> List[Task]:
+    tasks = []
+    for index, (name, recipe) in enumerate(sorted(pipeline.weights.items()), 1):
+        options = {key: value for key, value in to_dict(recipe).items() if value is not None}
+        argv = ["make-weights", "--out", pipeline.folder(f"weights/{name}")]
+        for key, value in options.items():
+            argv += option(key, value)
+        tasks.append(
+            Task(
+                stage="make_data",
+                index=index,
+                label=f"weights {name}",
+                argv=tuple(argv),
+                config=options,
+                outputs=(f"weights/{name}/*",),
+                leftovers=(f"weights/{name}",),
+            )
+        )
+    return tasks
+
+
+def _videos(pipeline: Pipeline) -> List[Task]:
     if pipeline.data is None:
         return []
     options = {name: value for name, value in to_dict(pipeline.data).items() if value is not None}
@@ -43,7 +68,7 @@ def prepare_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
             label="frames and text",
             argv=("prepare-data", "-d", pipeline.folder("")) + workers(pipeline, "prepare_data"),
             config={"dataset": dataset_fields(pipeline, ""), "tokenizers": tokenizers},
-            inputs=(CAPTIONS,),
+            inputs=(CAPTIONS, WEIGHTS),
             outputs=("frames/*/part_*", "text/*/*/part_*"),
             leftovers=("frames", "text"),
             after=after(planned["make_data"]),

@@ -20,6 +20,8 @@ WATCHED = (
 )
 """Fields of `training` that decide what one sees and how fast, not what comes out."""
 CAPTIONS = "data/*_explicit.json"
+WEIGHTS = "weights/*"
+"""Frozen encoders that lie in the experiment."""
 CHECKPOINT = f"models/{FINAL}"
 TRAINING_LEFTOVERS = ("models", "resume", "tboard_logs", "plots")
 

@@ -9,6 +9,7 @@ from launch.stages.parts import (
     CAPTIONS,
     CHECKPOINT,
     TRAINING_LEFTOVERS,
+    WEIGHTS,
     Planned,
     after,
     checkpoint_input,
@@ -34,7 +35,7 @@ def train_predictor(pipeline: Pipeline, planned: Planned) -> List[Task]:
                 argv=("train-predictor", "-d", pipeline.folder(""), "--name_pred_exp", name)
                 + decomp_ckpt(pipeline),
                 config=config,
-                inputs=("slots/*.json", checkpoint_input(pipeline), CAPTIONS),
+                inputs=("slots/*.json", checkpoint_input(pipeline), CAPTIONS, WEIGHTS),
                 outputs=(f"{folder}/{CHECKPOINT}",),
                 leftovers=tuple(f"{folder}/{part}" for part in TRAINING_LEFTOVERS),
                 after=after(stored) or decomposition_ready(pipeline, planned),

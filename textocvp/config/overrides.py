@@ -9,12 +9,17 @@ from typing import Any, Dict, Iterable, Mapping
 from textocvp.config.errors import ConfigError, UserError
 
 
-def difference(old: Any, new: Any, path: str = "") -> "list[str]":
-    """Lines "a.b: old -> new" for every value that differs."""
+def difference(old: Any, new: Any, path: str = "", known_only: bool = False) -> "list[str]":
+    """Lines "a.b: old -> new" for every value that differs.
+
+    Args:
+        known_only: names that `old` lacks are not compared: it may be from before they existed.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         lines = []
-        for name in sorted({**old, **new}):
-            lines += difference(old.get(name), new.get(name), f"{path}.{name}" if path else str(name))
+        for name in sorted(old if known_only else {**old, **new}):
+            below = f"{path}.{name}" if path else str(name)
+            lines += difference(old.get(name), new.get(name), below, known_only)
         return lines
     return [] if old == new else [f"{path}: {json.dumps(old)} -> {json.dumps(new)}"]
 

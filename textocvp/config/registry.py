@@ -109,6 +109,9 @@ DATASETS = Registry(
         "CATER_Hard": Entry(
             "textocvp.data.cater:CATER", "textocvp.config.data:DatasetConfig", "datasets/CATER_Hard.json"
         ),
+        "CLIPort": Entry(
+            "textocvp.data.cliport:CLIPort", "textocvp.config.data:DatasetConfig", "datasets/CLIPort.json"
+        ),
     },
 )
 ENCODERS = Registry(

@@ -20,11 +20,11 @@ import numpy as np
 from textocvp.artifacts import read_json, sha256_file
 from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
+from textocvp.data.dataset import SPLITS, read_masks
 from textocvp.data.video import read_video
 
 LEVELS = {"CATER_Easy": "easy", "CATER_Hard": "hard"}
 """Data set name -> folder below its root."""
-SPLITS = ("train", "valid", "test")
 VALID_FRACTION = 0.05
 
 
@@ -95,14 +95,7 @@ class CATER:
 
     def masks(self, index: int) -> Optional[np.ndarray]:
         """Object masks (T, H, W) uint8, 0 = background, or None where the data has none."""
-        path = self.folder / "masks" / f"{self.video_ids[index]}.npz"
-        if not path.is_file():
-            return None
-        try:
-            with np.load(path) as arrays:
-                return np.asarray(arrays["masks"], dtype=np.uint8)
-        except Exception as error:  # zipfile, zlib and numpy each have their own
-            raise UserError(f"{path}: damaged masks ({error}); generate or copy it again") from None
+        return read_masks(self.folder / "masks" / f"{self.video_ids[index]}.npz")
 
     def states(self, index: int) -> Optional[Any]:
         """The objects' states as the generator wrote them, or None where the data has none."""

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from textocvp.artifacts import atomic_path
+from textocvp.config import registry
 from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
-from textocvp.data.cater import CATER, SPLITS
+from textocvp.data.dataset import SPLITS, VideoDataset
 from textocvp.data.frame_store import resize_frames
 from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.data.worker_pool import worker_pool
@@ -47,10 +48,9 @@ def check_data(dataset: str, root: Path, sheet: Optional[Path] = None, workers: 
     """
     problems: List[str] = []
     splits = _open_splits(dataset, Path(root), problems)
-    tokenizer = CustomTokenizer(dataset)
     workers = workers or len(os.sched_getaffinity(0))
     for split, index in splits.items():
-        checked = _read_all(index, workers)
+        checked, tokenizer = _read_all(index, workers), CustomTokenizer(index.vocabulary)
         problems += [result.error for result in checked if result.error]
         problems += _unknown_words(index, tokenizer)
         print(_summary(split, index, checked, tokenizer))
@@ -66,13 +66,13 @@ def check_data(dataset: str, root: Path, sheet: Optional[Path] = None, workers: 
     print(f"{dataset} in {root}: no problem found")
 
 
-def _open_splits(name: str, root: Path, problems: List[str]) -> Dict[str, CATER]:
+def _open_splits(name: str, root: Path, problems: List[str]) -> Dict[str, VideoDataset]:
     """The splits that can be opened; the others become problems."""
-    config = DatasetConfig(dataset_name=name)
-    splits: Dict[str, CATER] = {}
+    config, dataset_class = DatasetConfig(dataset_name=name), registry.DATASETS.get(name).load()
+    splits: Dict[str, VideoDataset] = {}
     for split in SPLITS:
         try:
-            splits[split] = CATER(config, root, split)
+            splits[split] = dataset_class(config, root, split)
         except UserError as error:
             problems.append(str(error))
     if not splits:
@@ -80,7 +80,7 @@ def _open_splits(name: str, root: Path, problems: List[str]) -> Dict[str, CATER]
     return splits
 
 
-def _read_all(index: CATER, workers: int) -> List[Checked]:
+def _read_all(index: VideoDataset, workers: int) -> List[Checked]:
     """Read all videos of a split, in `workers` processes."""
     if workers == 1 or len(index) < 2 * workers:
         return [_read(index, row) for row in range(len(index))]
@@ -88,7 +88,7 @@ def _read_all(index: CATER, workers: int) -> List[Checked]:
         return list(pool.map(functools.partial(_read, index), range(len(index)), chunksize=8))
 
 
-def _read(index: CATER, row: int) -> Checked:
+def _read(index: VideoDataset, row: int) -> Checked:
     started = time.perf_counter()
     try:
         length = len(index.read_frames(row))
@@ -98,17 +98,18 @@ def _read(index: CATER, row: int) -> Checked:
     except UserError as error:
         return Checked(0, 0.0, str(error))
     if masks is not None and len(masks) != length:
-        video = index.entries[row].video
-        return Checked(length, seconds, f"{video}: {length} frames, but {len(masks)} masks")
+        name = index.video_ids[row]
+        return Checked(length, seconds, f"video {name}: {length} frames, but {len(masks)} masks")
     return Checked(length, seconds)
 
 
-def _unknown_words(index: CATER, tokenizer: CustomTokenizer) -> List[str]:
-    return [f"{index.file}: word {word!r} of the caption {caption!r} is not in the vocabulary of {index.name}"
+def _unknown_words(index: VideoDataset, tokenizer: CustomTokenizer) -> List[str]:
+    where = f"{index.name} {index.split}"
+    return [f"{where}: word {word!r} of the caption {caption!r} is not in the vocabulary {index.vocabulary}"
             for caption in index.captions for word in tokenizer.unknown_words(caption)]
 
 
-def _summary(split: str, index: CATER, checked: List[Checked], tokenizer: CustomTokenizer) -> str:
+def _summary(split: str, index: VideoDataset, checked: List[Checked], tokenizer: CustomTokenizer) -> str:
     """One line about a split."""
     known = [caption for caption in index.captions if not tokenizer.unknown_words(caption)]
     longest = max((len(tokenizer(caption)) for caption in known), default=0)
@@ -117,12 +118,12 @@ def _summary(split: str, index: CATER, checked: List[Checked], tokenizer: Custom
         return f"{split}: {len(index)} videos, none readable"
     rate = sum(length for length, _ in lengths) / max(sum(result.seconds for result in checked), 1e-9)
     shortest, name = min(lengths)
-    return (f"{split}: {len(index)} videos from {index.file.name}, {len(index) - len(lengths)} unreadable, "
+    return (f"{split}: {len(index)} videos, {len(index) - len(lengths)} unreadable, "
             f"shortest {shortest} frames ({name}), longest caption {longest} tokens, "
             f"decoding {rate:.0f} frames/s per process")
 
 
-def _draw_sheet(index: CATER, path: Path) -> None:
+def _draw_sheet(index: VideoDataset, path: Path) -> None:
     """A PNG of six videos, a row each: six frames spread over the video, the caption below."""
     rows = []
     for row in np.unique(np.linspace(0, len(index) - 1, SHEET_VIDEOS).astype(int)):
@@ -135,7 +136,7 @@ def _draw_sheet(index: CATER, path: Path) -> None:
             Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG")
 
 
-def _sheet_row(index: CATER, row: int) -> np.ndarray:
+def _sheet_row(index: VideoDataset, row: int) -> np.ndarray:
     """(height, width, 3) uint8: frames side by side over a line with the caption."""
     frames = resize_frames(index.read_frames(row), (SHEET_PIXELS, SHEET_PIXELS)).transpose(0, 2, 3, 1)
     chosen = frames[np.linspace(0, len(frames) - 1, SHEET_FRAMES).astype(int)]

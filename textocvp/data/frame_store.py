@@ -17,18 +17,18 @@ import torch
 import torch.nn.functional as F
 
 from textocvp.config.errors import UserError
-from textocvp.data.cater import CATER
+from textocvp.data.dataset import VideoDataset
 from textocvp.data.part_files import Part, PartReader, create_rows, plan_parts, read_manifests, write_part
 
 COMMAND = "prepare-data"
 
 
-def frames_key(dataset: CATER, img_size: Tuple[int, int]) -> Dict[str, Any]:
+def frames_key(dataset: VideoDataset, img_size: Tuple[int, int]) -> Dict[str, Any]:
     """What a frame store is made from: data set, split, hash of its list, height and width (pixels)."""
     return {"kind": "frames", **dataset.key(), "height": img_size[0], "width": img_size[1]}
 
 
-def frame_parts(dataset: CATER) -> List[Part]:
+def frame_parts(dataset: VideoDataset) -> List[Part]:
     """The parts of a split. A video with several captions is stored once: rows are its first entry."""
     first = {video_id: row for row, video_id in reversed(list(enumerate(dataset.video_ids)))}
     rows = sorted(first.values())
@@ -53,16 +53,16 @@ def resize_masks(masks: np.ndarray, img_size: Tuple[int, int]) -> np.ndarray:
     return resized[:, 0].numpy()
 
 
-def read_resized(dataset: CATER, row: int,
+def read_resized(dataset: VideoDataset, row: int,
                  img_size: Tuple[int, int]) -> Tuple[np.ndarray, Optional[np.ndarray]]:
     """Frames (T, 3, H, W) and masks (T, H, W) or None of one video, both uint8 at `img_size`."""
     frames, masks = dataset.read_frames(row), dataset.masks(row)
     if masks is not None and len(masks) != len(frames):
-        raise UserError(f"{dataset.entries[row].video}: has {len(frames)} frames, but {len(masks)} masks")
+        raise UserError(f"video {dataset.video_ids[row]}: has {len(frames)} frames, but {len(masks)} masks")
     return resize_frames(frames, img_size), None if masks is None else resize_masks(masks, img_size)
 
 
-def write_frame_part(folder: Path, part: Part, dataset: CATER, img_size: Tuple[int, int],
+def write_frame_part(folder: Path, part: Part, dataset: VideoDataset, img_size: Tuple[int, int],
                      config: Mapping[str, Any]) -> None:
     """Decode, resize and write the videos of one part, one video in memory at a time."""
     content: List[Dict[str, Any]] = []

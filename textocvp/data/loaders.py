@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
-from textocvp.data.cater import CATER
+from textocvp.data.dataset import VideoDataset
 from textocvp.data.order import RankBatches, Sample, generator_of, hashed, training_batches
 from textocvp.data.slot_store import SlotStore, slots_folder, slots_key
 from textocvp.data.sources import DecodedVideos, StoredVideos, open_dataset, open_tokens, open_videos
@@ -90,7 +90,7 @@ class SlotWindowDataset(Dataset):
     Both modes enumerate the same (video, start, draw), so that they give the same batches.
     """
 
-    def __init__(self, dataset: CATER, windows: Sequence[Tuple[int, Window]], num_frames: int,
+    def __init__(self, dataset: VideoDataset, windows: Sequence[Tuple[int, Window]], num_frames: int,
                  store: Optional[SlotStore] = None, videos: Optional[Videos] = None,
                  tokens: Optional[Tokens] = None) -> None:
         self.dataset = dataset

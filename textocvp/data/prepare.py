@@ -18,7 +18,7 @@ from textocvp.artifacts import experiment_root, report_progress
 from textocvp.config import schema
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, Experiment, load_experiment, load_predictor_experiment
-from textocvp.data.cater import CATER, SPLITS
+from textocvp.data.dataset import SPLITS, VideoDataset
 from textocvp.data.frame_store import frame_parts, frames_key, write_frame_part
 from textocvp.data.part_files import Part, is_finished, plan_parts
 from textocvp.data.sources import build_tokenizer, open_dataset, open_tokenizer
@@ -71,7 +71,7 @@ def plan_stores(experiment: Experiment, root: Path) -> Tuple[List[PartTask], int
     return tasks, finished
 
 
-def _frame_tasks(dataset: CATER, experiment: Experiment, root: Path,
+def _frame_tasks(dataset: VideoDataset, experiment: Experiment, root: Path,
                  config: Dict[str, Any]) -> Iterator[Tuple[PartTask, bool]]:
     folder, size = root / "frames" / dataset.split, experiment.dataset.img_size
     key = frames_key(dataset, size)
@@ -80,7 +80,7 @@ def _frame_tasks(dataset: CATER, experiment: Experiment, root: Path,
         yield PartTask(folder, part, write), is_finished(folder, part, key)
 
 
-def _text_tasks(dataset: CATER, experiment: Experiment, root: Path,
+def _text_tasks(dataset: VideoDataset, experiment: Experiment, root: Path,
                 config: Dict[str, Any]) -> Iterator[Tuple[PartTask, bool]]:
     for tokenizer in _tokenizers(experiment, root, dataset):
         folder = root / "text" / tokenizer.store_name / dataset.split
@@ -91,7 +91,7 @@ def _text_tasks(dataset: CATER, experiment: Experiment, root: Path,
             yield PartTask(folder, part, write), is_finished(folder, part, key)
 
 
-def _tokenizers(experiment: Experiment, root: Path, dataset: CATER) -> List[Tokenizer]:
+def _tokenizers(experiment: Experiment, root: Path, dataset: VideoDataset) -> List[Tokenizer]:
     """The tokenizers of the experiment's predictors; without predictors the one that it names itself.
 
     Of that one, CustomTokenizer: T5's weights are named by a predictor.

@@ -20,7 +20,7 @@ import torch
 from textocvp.artifacts import experiment_root
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
-from textocvp.data.cater import CATER
+from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import frame_parts
 from textocvp.data.part_files import Part, PartReader, create_rows, is_finished, read_manifests, write_part
 from textocvp.data.windows import Window, enumerate_windows, initial_noise, slots_config, window_noise
@@ -33,7 +33,7 @@ Batch = Tuple[Sequence[Window], np.ndarray]
 """Windows and their slots (B, T, N, D)."""
 
 
-def slots_key(experiment: Experiment, dataset: CATER, checkpoint_sha256: str) -> Dict[str, Any]:
+def slots_key(experiment: Experiment, dataset: VideoDataset, checkpoint_sha256: str) -> Dict[str, Any]:
     """What a slot store is made from, all but the windows' length."""
     config = slots_config(experiment)
     height, width = experiment.dataset.img_size
@@ -114,7 +114,7 @@ class Statistics:
         return {"count": self.count, "sum": list(self.sum), "sumsq": list(self.sumsq)}
 
 
-def plan_slot_parts(experiment: Experiment, folder: Path, dataset: CATER, lengths: Sequence[int],
+def plan_slot_parts(experiment: Experiment, folder: Path, dataset: VideoDataset, lengths: Sequence[int],
                     checkpoint_sha256: str, num_frames: int, shard: int = 0,
                     num_shards: int = 1) -> List[SlotPart]:
     """The parts of a split that this shard writes.

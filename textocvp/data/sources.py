@@ -15,14 +15,14 @@ from textocvp.artifacts import experiment_root
 from textocvp.config import registry
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, dataset_root
-from textocvp.data.cater import CATER
+from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import FrameStore, check_range, frames_key, read_resized
 from textocvp.data.t5_tokenizer import T5Tokenizer
 from textocvp.data.text_store import TextStore, TokenizedCaptions, Tokenizer, text_key
 from textocvp.data.tokenizers import CustomTokenizer
 
 
-def open_dataset(experiment: Experiment, folder: Path, split: str) -> CATER:
+def open_dataset(experiment: Experiment, folder: Path, split: str) -> VideoDataset:
     """The index of a split of the experiment's data set; an experiment of the original validates on test."""
     config = experiment.dataset
     dataset = registry.DATASETS.get(config.dataset_name).load()
@@ -45,7 +45,7 @@ def open_videos(experiment: Experiment, folder: Path, split: str) -> Union[Store
     return StoredVideos(dataset, FrameStore.open(store, frames_key(dataset, experiment.dataset.img_size)))
 
 
-def open_tokenizer(experiment: Experiment, folder: Path, dataset: CATER) -> Optional[Tokenizer]:
+def open_tokenizer(experiment: Experiment, folder: Path, dataset: VideoDataset) -> Optional[Tokenizer]:
     """What makes the ids that the experiment's predictor reads of a split's captions; None: it reads none.
 
     Raises:
@@ -61,7 +61,7 @@ def open_tokenizer(experiment: Experiment, folder: Path, dataset: CATER) -> Opti
     return build_tokenizer(name, experiment, folder, dataset)
 
 
-def build_tokenizer(name: str, experiment: Experiment, folder: Path, dataset: CATER) -> Tokenizer:
+def build_tokenizer(name: str, experiment: Experiment, folder: Path, dataset: VideoDataset) -> Tokenizer:
     """The tokenizer of that name for a split of the experiment's data."""
     if name == T5Tokenizer.name:
         return T5Tokenizer(experiment.predictor.predictor_params.tokenizer_weights, folder)
@@ -73,7 +73,7 @@ def build_tokenizer(name: str, experiment: Experiment, folder: Path, dataset: CA
 
 
 def open_tokens(
-    experiment: Experiment, folder: Path, dataset: CATER
+    experiment: Experiment, folder: Path, dataset: VideoDataset
 ) -> Optional[Union[TextStore, TokenizedCaptions]]:
     """Token ids of a split's captions, from the text store where it is there, else made when asked for.
 
@@ -91,7 +91,7 @@ def open_tokens(
 class StoredVideos:
     """Clips read from a frame store."""
 
-    def __init__(self, dataset: CATER, store: FrameStore) -> None:
+    def __init__(self, dataset: VideoDataset, store: FrameStore) -> None:
         self.dataset = dataset
         self.store = store
         self.video_ids: List[str] = dataset.video_ids
@@ -119,7 +119,7 @@ class StoredVideos:
 class DecodedVideos:
     """Clips decoded from video files, for small data and for experiments without a frame store."""
 
-    def __init__(self, dataset: CATER, img_size: Tuple[int, int]) -> None:
+    def __init__(self, dataset: VideoDataset, img_size: Tuple[int, int]) -> None:
         self.dataset = dataset
         self.img_size = img_size
         self.video_ids: List[str] = dataset.video_ids

@@ -51,8 +51,7 @@ class CustomTokenizer:
 
     def words(self, caption: str) -> List[str]:
         """Words and punctuation of a caption in order."""
-        split_sentences, split_words = _nltk()
-        return [word for sentence in split_sentences(caption) for word in split_words(sentence)]
+        return split_words(caption)
 
     def unknown_words(self, caption: str) -> List[str]:
         """Words of a caption that the vocabulary lacks, in order, each once."""
@@ -82,6 +81,12 @@ def read_vocabulary(vocabulary: Union[str, Path]) -> Dict[str, int]:
         raise UserError(f"CustomTokenizer has no vocabulary for {vocabulary!r}{nearest(vocabulary, known)}; "
                         f"write one with build-vocabulary and name it in dataset.vocabulary")
     return json.loads(path.read_text())
+
+
+def split_words(caption: str) -> List[str]:
+    """Words and punctuation of a caption in order, as nltk's word_tokenize splits them."""
+    sentences, words = _nltk()
+    return [word for sentence in sentences(caption) for word in words(sentence)]
 
 
 @functools.cache

@@ -77,6 +77,54 @@ def figures(exp_directory: Path, num_seqs: int = 6) -> None:
     print(f"{exp_directory / PLOTS}: {len(clips.dataset)} clips, {names}")
 
 
+def figures_decomp(exp_directory: Path, decomp_ckpt: str = FINAL, num_seqs: int = 10) -> None:
+    """Draw what the slots of the first test clips are: EXP/plots/decomposition_NN.png."""
+    experiment = load_experiment(exp_directory)
+    model = load_decomposition(experiment, find_checkpoint(exp_directory, decomp_ckpt)).to(best_device())
+    clips = clip_loader(
+        experiment, exp_directory, SPLIT, experiment.dataset.num_frames, 1, with_masks=True, limit=num_seqs
+    )
+    for number, batch in enumerate(clips):
+        video, slots = encode_clips(model, batch, slots_config(experiment).seed)
+        title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
+        sheet = decomposition_sheet(title, video[0], decode_slots(model, slots), batch)
+        save_png(exp_directory / PLOTS / f"decomposition_{number:02d}.png", sheet)
+    print(f"{exp_directory / PLOTS}: {len(clips.dataset)} clips")
+
+
+def figures_predictor(
+    exp_directory: Path,
+    name_pred_exp: str,
+    decomp_ckpt: str = FINAL,
+    pred_ckpt: str = FINAL,
+    num_preds: int = 15,
+    num_seqs: int = 30,
+) -> None:
+    """Draw what one predictor forecasts of the first test clips: prediction_NN.png and .gif in its plots/.
+
+    Args:
+        num_preds: frames to forecast, which may be more than it was trained for.
+    Raises:
+        UserError: something is missing, or the videos are shorter than that.
+    """
+    experiment = load_predictor_experiment(exp_directory, name_pred_exp)
+    folder = exp_directory / "predictors" / name_pred_exp
+    model = load_decomposition(experiment, find_checkpoint(exp_directory, decomp_ckpt)).to(best_device())
+    forecasters, _ = load_forecasters(experiment, folder, pred_ckpt)
+    tokenizer = open_tokenizer(experiment, folder, open_dataset(experiment, folder, SPLIT))
+    num_context = experiment.prediction_params.num_context
+    predictor = NamedForecaster(
+        name_pred_exp, next(iter(forecasters.values())), num_context, num_preds, tokenizer
+    )
+    clips = clip_loader(experiment, exp_directory, SPLIT, num_context + num_preds, 1, limit=num_seqs)
+    for number, batch in enumerate(clips):
+        video, slots = encode_clips(model, batch, slots_config(experiment).seed)
+        title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
+        rows = prediction_rows(model, [predictor], video, slots, batch["caption"])
+        save_prediction(folder / PLOTS / f"prediction_{number:02d}", title, rows, [predictor])
+    print(f"{folder / PLOTS}: {len(clips.dataset)} clips")
+
+
 def load_predictors(folder: Path) -> list[NamedForecaster]:
     """All predictors with a final checkpoint (of several seeds the first); the others are named on stderr."""
     found = []

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from textocvp.config.errors import UserError
 from textocvp.config.predictors import T5EncoderConfig, TextTransformerConfig
 from textocvp.modules.encoder_layer import EncoderLayer
-from textocvp.pretrained import read_config, read_model
+from textocvp.pretrained import find_weights, read_config, read_model
 
 
 class TextTransformer(nn.Module):
@@ -83,12 +83,18 @@ class FrozenT5(nn.Module):
             self.model = T5EncoderModel(T5Config())  # t5-small: transformers' own default
         else:
             self.model = T5EncoderModel(read_config(T5Config, config.weights, folder))
+        self.folder = find_weights(config.weights, folder)
         self.out_dim = self.model.config.d_model
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> FrozenT5:
         """Stays in eval mode."""
         return super().train(False)
+
+    @property
+    def encoder_model(self) -> nn.Module:
+        """What transformers saves and reads."""
+        return self.model
 
     @torch.no_grad()
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from transformers import Dinov2Config, Dinov2Model, PretrainedConfig, PreTrained
 
 from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.models import ViTEncoderConfig, vit_patch_size
-from textocvp.pretrained import read_config, read_model
+from textocvp.pretrained import find_weights, read_config, read_model
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,6 +62,7 @@ class ViTEncoder(nn.Module):
         """
         super().__init__()
         self.vit, blocks = _build(name, config, img_size, folder)
+        self.folder = find_weights(config.weights, folder) if config.weights else None
         self._blocks = (blocks,)  # a tuple: they are registered as parts of `vit` already
         if pretrained:
             _load_pretrained(self.vit, config.weights or ARCHITECTURES[name].hub_name, folder)
@@ -79,6 +80,11 @@ class ViTEncoder(nn.Module):
     def normalize(self, frames: Tensor) -> Tensor:
         """Frames (M, 3, H, W) in [0, 1] as the transformer expects them."""
         return (frames - self.mean) / self.std
+
+    @property
+    def encoder_model(self) -> PreTrainedModel:
+        """What transformers saves and reads."""
+        return self.vit
 
     @torch.no_grad()
     def forward(self, frames: Tensor) -> Tensor:

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from textocvp.artifacts import atomic_path, provenance
+from textocvp.compat.checkpoints import is_original, model_names, native_state, predictor_names
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
+from textocvp.config.overrides import difference
 from textocvp.config.schema import to_dict
 from textocvp.decomposition import build_model
 from textocvp.predictors import build_forecaster
@@ -131,17 +133,40 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], source: str) -> N
 
 def load_decomposition(experiment: Experiment, path: Path) -> nn.Module:
     """The decomposition model with a checkpoint's parameters, in eval mode, frozen, on the CPU."""
-    return _load(build_model, experiment, path)
+    return _load(build_model, experiment, path, predictor=False)
 
 
 def load_forecaster(experiment: Experiment, path: Path) -> nn.Module:
     """The slot forecaster with a checkpoint's parameters, in eval mode, frozen, on the CPU."""
-    return _load(build_forecaster, experiment, path)
+    return _load(build_forecaster, experiment, path, predictor=True)
 
 
-def _load(build: Callable[..., nn.Module], experiment: Experiment, path: Path) -> nn.Module:
+def native_content(
+    content: dict[str, Any], experiment: Experiment, source: str, predictor: bool
+) -> dict[str, Any]:
+    """A checkpoint of the original under our names; one of ours as it is, if it belongs to the experiment.
+
+    Raises:
+        UserError: keys that do not fit, or a model with other settings.
+    """
+    if is_original(content):
+        names = predictor_names(experiment) if predictor else model_names(experiment)
+        return {**content, "model_state_dict": native_state(content["model_state_dict"], names, source)}
+    section = "predictor" if predictor else "model"
+    found, asked = content["config"].get(section), to_dict(getattr(experiment, section))
+    # where weights lie decides nothing: their hash is compared
+    changes = [line for line in difference(found, asked, section, known_only=True)
+               if ".weights: " not in line]
+    if changes:
+        raise UserError(f"{source}: was trained with another configuration ({'; '.join(changes[:3])}); "
+                        f"change it back in experiment_params.json")
+    return content
+
+
+def _load(build: Callable[..., nn.Module], experiment: Experiment, path: Path, predictor: bool) -> nn.Module:
     content = load_pth(path)
-    # a frozen encoder's weights may lie in the experiment: EXP/models/NAME.pth, EXP/weights
-    model = build(experiment, path.parent.parent)
-    load_weights(model, content, str(path))
+    # a frozen encoder's weights may lie in the experiment: EXP/models/NAME.pth, EXP/weights; the original's
+    # checkpoints bring them along
+    model = build(experiment, path.parent.parent, pretrained=not is_original(content))
+    load_weights(model, native_content(content, experiment, str(path), predictor), str(path))
     return model.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from textocvp.artifacts import FINAL
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.schema import to_dict
-from textocvp.training.checkpoint import frozen_sha256, load_pth, load_weights
+from textocvp.training.checkpoint import frozen_sha256, load_pth, load_weights, native_content
 from textocvp.training.deepspeed_engine import Engine, World, join_world
 from textocvp.training.history import LossHistory
 from textocvp.training.loop import train
@@ -58,7 +58,9 @@ def _train(folder: Path, experiment: Experiment, task: Task, world: World, belon
     if frozen is not None:
         belongs_to["frozen_sha256"] = frozen
     if start.checkpoint is not None:
-        load_weights(task.model, load_pth(start.checkpoint), str(start.checkpoint))
+        source, predictor = str(start.checkpoint), experiment.predictor is not None
+        content = native_content(load_pth(start.checkpoint), experiment, source, predictor)
+        load_weights(task.model, content, source)
     if start.state is not None:
         check_belongs(start.state, belongs_to, to_dict(config))
     engine = Engine(task.model, config, world)

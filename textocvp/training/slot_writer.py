@@ -12,7 +12,7 @@ from textocvp import stopping
 from textocvp.artifacts import sha256_file
 from textocvp.config.experiment import load_experiment
 from textocvp.config.schema import to_dict
-from textocvp.data.cater import SPLITS
+from textocvp.data.dataset import SPLITS
 from textocvp.data.loaders import Videos, to_float
 from textocvp.data.slot_store import Batch, SlotPart, plan_slot_parts
 from textocvp.data.sources import open_videos

@@ -62,7 +62,7 @@ def choose_start(folder: Path, experiment: Experiment, belongs_to: dict[str, Any
 def check_belongs(state: Path, belongs_to: dict[str, Any], training: dict[str, Any]) -> None:
     """UserError where a state belongs to another model or world size; names changed training settings."""
     found = read_json(state / STATE)
-    changes = difference(found["belongs_to"], belongs_to)
+    changes = difference(found["belongs_to"], belongs_to, known_only=True)
     if changes:
         raise UserError(f"{state}: cannot be continued, another training saved it ({'; '.join(changes)}); "
                         f"start a new experiment, with --checkpoint to begin from these parameters")
@@ -88,7 +88,7 @@ def _check_finished(states: ResumeFolder, belongs_to: dict[str, Any]) -> None:
         return
     found = read_json(last / STATE)["belongs_to"]
     changes = [line for name, value in belongs_to.items() if name in found
-               for line in difference(found[name], value, name)]
+               for line in difference(found[name], value, name, known_only=True)]
     if changes:
         raise UserError(f"{last.parent.parent}: another training is finished there ({'; '.join(changes)}); "
                         f"choose another folder, or move it aside")

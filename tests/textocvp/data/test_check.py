@@ -21,7 +21,7 @@ def test_whole_data(make_cater, capsys, workers):
     check_data("CATER_Hard", root, workers=workers)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[:3]] == ["train", "valid", "test"]
-    assert "20 videos from train_explicit.json, 0 unreadable, shortest 8 frames" in lines[0]
+    assert "20 videos, 0 unreadable, shortest 8 frames" in lines[0]
     assert "shortest 5 frames (test_001), longest caption 16 tokens, decoding " in lines[2]
     assert lines[2].endswith("frames/s per process")
     assert lines[-1].endswith("no problem found")
@@ -50,7 +50,7 @@ def test_everything_that_is_broken_is_named(make_cater, capsys):
     for name in ("train_001.avi: missing", "train_002.avi", "train_003.npz: damaged", "valid_explicit.json",
                  "word 'covers' of the caption 'the cone covers the snitch.'"):
         assert name in out
-    assert "train: 4 videos from train_explicit.json, 3 unreadable" in out
+    assert "train: 4 videos, 3 unreadable" in out
 
 
 def test_nothing_to_check(tmp_path):

@@ -72,7 +72,7 @@ def test_videos_of_different_lengths(tmp_path, dataset):
 
 def test_masks_of_another_length_are_refused(tmp_path, dataset):
     np.savez(dataset.folder / "masks" / "test_000.npz", masks=np.zeros((3, 8, 8), np.uint8))
-    with pytest.raises(UserError, match="test_000.avi: has 8 frames, but 3 masks"):
+    with pytest.raises(UserError, match="video test_000: has 8 frames, but 3 masks"):
         write_store(tmp_path / "frames", dataset)
     assert not list((tmp_path / "frames").glob("*"))
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Optional, Union
 
 from textocvp.config.errors import UserError, nearest
-from textocvp.data.cater import LEVELS, SPLITS
+from textocvp.data.cater import LEVELS
+from textocvp.data.dataset import SPLITS
 from textocvp.data.synthetic.motion import ACTIONS
 
 FORMAT = 1
@@ -19,9 +20,62 @@ LIMITS = {"num_train": (1, None), "num_valid": (0, None), "num_test": (1, None),
 """Least and greatest value of each number. Three sentences would exceed the text encoder's 50 tokens."""
 
 
+CLIPORT = "CLIPort"
+CLIPORT_OBJECTS = (2, 7)
+"""Least and greatest number of blocks and bowls together: more find no room."""
+
+
+class VideoSettings:
+    """What the settings of every kind of generated data can do; the fields are those of a dataclass."""
+
+    def count(self, split: str) -> int:
+        """Number of videos of a split."""
+        return {"train": self.num_train, "valid": self.num_valid, "test": self.num_test}[split]
+
+    def names(self) -> list[tuple[str, int]]:
+        """(split, index) of every video."""
+        return [(split, index) for split in SPLITS for index in range(self.count(split))]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is written to settings.json and read back."""
+        return {name: list(value) if isinstance(value, tuple) else value
+                for name, value in asdict(self).items()}
+
+    def difference(self, written: Any) -> str:
+        """The first setting in which a settings.json differs: "size=64, not 32"; "" where none does."""
+        if not isinstance(written, dict):
+            return "settings that cannot be read"
+        if written.get("format") != self.format:
+            return "another version of the suite"
+        for name, value in self.to_json().items():
+            if written.get(name) != value:
+                return f"{name}={written.get(name)}, not {value}"
+        return ""
+
+
 @dataclass(frozen=True)
-class Settings:
-    """What make-data was asked for."""
+class CLIPortSettings(VideoSettings):
+    """What make-data was asked for: put-the-block-in-the-bowl episodes."""
+
+    dataset: str
+    num_train: int
+    num_valid: int
+    num_test: int
+    size: int
+    """Height and width of the images, in pixels."""
+    num_frames: int
+    min_objects: int
+    max_objects: int
+    """Blocks and bowls together, at least one of each."""
+    antialias: int
+    """Each pixel is the mean of antialias x antialias samples."""
+    seed: int
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Settings(VideoSettings):
+    """What make-data was asked for: CATER-like videos."""
 
     dataset: str
     """CATER_Easy or CATER_Hard."""
@@ -59,40 +113,19 @@ class Settings:
         """Whether captions name objects by their shape alone."""
         return self.level == "easy"
 
-    def count(self, split: str) -> int:
-        """Number of videos of a split."""
-        return {"train": self.num_train, "valid": self.num_valid, "test": self.num_test}[split]
-
-    def names(self) -> list[tuple[str, int]]:
-        """(split, index) of every video."""
-        return [(split, index) for split in SPLITS for index in range(self.count(split))]
-
-    def to_json(self) -> dict[str, Any]:
-        """As it is written to settings.json and read back."""
-        return {**asdict(self), "actions": list(self.actions)}
-
-    def difference(self, written: Any) -> str:
-        """The first setting in which a settings.json differs: "size=64, not 32"; "" where none does."""
-        if not isinstance(written, dict):
-            return "settings that cannot be read"
-        if written.get("format") != self.format:
-            return "another version of the suite"
-        for name, value in self.to_json().items():
-            if written.get(name) != value:
-                return f"{name}={written.get(name)}, not {value}"
-        return ""
-
 
 def check_settings(
     dataset: str, *, max_objects: int, min_objects: Optional[int], actions: Union[str, Sequence[str], None],
     **values: Any,
-) -> Settings:
+) -> Union[Settings, CLIPortSettings]:
     """Settings from the command's options; UserError, one line, for what makes no sense.
 
     `values` are the fields of Settings that need no translation.
     """
+    if dataset == CLIPORT:
+        return _check_cliport(max_objects, min_objects, actions, values)
     if dataset not in LEVELS:
-        raise UserError(f"unknown dataset {dataset!r}{nearest(str(dataset), LEVELS)}")
+        raise UserError(f"unknown dataset {dataset!r}{nearest(str(dataset), (*LEVELS, CLIPORT))}")
     _check_limit("max_objects", max_objects)
     if LEVELS[dataset] == "easy":
         if max_objects < EASY_OBJECTS or min_objects not in (None, EASY_OBJECTS):
@@ -110,6 +143,26 @@ def check_settings(
     if settings.actions == ("contain",) and settings.max_objects < 2:
         raise UserError("the action contain needs two objects; raise max_objects or allow other actions")
     return settings
+
+
+def _check_cliport(
+    max_objects: int, min_objects: Optional[int], actions: Union[str, Sequence[str], None],
+    values: dict[str, Any],
+) -> CLIPortSettings:
+    cater = {"max_moving": 2, "distinct_colors": True, "object_scale": None, "field_of_view": None}
+    given = [name for name, default in cater.items() if values.pop(name, default) != default]
+    if actions is not None and set(actions) != set(ACTIONS):
+        given.append("actions")
+    if given:
+        raise UserError(f"{given[0]}: belongs to CATER's scenes; leave it out for {CLIPORT}")
+    low, high = CLIPORT_OBJECTS
+    min_objects = min(4, max_objects) if min_objects is None else min_objects
+    for name, value in {**values, "min_objects": min_objects, "max_objects": max_objects}.items():
+        _check_limit(name, value)
+    if not low <= min_objects <= max_objects <= high:
+        raise UserError(f"min_objects={min_objects}, max_objects={max_objects}: {CLIPORT} has from {low} to "
+                        f"{high} blocks and bowls")
+    return CLIPortSettings(dataset=CLIPORT, min_objects=min_objects, max_objects=max_objects, **values)
 
 
 def parse_actions(actions: Union[str, Sequence[str], None]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from textocvp.config.errors import UserError
-from textocvp.data.synthetic import generate
+from textocvp.data.synthetic import cater_files, generate
 from textocvp.data.synthetic.generate import make_data
 from textocvp.data.synthetic.settings import parse_actions
 from textocvp.data.video import read_video
@@ -84,8 +84,8 @@ def test_a_rerun_makes_only_what_is_missing_or_empty(reference, tmp_path, monkey
     (folder / "videos" / "test_000002.avi").write_bytes(b"")
     (folder / "videos" / ".train_000000.avi").write_bytes(b"left by a run that was killed")
     (folder / "test_explicit.json").unlink()
-    made, real = [], generate.write_video
-    monkeypatch.setattr(generate, "write_video",
+    made, real = [], cater_files.write_video
+    monkeypatch.setattr(cater_files, "write_video",
                         lambda path, frames: made.append(path.stem.lstrip(".")) or real(path, frames))
     make_data(out=tmp_path, **SMALL)
     assert made == ["train_000001", "test_000002"]
@@ -98,8 +98,8 @@ def test_lists_come_last(tmp_path, monkeypatch):
             raise RuntimeError("stopped here")
         return real(folder, settings, split, index)
 
-    real = generate.write_one
-    monkeypatch.setattr(generate, "write_one", fail)
+    real = cater_files.write_one
+    monkeypatch.setattr(cater_files, "write_one", fail)
     with pytest.raises(RuntimeError, match="stopped here"):
         make_data(out=tmp_path, **SMALL)
     assert not list((tmp_path / "hard").glob("*_explicit.json"))

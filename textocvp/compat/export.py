@@ -1,0 +1,79 @@
+"""`python -m textocvp export`: a checkpoint that the original implementation loads.
+
+    python -m textocvp export -d EXP --out model.pth
+    python -m textocvp export -d EXP --name_pred_exp NAME --out predictor.pth
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from textocvp.artifacts import FINAL, atomic_path
+from textocvp.compat.checkpoints import model_names, original_content, predictor_names
+from textocvp.config.errors import UserError
+from textocvp.config.experiment import Experiment, load_experiment, load_predictor_experiment
+from textocvp.training.checkpoint import find_checkpoint, load_decomposition, load_forecaster, load_pth
+
+
+def export(exp_directory: Path, out: Path, name_pred_exp: str | None = None, checkpoint: str = FINAL) -> None:
+    """Write the model, or the predictor NAME, under the original's names, frozen encoders included.
+
+    Raises:
+        UserError: something is missing, `out` exists, or the model has what the original cannot do.
+    """
+    if out.exists():
+        raise UserError(f"{out}: exists; choose another --out")
+    if name_pred_exp is None:
+        experiment, folder = load_experiment(exp_directory), exp_directory
+        refuse_other_models(experiment)
+        names, load = model_names(experiment), load_decomposition
+    else:
+        experiment = load_predictor_experiment(exp_directory, name_pred_exp)
+        folder = exp_directory / "predictors" / name_pred_exp
+        refuse_other_predictors(experiment)
+        names, load = predictor_names(experiment), load_forecaster
+    path = find_checkpoint(folder, checkpoint)
+    content = original_content(load(experiment, path).state_dict(), names, load_pth(path)["epoch"])
+    with atomic_path(out) as temporary:
+        torch.save(content, temporary)
+    print(f"{out}: {len(content['model_state_dict'])} entries under the original's names")
+
+
+def refuse_other_models(experiment: Experiment) -> None:
+    """UserError naming a setting of the decomposition model that the original does not have."""
+    params = experiment.model.model_params
+    fixed: dict[str, tuple[Any, Any]] = {
+        "transition_module.pre_norm": (params.transition_module.pre_norm, False),
+        "initializer": (params.initializer == "BackgroundRandom", False),
+    }
+    if experiment.model.model_name == "SAVi":
+        strides = params.encoder.encoder_params.strides
+        fixed.update({
+            "encoder.encoder_params.strides": (strides if isinstance(strides, int) else max(strides), 1),
+            "input_offset": (params.input_offset, 0.0),
+            "input_scale": (params.input_scale, 1.0),
+        })
+    else:
+        encoder = params.encoder.encoder_params
+        fixed["encoder.encoder_params.normalization"] = (encoder.normalization, "mean")
+    _refuse(fixed, "model.model_params")
+
+
+def refuse_other_predictors(experiment: Experiment) -> None:
+    """UserError naming a setting of the predictor that the original does not have."""
+    standardizes = experiment.prediction_params.standardize_slots
+    _refuse({"standardize_slots": (standardizes, False)}, "prediction_params")
+    fusion = getattr(experiment.predictor.predictor_params, "fusion_params", None)
+    if fusion is not None and fusion.mask_padding:
+        print("note: the original attends the padding of captions, this predictor was trained not to: of "
+              "captions in one batch the original takes the longest as it is")
+
+
+def _refuse(fixed: dict[str, tuple[Any, Any]], section: str) -> None:
+    for name, (value, allowed) in fixed.items():
+        if value != allowed:
+            raise UserError(f"{section}.{name}: the original has no such setting, so that it cannot load "
+                            f"this model")

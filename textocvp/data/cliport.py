@@ -1,0 +1,110 @@
+"""CLIPort's put-block-in-bowl episodes as they lie on disk. Generated data has the same format.
+
+    ROOT/{train,val,test}/episodeNNNNN/task_description.txt   the caption
+    ROOT/{train,val,test}/episodeNNNNN/color/NNN_color.png    the frames, in the order of their names
+    ROOT/{train,val,test}/episodeNNNNN/masks.npz              masks (T, H, W) uint8, 0 = background
+    ROOT/{train,val,test}/episodeNNNNN/states.json            the objects' states
+
+Only generated data has masks and states.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import numpy as np
+from PIL import Image
+
+from textocvp.artifacts import read_json, sha256_json
+from textocvp.config.data import DatasetConfig
+from textocvp.config.errors import UserError
+from textocvp.data.dataset import SPLITS, read_masks
+
+SPLIT_FOLDERS = {"train": "train", "valid": "val", "test": "test"}
+EXCLUDED = ("episode07564", "episode09031", "episode13755", "episode11237")
+"""Episodes that the original leaves out."""
+CAPTION_FILE = "task_description.txt"
+
+
+class CLIPort:
+    """The index of one split (see `VideoDataset`).
+
+    Args:
+        config: section `dataset`.
+        root: folder that holds `train`, `val` and `test`.
+        split: train, valid or test.
+        hold_out: not read: the data has a validation split of its own.
+
+    Raises:
+        UserError: naming the folder or file that is missing or damaged.
+    """
+
+    eval_start = 0
+
+    def __init__(self, config: DatasetConfig, root: Path, split: str, hold_out: bool = True) -> None:
+        if split not in SPLITS:
+            raise UserError(f"{config.dataset_name} has no split {split!r}; it has {', '.join(SPLITS)}")
+        self.name, self.split = config.dataset_name, split
+        # the test split's colours have ids of their own, which clash with training's
+        self.vocabulary = f"{self.name}_test" if split == "test" else self.name
+        self.folder = Path(root) / SPLIT_FOLDERS[split]
+        if not self.folder.is_dir():
+            raise UserError(f"{self.folder}: no such folder; {self.name} is expected there (dataset.root is "
+                            f"{root}), or make-data can generate one")
+        self.video_ids = sorted(path.name for path in self.folder.glob("episode*")
+                                if path.is_dir() and path.name not in EXCLUDED)
+        if not self.video_ids:
+            raise UserError(f"{self.folder}: holds no episodeNNNNN folder")
+        self.captions = [_read_caption(self.folder / name / CAPTION_FILE) for name in self.video_ids]
+
+    def __len__(self) -> int:
+        return len(self.video_ids)
+
+    def key(self) -> Dict[str, Any]:
+        """What identifies this split's content: the hash of its episodes and captions."""
+        episodes = dict(zip(self.video_ids, self.captions))
+        return {"dataset": self.name, "split": self.split, "episodes_sha256": sha256_json(episodes)}
+
+    def read_frames(self, index: int) -> np.ndarray:
+        """All frames of an episode, (T, H, W, 3) uint8, at their size on disk; UserError if unreadable."""
+        folder = self.folder / self.video_ids[index] / "color"
+        paths = sorted(folder.glob("*_color.png"))
+        if not paths:
+            raise UserError(f"{folder}: holds no NNN_color.png")
+        frames = [_read_png(path) for path in paths]
+        for path, frame in zip(paths, frames):
+            if frame.shape != frames[0].shape:
+                raise UserError(f"{path}: is {frame.shape[1]}x{frame.shape[0]} pixels, the episode's first "
+                                f"frame {frames[0].shape[1]}x{frames[0].shape[0]}")
+        return np.stack(frames)
+
+    def masks(self, index: int) -> Optional[np.ndarray]:
+        """Object masks (T, H, W) uint8, 0 = background, or None where the data has none."""
+        return read_masks(self.folder / self.video_ids[index] / "masks.npz")
+
+    def states(self, index: int) -> Optional[Any]:
+        """The objects' states as the generator wrote them, or None where the data has none."""
+        path = self.folder / self.video_ids[index] / "states.json"
+        return read_json(path) if path.is_file() else None
+
+
+def _read_caption(path: Path) -> str:
+    try:
+        caption = path.read_text().strip()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; every episode needs its caption") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged, no text ({error})") from None
+    if not caption:
+        raise UserError(f"{path}: empty; every episode needs its caption")
+    return caption
+
+
+def _read_png(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8"""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: unreadable ({error}); generate or copy it again") from None

@@ -1,0 +1,63 @@
+"""What a data set offers: the index of one split, whose videos are read when asked for.
+
+A data set of your own is one class with these attributes and methods, one line in `config/registry.py`
+(DATASETS), and one default JSON. Constructor: (config, root, split, hold_out=True).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Protocol
+
+import numpy as np
+
+from textocvp.config.errors import UserError
+
+SPLITS = ("train", "valid", "test")
+
+
+class VideoDataset(Protocol):
+    """One split.
+
+    With hold_out False (an experiment of the original implementation) no training video is held out for
+    validation, where the data has no validation split of its own.
+    """
+
+    name: str
+    """The data set's registered name."""
+    split: str
+    """The split that is read."""
+    vocabulary: str
+    """Name of the shipped vocabulary of its captions; dataset.vocabulary overrides it."""
+    video_ids: List[str]
+    """Unique in the split, except where a video has several captions."""
+    captions: List[str]
+    """One per video id; empty where a video has none."""
+    eval_start: int
+    """Frame at which clips start where the start is not random."""
+
+    def __len__(self) -> int:
+        """Number of entries."""
+
+    def key(self) -> Dict[str, Any]:
+        """Plain values that identify this split's content, without paths."""
+
+    def read_frames(self, index: int) -> np.ndarray:
+        """All frames of a video, (T, H, W, 3) uint8, at their size on disk; UserError if unreadable."""
+
+    def masks(self, index: int) -> Optional[np.ndarray]:
+        """Object masks (T, H, W) uint8, 0 = background, or None where the data has none."""
+
+    def states(self, index: int) -> Optional[Any]:
+        """The objects' states as a generator wrote them, or None where the data has none."""
+
+
+def read_masks(path: Path) -> Optional[np.ndarray]:
+    """`masks` (T, H, W) uint8 of an .npz file, or None where there is no file."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as arrays:
+            return np.asarray(arrays["masks"], dtype=np.uint8)
+    except Exception as error:  # zipfile, zlib and numpy each have their own
+        raise UserError(f"{path}: damaged masks ({error}); generate or copy it again") from None

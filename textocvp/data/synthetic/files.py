@@ -1,0 +1,25 @@
+"""Names and writing of generated files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def video_name(split: str, index: int) -> str:
+    """A CATER-like video's id: its files' name without ending, unique over all splits."""
+    return f"{split}_{index:06d}"
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path that takes its name when all went well.
+
+    Unlike `atomic_path` it does not wait for the disk: there are thousands of files, and a rerun makes a lost
+    one again.
+    """
+    temporary = path.with_name(f".{path.name}")
+    yield temporary
+    os.replace(temporary, path)
