@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 from textocvp.artifacts import FINAL
 from textocvp.config.errors import UserError
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
+from textocvp.stopping import skip_teardown
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 PRETRAINED_URL = "https://uni-bonn.sciebo.de/s/UXXOoBY01sceJNF/download"
@@ -39,7 +40,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         print(f"error: {command}: interrupted; what is finished is kept", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return status if isinstance(status, int) else 0
+    status = status if isinstance(status, int) else 0
+    skip_teardown(status)
+    return status
 
 
 class OneLineParser(argparse.ArgumentParser):

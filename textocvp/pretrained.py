@@ -67,13 +67,12 @@ def _read(reader: type, name: str, folder: Path | None, **settings: Any) -> Any:
         except Exception as error:  # noqa: BLE001 (transformers, safetensors and tokenizers have their own)
             raise UserError(f"{path}: cannot be read as {reader.__name__} ({_first_line(error)}); "
                             f"copy the weights again") from None
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     try:
-        return reader.from_pretrained(name, local_files_only=True, **settings)
-    except Exception:  # noqa: BLE001 (not in the hub's cache)
-        pass
-    try:
+        with contextlib.suppress(Exception):
+            return reader.from_pretrained(name, local_files_only=True, **settings)  # the hub's cache
         with _quiet_hub():
-            return reader.from_pretrained(name, **settings)
+            return reader.from_pretrained(name, local_files_only=offline, **settings)
     except Exception as error:  # noqa: BLE001 (network, hub)
         places = " or ".join(str(place) for place in _places(name, folder))
         raise UserError(f"weights {name!r}: neither on this machine nor to be had from the hub "

@@ -11,8 +11,10 @@ The same command, run again, continues. Standard library only.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -85,6 +87,22 @@ def request_requeue() -> None:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / REQUEUE_FILE).touch()
+
+
+def skip_teardown(status: int) -> None:
+    """Let this process, if it is one of several, end without the interpreter's teardown.
+
+    Threads of the process group outlive it there now and then and abort the process: a training that went
+    well would end with the exit code of a crash, and take its peers along.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        atexit.register(_end, status)
+
+
+def _end(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if hasattr(sys, "last_value") else status)  # last_value: an exception that nobody caught
 
 
 def _on_signal(number: int, frame: Optional[FrameType]) -> None:

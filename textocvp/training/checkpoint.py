@@ -155,7 +155,7 @@ def native_content(
     section = "predictor" if predictor else "model"
     found, asked = content["config"].get(section), to_dict(getattr(experiment, section))
     # where weights lie decides nothing: their hash is compared
-    changes = [line for line in difference(found, asked, section, known_only=True)
+    changes = [line for line in difference(found or asked, asked, section, known_only=True)
                if ".weights: " not in line]
     if changes:
         raise UserError(f"{source}: was trained with another configuration ({'; '.join(changes[:3])}); "

@@ -106,6 +106,7 @@ def main():
         make = PartlyIdleTask if options.idle else StubTask
         codes = [run(folder, options.checkpoint, options.resume_training, send, make)
                  for folder in options.folders]
+        stopping.skip_teardown(max(codes))
         return max(codes)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -201,7 +201,7 @@ def test_checkpoint_that_does_not_fit(tmp_path):
     folder = stub.write_experiment(tmp_path / "exp")
     with pytest.raises(UserError, match=r"missing.pth: no such checkpoint, .*models \(there: none\)"):
         stub.run(folder, checkpoint="missing.pth")
-    torch.save({"model_state_dict": {"0.weight": torch.zeros(3)}}, tmp_path / "other.pth")
+    torch.save({"model_state_dict": {"0.weight": torch.zeros(3)}, "config": {}}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="0.bias is missing"):
         stub.run(folder, checkpoint=str(tmp_path / "other.pth"))
     for text in ("no checkpoint", "hi\n", ""):

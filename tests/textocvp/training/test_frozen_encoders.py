@@ -1,0 +1,153 @@
+"""ExtendedDINOSAUR and TextOCVP_T5, whose encoders are frozen and whose weights lie in the experiment."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from textocvp import stopping
+from textocvp.cli import main
+from textocvp.config.experiment import create_experiment, create_predictor_experiment, load_experiment
+from textocvp.data.synthetic.generate import make_data
+from textocvp.modules.make_weights import make_weights
+from textocvp.training.checkpoint import load_decomposition, load_pth
+
+FINAL = "models/checkpoint_epoch_final.pth"
+MODEL = {
+    "img_size": 28, "num_slots": 3, "slot_dim": 8, "mlp_hidden": 8, "mlp_encoder_dim": 8,
+    "transition_module": {"model_name": "TransformerBlock", "num_heads": 2, "mlp_size": 8},
+    "encoder": {"encoder_name": "vit_small_patch14_dinov2", "encoder_params": {"weights": "weights/vit"}},
+    "decoder": {"decoder_name": "MLPPatchDecoder",
+                "decoder_params": {"patch_size": 14, "num_patches": 4, "in_dim": 8, "hidden_dim": 16,
+                                   "out_dim": 9, "num_layers": 2}}}
+TRAINING = {"num_steps": 2, "batch_size": 2, "lr": 0.01, "warmup_steps": 1, "num_workers": 0,
+            "stage3_param_persistence_threshold": 0, "log_frequency": 1, "image_log_frequency": 2}
+PREDICTOR = {"predictor_params": {"token_dim": 8, "hidden_dim": 8, "num_layers": 1, "n_heads": 2},
+             "fusion_params": {"num_heads": 2, "head_dim": 4, "mlp_size": 8},
+             "text_encoder_params": {"weights": "weights/t5"}}
+
+
+def overrides(values):
+    return [f"{path}={json.dumps(value)}" for path, value in values.items()]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An experiment on CLIPort-like episodes."""
+    folder = create_experiment(tmp_path, "exp", "ExtendedDINOSAUR", "CLIPort", overrides({
+        "dataset.root": "data", "dataset.img_size": [28, 28], "dataset.num_frames": 2,
+        "model.model_params": MODEL, "training": TRAINING, "suite.slots.stride": 2}))
+    make_data("CLIPort", folder / "data", 4, 2, 2, size=28, num_frames=6, workers=1)
+    make_weights("dinov2", folder / "weights/vit", width=8)
+    make_weights("t5", folder / "weights/t5", width=12)
+    return folder
+
+
+def change(folder, **training):
+    path = folder / "experiment_params.json"
+    values = json.loads(path.read_text())
+    values["training"].update(training)
+    path.write_text(json.dumps(values))
+
+
+def state(folder):
+    return load_pth(folder / FINAL)["model_state_dict"]
+
+
+def test_new_experiments_get_the_sound_settings(folder):
+    experiment = load_experiment(folder)
+    assert [(term.type, term.clamp_features) for term in experiment.loss] == [
+        ("mse", False), ("pred_feature_mse", False)]
+    assert experiment.model.model_params.encoder.encoder_params.normalization == "imagenet"
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_trains_at_every_zero_stage_without_its_encoder(folder, stage, capsys):
+    change(folder, zero_stage=stage)
+    assert main(["train-decomp", "-d", str(folder)]) == 0
+    content = load_pth(folder / FINAL)
+    assert not any(name.startswith("encoder.") for name in content["model_state_dict"])
+    assert all(value.numel() for value in content["model_state_dict"].values())
+    model = load_decomposition(load_experiment(folder), folder / FINAL)
+    assert not model.encoder.training and model.encoder.train() is model.encoder
+    assert not model.encoder.training
+
+
+def test_continues_as_if_it_had_never_stopped(folder, tmp_path):
+    import shutil
+
+    whole = shutil.copytree(folder, tmp_path / "whole")
+    for target in (folder, whole):
+        change(target, num_steps=4, save_every_steps=2)
+    assert main(["train-decomp", "-d", str(whole)]) == 0
+    change(folder, num_steps=2)
+    assert main(["train-decomp", "-d", str(folder)]) == 0
+    change(folder, num_steps=4)
+    stopping.restore()
+    assert main(["train-decomp", "-d", str(folder), "--resume_training"]) == 0
+    for name, value in state(whole).items():
+        assert torch.equal(state(folder)[name], value), name
+
+
+def test_the_whole_chain_to_a_predictor_with_t5(folder, capsys):
+    create_predictor_experiment(folder, "pred", "TextOCVP_T5", overrides({
+        "predictor.predictor_params": PREDICTOR, "training": TRAINING,
+        "prediction_params": {"num_context": 1, "num_preds": 3, "input_buffer_size": 3}}))
+    run, own = ["-d", str(folder)], ["--name_pred_exp", "pred"]
+    for command in (["prepare-data", *run, "--workers", "1"], ["train-decomp", *run],
+                    ["precompute-slots", *run], ["train-predictor", *run, *own], ["evaluate-decomp", *run],
+                    ["evaluate-predictor", *run, *own], ["figures", *run, "--num_seqs", "1"],
+                    ["report", *run]):
+        assert main(command) == 0, capsys.readouterr().err
+        stopping.restore()
+    assert [path.name[:3] for path in (folder / "text").iterdir()] == ["T5-"]
+    trained = state(folder / "predictors/pred")
+    assert not any(".t5." in name for name in trained)
+    assert "predictor.text_encoder.projection.weight" in trained
+    assert (folder / "plots/prediction_00.gif").is_file()
+
+
+def test_other_weights_than_those_of_the_training_are_refused(folder, capsys):
+    assert main(["train-decomp", "-d", str(folder)]) == 0
+    (folder / "weights/vit").rename(folder / "weights/first")
+    make_weights("dinov2", folder / "weights/vit", width=8, seed=1)
+    stopping.restore()
+    assert main(["evaluate-decomp", "-d", str(folder)]) == 2
+    assert "was trained with other weights of the frozen encoder" in capsys.readouterr().err
+    (folder / "weights/vit/model.safetensors").write_bytes(b"cut off")
+    assert main(["evaluate-decomp", "-d", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert "weights/vit: cannot be read as Dinov2Model" in error and "copy the weights again" in error
+
+
+def test_missing_weights_are_one_line(folder, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TEXTOCVP_WEIGHTS", str(folder / "shared"))
+    (folder / "weights/vit").rename(folder / "weights/elsewhere")
+    assert main(["train-decomp", "-d", str(folder)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "weights 'weights/vit': neither on this machine" in error
+    assert f"at {folder / 'weights/vit'} or {folder / 'shared/weights/vit'}" in error
+    (folder / "shared/weights").mkdir(parents=True)
+    (folder / "weights/elsewhere").rename(folder / "shared/weights/vit")
+    assert main(["train-decomp", "-d", str(folder)]) == 0
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ({"decoder.decoder_params.num_patches": 9}, r"num_patches: 9, but \(img_size / patch_size\) squared is"),
+    ({"decoder.decoder_params.in_dim": 9}, "in_dim: 9, but slot_dim is 8: make them equal"),
+    ({"decoder.decoder_params.out_dim": 12}, "out_dim: 12, but mlp_encoder_dim . 1 is 9"),
+    ({"decoder.decoder_params.patch_size": 16}, "patch_size: 16, but the patches of vit_small_.* is 14"),
+    ({"decoder.decoder_params.reconstruct_images": False}, "reconstruct_images: must be true"),
+    ({"encoder.encoder_name": "vit_smal_patch14_dinov2"}, "did you mean 'vit_small_patch14_dinov2'"),
+    ({"img_size": 30}, "img_size: 30 is no multiple of the patch size 14"),
+])
+def test_sizes_that_do_not_fit_are_named(tmp_path, setting, message):
+    from textocvp.config.errors import UserError
+
+    settings = {f"model.model_params.{name}": value for name, value in setting.items()}
+    with pytest.raises(UserError, match=message):
+        create_experiment(tmp_path, "bad", "ExtendedDINOSAUR", "CLIPort", overrides(
+            {"model.model_params": MODEL, **settings}))
