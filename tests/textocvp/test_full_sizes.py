@@ -1,4 +1,4 @@
-"""The default sizes with random values: everything builds, learns two steps, and goes to the original and back."""
+"""The default sizes with random values: all builds, takes two steps, goes to the original and back."""
 
 from __future__ import annotations
 
