@@ -59,14 +59,14 @@ $(LOGIN_READY): | $(LOGIN_LOCK)
 	$(LOGIN)/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r $(LOGIN_LOCK)
 	@rm -f $(LOGIN)/.ready-*; touch $@
 
-demo: $(ENV_READY)  ## the paper's finding in small: data, SAVi, slots, two predictors, a table (about 15 minutes)
+demo: $(ENV_READY)  ## [CLUSTER=local] the paper's finding in small: data, SAVi, slots, two predictors, a table (15 minutes)
 	@echo "demo: needs 1 GB of disk in experiments/demo, two cores and about 15 minutes; Ctrl-C stops it, make demo continues"
 	$(ENV)/bin/python -m launch pipeline --recipe experiments/recipes/demo.yaml --cluster $(HERE) --wait$(if $(RERUN), --rerun)
 
 demo-check: $(ENV_READY)  ## hold the demo's table against the figures that its recipe promises
 	$(ENV)/bin/python -m textocvp check-summary -d experiments/demo
 
-smoke: $(ENV_READY)  ## the same pipeline at its smallest (2 minutes)
+smoke: $(ENV_READY)  ## [CLUSTER=local] the same pipeline at its smallest (2 minutes)
 	$(ENV)/bin/python -m launch pipeline --recipe experiments/recipes/smoke.yaml --cluster $(HERE) --wait$(if $(RERUN), --rerun)
 
 pipeline: $(READY)  ## RECIPE= or EXP= [CLUSTER= WAIT=1 RERUN=1]: everything that is missing, in dependency order
@@ -97,7 +97,9 @@ logs: $(ANY_READY)  ## EXP= STAGE= [TASK=0 LINES=40 FOLLOW=1]: the log of one ta
 	$(LOOK) logs $(EXPERIMENT) --stage $(or $(STAGE),$(error say STAGE=, for example STAGE=train-decomp)) --task $(or $(TASK),0)$(if $(LINES), --lines $(LINES))$(if $(FOLLOW), --follow)
 
 tensorboard: $(ENV_READY)  ## EXP= [PORT=6006]: curves and pictures of all trainings
-	$(ENV)/bin/tensorboard --logdir $(or $(EXP),$(error say EXP=experiments/NAME)) --port $(PORT)
+	@test -d "$(or $(EXP),$(error say EXP=experiments/NAME))" || { echo "error: $(EXP): no such folder" >&2; exit 2; }
+	@echo "from your own machine: ssh -N -L $(PORT):localhost:$(PORT) $$USER@$$(hostname), then http://localhost:$(PORT)"
+	$(ENV)/bin/tensorboard --logdir $(EXP) --port $(PORT)
 
 cluster-up: $(ENV_READY)  ## start a real one-host Slurm with accounting (CLUSTER=dev_cluster)
 	slurm/dev_cluster/cluster.sh start

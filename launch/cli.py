@@ -8,13 +8,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Sequence, Tuple
 
 from launch.pipeline import Pipeline, from_folder, from_recipe, with_decomposition_seeds, with_predictors
-from launch.recipe import load_recipe
+from launch.recipe import Recipe, check_recipe, load_recipe
 from launch.show import plan_lines
 from launch.stages import DISTRIBUTED
-from launch.status import log_path, status_lines, task_rows
+from launch.status import is_active, log_path, status_lines, task_rows
 from launch.submit import Request, plan_request, submit
 from slurm.cluster import ClusterConfig, load_cluster
 from slurm.progress import tail
@@ -48,7 +48,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(prog="python -m launch", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="python -m launch", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (_, text) in COMMANDS.items():
         _submission(_command(commands, name, run_submit, text))
@@ -58,12 +58,26 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="a list of {stage, task, job_id, state, ...}")
     logs = _command(commands, "logs", run_logs, "the log of one task")
     logs.add_argument("--stage", required=True, help="for example train-decomp")
-    logs.add_argument("--task", type=int, default=0, help="index in its stage (0)")
-    logs.add_argument("--lines", type=int, default=40, help="from the log's end (40); 0: all")
+    logs.add_argument("--task", type=_number, default=0, help="index in its stage (0)")
+    logs.add_argument("--lines", type=_number, default=40, help="from the log's end (40); 0: all")
     logs.add_argument("--follow", action="store_true", help="go on as it grows")
     for command in (status, logs):
         command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
     return parser
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Tells of a wrong option in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        self.exit(2, f"error: {message}; `{self.prog} --help` lists the options\n")
+
+
+def _number(text: str) -> int:
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
 
 
 def _command(commands: Any, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
@@ -119,17 +133,21 @@ def run_logs(options: argparse.Namespace) -> int:
         "\n".join(tail(path, options.lines) if options.lines else path.read_text().splitlines()), flush=True
     )
     if options.follow:
-        _follow(path)
+        _follow(path, lambda: is_active(options.exp, stage, options.task))
     return 0
 
 
-def _follow(path: Path) -> None:
+def _follow(path: Path, active: Callable[[], bool]) -> None:
+    """Print what a log grows by, until its task has ended."""
     with open(path) as file:
         file.seek(0, 2)
         while True:
+            goes_on = active()
             text = file.read()
             print(text, end="", flush=True)
-            time.sleep(0 if text else 0.5)
+            if not text and not goes_on:
+                return
+            time.sleep(0 if text else 1)
 
 
 def make_request(options: argparse.Namespace) -> Request:
@@ -153,7 +171,7 @@ def make_pipeline(
     if options.recipe:
         recipe = load_recipe(options.recipe)
         root = cluster.data_root(recipe.decomposition.dataset)
-        pipeline = from_recipe(recipe, Path(cluster.paths.experiments), root)
+        pipeline = recipe_pipeline(recipe, str(options.recipe), Path(cluster.paths.experiments), root)
     else:
         pipeline = from_folder(options.exp)
     seeds = parse_seeds(options.seeds)
@@ -165,6 +183,16 @@ def make_pipeline(
         pipeline = with_decomposition_seeds(pipeline, seeds)
     workers = {stage: cluster.stage_resources(stage).cpus_per_task for stage in DISTRIBUTED}
     return replace(pipeline, workers=workers, decomp_ckpt=options.decomp_ckpt)
+
+
+def recipe_pipeline(recipe: Recipe, source: str, experiments: Path, root: Optional[str]) -> Pipeline:
+    """The pipeline of a recipe, checked whole; errors name the recipe's file."""
+    try:
+        pipeline = from_recipe(recipe, experiments, root)
+    except UserError as error:
+        raise UserError(str(error) if source in str(error) else f"{source}: {error}") from None
+    check_recipe(recipe, source, pipeline.files)
+    return pipeline
 
 
 def parse_seeds(text: str) -> Tuple[int, ...]:

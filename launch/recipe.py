@@ -10,10 +10,21 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from slurm.cluster import read_yaml, refuse_control_characters
 from textocvp.artifacts import read_json, write_json
-from textocvp.config.errors import UserError
-from textocvp.config.experiment import FILE_NAME, experiment_values, predictor_values
+from textocvp.config.data import EVAL_START
+from textocvp.config.errors import ConfigError, UserError, nearest
+from textocvp.config.experiment import (
+    FILE_NAME,
+    Experiment,
+    experiment_values,
+    parse_experiment,
+    predictor_values,
+)
+from textocvp.config.fit import check_fit
 from textocvp.config.overrides import apply_overrides, difference
 from textocvp.config.schema import build, to_dict
+from textocvp.config.synthetic import DEFAULTS as SYNTHETIC_DEFAULTS
+from textocvp.config.synthetic import check_settings
+from textocvp.config.training import CRITERIA
 
 RECIPE_FILE = "recipe.yaml"
 GENERATED_ROOT = "data"
@@ -169,6 +180,43 @@ def load_recipe(path: Path) -> Recipe:
     weights = {name: build(WeightsRecipe, section, str(path), f"weights.{name}")
                for name, section in recipe.weights.items()}
     return replace(recipe, weights=weights)
+
+
+def check_recipe(recipe: Recipe, source: str, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """ConfigError, one line with the recipe's file, for what would fail in a job only.
+
+    Args:
+        files: from `experiment_files`.
+    """
+    decomposition, data = recipe.decomposition, recipe.data
+    if decomposition.select is not None and decomposition.select not in CRITERIA:
+        hint = nearest(decomposition.select, CRITERIA)
+        raise ConfigError(f"{source}: decomposition.select: {decomposition.select!r} is no criterion{hint}")
+    experiments = {folder: parse_experiment(values, source) for folder, values in files.items()}
+    for folder, experiment in experiments.items():
+        check_fit(experiment, f"{source}: {folder}" if folder else source)
+    if data is None:
+        return
+    settings = {name: value for name, value in to_dict(data).items() if value is not None}
+    try:
+        made = check_settings(**{**SYNTHETIC_DEFAULTS, **settings})
+    except UserError as error:
+        raise ConfigError(f"{source}: data: {error}") from None
+    for folder, experiment in experiments.items():
+        _check_length(experiment, made.num_frames, f"{source}: {folder or 'decomposition'}")
+
+
+def _check_length(experiment: Experiment, num_frames: int, source: str) -> None:
+    """ConfigError where the generated videos are too short for the clips that are asked for."""
+    start = EVAL_START.get(experiment.dataset.dataset_name, 0)
+    if experiment.predictor is not None:
+        needed, name = experiment.prediction_params.num_frames, "num_context + num_preds"
+    else:
+        stages = [stage.num_frames for stage in experiment.training.curriculum]
+        needed, name = max([experiment.dataset.num_frames, *stages]), "clips"
+    if start + needed > num_frames:
+        raise ConfigError(f"{source}: {name} of {needed} frames from frame {start} do not fit into the "
+                          f"recipe's data.num_frames {num_frames}")
 
 
 def experiment_files(recipe: Recipe, data_root: Optional[str]) -> Dict[str, Dict[str, Any]]:

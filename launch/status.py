@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from launch.jobs import scheduler_states
-from launch.pipeline import Pipeline
+from launch.pipeline import Pipeline, from_folder
 from launch.plan import make_plan
 from launch.show import format_table
 from launch.stages import all_tasks
@@ -18,6 +18,8 @@ from slurm.queue import JobState
 from slurm.standing import DONE
 from textocvp.config.errors import UserError
 
+ACTIVE = ("pending", "running", "starting", "requeued", "suspended", "completing", "configuring")
+"""States of a task whose log may still grow."""
 HEADER = ("stage", "task", "what", "job", "state", "step", "rate", "left", "loss", "log")
 
 
@@ -103,6 +105,12 @@ def log_path(root: Path, stage: str, task: int) -> Path:
     if not path.exists():
         raise UserError(f"{path} does not exist yet: {stage}[{task}] has not started")
     return path
+
+
+def is_active(root: Path, stage: str, task: int) -> bool:
+    """Whether a task waits or runs, so that its log may still grow."""
+    rows = [row for row in task_rows(from_folder(root)) if (row["stage"], row["task"]) == (stage, task)]
+    return any(row["state"] in ACTIVE for row in rows)
 
 
 def _process_lives(event: Mapping[str, Any]) -> bool:

@@ -29,6 +29,8 @@ class Paths:
     """Folder that new experiments are created in; shared between the nodes."""
     data: Dict[str, Any] = field(default_factory=dict)
     """Data set name -> its root, for experiments that do not generate their data."""
+    weights: Optional[str] = None
+    """Folder of pretrained encoders (relative to the code); jobs find it in $TEXTOCVP_WEIGHTS."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ class ClusterConfig:
         if not path.exists():
             raise UserError(f"cluster {self.name}: python: {path} does not exist; `make setup` creates .venv")
         return str(path)
+
+    def job_environment(self) -> Dict[str, str]:
+        """Variables of every job."""
+        weights = {"TEXTOCVP_WEIGHTS": str(CODE / self.paths.weights)} if self.paths.weights else {}
+        return {**weights, **{name: str(value) for name, value in self.environment.items()}}
 
     def slurm_environment(self) -> Dict[str, str]:
         """What Slurm's programs need in their environment to reach this site."""
@@ -154,6 +161,8 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; a YAML file is needed") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
 

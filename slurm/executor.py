@@ -117,7 +117,7 @@ def setup_lines(cluster: ClusterConfig, resources: Resources) -> List[str]:
         "PYTHONPATH": str(CODE),
         "OMP_NUM_THREADS": threads,
         "SUBMITIT_LOG_LEVEL": "WARNING",  # the log opens with the task's own line
-        **{name: str(value) for name, value in cluster.environment.items()},
+        **cluster.job_environment(),
     }
     return list(cluster.setup) + [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 

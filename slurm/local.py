@@ -153,7 +153,7 @@ class LocalRunner:
             resources=vars(resources),
         )
         variables = {ATTEMPT_VARIABLE: attempt, "OMP_NUM_THREADS": str(threads)}
-        variables.update({name: str(value) for name, value in self.cluster.environment.items()})
+        variables.update(self.cluster.job_environment())
         self.running.append(Running(task, paths[0], self._processes(task, resources, paths, variables)))
         self.watch.event(f"{title(task)} started")
 

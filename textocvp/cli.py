@@ -16,11 +16,11 @@ from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 from textocvp.artifacts import FINAL
 from textocvp.config.errors import UserError
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
+from textocvp.config.synthetic import ACTIONS
 from textocvp.stopping import skip_teardown
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 PRETRAINED_URL = "https://uni-bonn.sciebo.de/s/UXXOoBY01sceJNF/download"
-ACTIONS = ("slide", "pick_place", "rotate", "contain")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
+SPLITS = ("train", "valid", "test")
+LEVELS = {"CATER_Easy": "easy", "CATER_Hard": "hard"}
+"""CATER's data sets -> folder below its root."""
+EVAL_START = {"CATER_Easy": 1, "CATER_Hard": 1}
+"""First frame of clips that do not start at random; 0 for data sets that are not named."""
+
 
 @dataclass(frozen=True)
 class DatasetConfig:

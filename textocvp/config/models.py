@@ -80,6 +80,11 @@ class ConvDecoderConfig:
     position_gain: float = 1.0
     """Factor on the initial weights of the position projection. 4 shortens the early plateau of training."""
 
+    def out_resolution(self) -> Tuple[int, int]:
+        """Height and width of the decoded frames."""
+        factor = (self.upsample or 1) ** (len(self.num_channels) - 1)
+        return self.resolution[0] * factor, self.resolution[1] * factor
+
     def __post_init__(self) -> None:
         _check_channels(self.num_channels)
         _check_odd((self.kernel_size,), "kernel_size")
@@ -105,6 +110,11 @@ class TransposedConvDecoderConfig:
     """Height and width (cells) of the grid a slot is broadcast to."""
     position_gain: float = 1.0
     """Factor on the initial weights of the position projection. 4 shortens the early plateau of training."""
+
+    def out_resolution(self) -> Tuple[int, int]:
+        """Height and width of the decoded frames."""
+        factor = 2 ** len(self.num_channels)
+        return self.resolution[0] * factor, self.resolution[1] * factor
 
     def __post_init__(self) -> None:
         _check_channels(self.num_channels)

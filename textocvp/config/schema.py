@@ -121,7 +121,7 @@ class _Builder:
             return int(value)
         if kind in (bool, str) and isinstance(value, kind):
             return value
-        raise self.error(path, f"{value!r} is not allowed, {_describe(kind)} is needed")
+        raise self.error(path, f"{value!r} is not allowed, {_describe(kind)} is needed{_hint(kind, value)}")
 
     def union(self, kind: Any, value: Any, path: str) -> Any:
         parts = [part for part in get_args(kind) if part is not type(None)]
@@ -163,6 +163,16 @@ class _Builder:
 
     def error(self, path: str, text: str) -> ConfigError:
         return ConfigError(f"{self.source}: {path}: {text}")
+
+
+def _hint(kind: Any, value: Any) -> str:
+    """YAML reads 1e-3 as text."""
+    if kind in (int, float) and isinstance(value, str):
+        try:
+            return f"; write {float(value)!r}"
+        except ValueError:
+            pass
+    return ""
 
 
 def _is_number(value: Any) -> bool:

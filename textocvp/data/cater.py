@@ -18,13 +18,11 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from textocvp.artifacts import read_json, sha256_file
-from textocvp.config.data import DatasetConfig
+from textocvp.config.data import EVAL_START, LEVELS, SPLITS, DatasetConfig
 from textocvp.config.errors import UserError
-from textocvp.data.dataset import SPLITS, read_masks
+from textocvp.data.dataset import read_masks
 from textocvp.data.video import read_video
 
-LEVELS = {"CATER_Easy": "easy", "CATER_Hard": "hard"}
-"""Data set name -> folder below its root."""
 VALID_FRACTION = 0.05
 
 
@@ -52,14 +50,12 @@ class CATER:
         UserError: naming the folder, file or entry that is missing or damaged.
     """
 
-    eval_start = 1
-    """Frame at which clips start where the start is not random."""
-
     def __init__(self, config: DatasetConfig, root: Path, split: str, hold_out: bool = True) -> None:
         if split not in SPLITS:
             raise UserError(f"{config.dataset_name} has no split {split!r}; it has {', '.join(SPLITS)}")
         split = split if hold_out or split != "valid" else "test"
         self.name = self.vocabulary = config.dataset_name
+        self.eval_start = EVAL_START[self.name]
         self.split = split
         """The split that is read."""
         self.folder = _level_folder(config.dataset_name, Path(root))

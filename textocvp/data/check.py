@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 
 from textocvp.artifacts import atomic_path
 from textocvp.config import registry
-from textocvp.config.data import DatasetConfig
+from textocvp.config.data import SPLITS, DatasetConfig
 from textocvp.config.errors import UserError
-from textocvp.data.dataset import SPLITS, VideoDataset
+from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import resize_frames
 from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.data.worker_pool import worker_pool

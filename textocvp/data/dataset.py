@@ -13,8 +13,6 @@ import numpy as np
 
 from textocvp.config.errors import UserError
 
-SPLITS = ("train", "valid", "test")
-
 
 class VideoDataset(Protocol):
     """One split.

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from textocvp.artifacts import experiment_root, report_progress
 from textocvp.config import schema
+from textocvp.config.data import SPLITS
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, Experiment, load_experiment, load_predictor_experiment
-from textocvp.data.dataset import SPLITS, VideoDataset
+from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import frame_parts, frames_key, write_frame_part
 from textocvp.data.part_files import Part, is_finished, plan_parts
 from textocvp.data.sources import build_tokenizer, open_dataset, open_tokenizer

@@ -35,9 +35,10 @@ class SAVi(SlotDecomposition):
         self._build_recurrence(config.mlp_encoder_dim)
         decoder_class = registry.DECODERS.get(config.decoder.decoder_name).load()
         self.decoder = decoder_class(config.decoder.decoder_params, config.slot_dim, config.in_channels)
-        if self.decoder.out_resolution() != tuple(img_size):
+        made = config.decoder.decoder_params.out_resolution()
+        if made != tuple(img_size):
             raise ConfigError(
-                f"model_params.decoder makes frames of {list(self.decoder.out_resolution())}, but "
+                f"model_params.decoder makes frames of {list(made)}, but "
                 f"dataset.img_size is {list(img_size)}: change resolution or upsampling"
             )
         self._initialise()

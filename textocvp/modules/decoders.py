@@ -1,7 +1,7 @@
 """Slot decoders: slots (M, D) -> RGB and mask logit (M, channels + 1, H, W).
 
-Constructor: (config, slot_dim, out_channels). Method `out_resolution()`. A decoder never builds the broadcast
-of a slot over its grid: the first convolution works on the slot itself (SpatialBroadcastConv).
+Constructor: (config, slot_dim, out_channels). A decoder never builds the broadcast of a slot over its
+grid: the first convolution works on the slot itself (SpatialBroadcastConv).
 """
 
 from __future__ import annotations
@@ -58,12 +58,6 @@ class ConvDecoder(nn.Module):
         )
         self.output = nn.Conv2d(channels[-1], out_channels + 1, kernel_size=3, padding=1)
 
-    def out_resolution(self) -> tuple[int, int]:
-        """Height and width of the decoded frames."""
-        height, width = self.broadcast.resolution
-        factor = self.upsample ** len(self.convs)
-        return height * factor, width * factor
-
     def forward(self, slots: Tensor) -> Tensor:
         """(M, D) -> (M, out_channels + 1, H, W)"""
         hidden = F.relu(self.broadcast(slots, self.position()))
@@ -89,11 +83,6 @@ class TransposedConvDecoder(nn.Module):
             )
             for i in range(len(channels) - 1)
         )
-
-    def out_resolution(self) -> tuple[int, int]:
-        """Height and width of the decoded frames."""
-        height, width = self.broadcast.resolution
-        return height * 2 ** len(self.convs), width * 2 ** len(self.convs)
 
     def forward(self, slots: Tensor) -> Tensor:
         """(M, D) -> (M, out_channels + 1, H, W)"""

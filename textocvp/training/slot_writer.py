@@ -10,9 +10,9 @@ from torch import Tensor
 
 from textocvp import stopping
 from textocvp.artifacts import sha256_file
+from textocvp.config.data import SPLITS
 from textocvp.config.experiment import load_experiment
 from textocvp.config.schema import to_dict
-from textocvp.data.dataset import SPLITS
 from textocvp.data.loaders import Videos, to_float
 from textocvp.data.slot_store import Batch, SlotPart, plan_slot_parts
 from textocvp.data.sources import open_videos

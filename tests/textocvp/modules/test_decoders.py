@@ -45,7 +45,7 @@ def test_convolutional_decoder(config, size):
     decoder = ConvDecoder(config, slot_dim=5, out_channels=3)
     assert decoder.broadcast.out_channels == 8, "channels are listed from the last convolution to the first"
     assert decoder.output.in_channels == 6
-    assert decoder.out_resolution() == size
+    assert config.out_resolution() == size
     assert decoder(torch.randn(2, 5)).shape == (2, 4, *size)
 
 
@@ -54,5 +54,5 @@ def test_convolutional_decoder(config, size):
 def test_transposed_decoder_doubles_the_resolution_per_entry(channels, size, kernel_size):
     config = TransposedConvDecoderConfig(num_channels=channels, upsample_kernel_size=kernel_size)
     decoder = TransposedConvDecoder(config, slot_dim=5, out_channels=3)
-    assert decoder.out_resolution() == size
+    assert config.out_resolution() == size
     assert decoder(torch.randn(2, 5)).shape == (2, 4, *size)

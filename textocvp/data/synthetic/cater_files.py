@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 
 from textocvp.artifacts import read_json, write_json
-from textocvp.data.cater import LEVELS
-from textocvp.data.dataset import SPLITS
+from textocvp.config.data import LEVELS, SPLITS
+from textocvp.config.synthetic import Settings
 from textocvp.data.synthetic.camera import make_camera
 from textocvp.data.synthetic.captions import caption
 from textocvp.data.synthetic.files import video_name, whole_file
 from textocvp.data.synthetic.render import render_video
-from textocvp.data.synthetic.settings import Settings
 from textocvp.data.synthetic.video_plan import VideoPlan, plan_video
 from textocvp.data.video import write_video
 

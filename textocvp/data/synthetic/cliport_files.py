@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image
 
 from textocvp.artifacts import read_json, write_json
+from textocvp.config.data import SPLITS
+from textocvp.config.synthetic import CLIPortSettings
 from textocvp.data.cliport import CAPTION_FILE, EXCLUDED, SPLIT_FOLDERS
-from textocvp.data.dataset import SPLITS
 from textocvp.data.synthetic.cliport_render import render_episode
 from textocvp.data.synthetic.cliport_scene import Episode, sample_episode
-from textocvp.data.synthetic.settings import CLIPortSettings
 
 GENERATED = "generated"
 SIBLINGS = (GENERATED,)

@@ -18,9 +18,9 @@ from typing import Optional, Union
 
 from textocvp.artifacts import file_lock, read_json, write_json
 from textocvp.config.errors import UserError
+from textocvp.config.synthetic import CLIPORT, VideoSettings, check_settings
 from textocvp.data.synthetic import cater_files, cliport_files
 from textocvp.data.synthetic.progress import ProgressLine
-from textocvp.data.synthetic.settings import CLIPORT, VideoSettings, check_settings
 from textocvp.data.worker_pool import worker_pool
 
 CHUNK = 16

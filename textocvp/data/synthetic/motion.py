@@ -11,7 +11,6 @@ import numpy as np
 from textocvp.data.synthetic.scene import CELLS, SIZES, SceneObject, pick
 from textocvp.data.synthetic.shapes import CUBE_HALF, CYLINDER_HALF
 
-ACTIONS = ("slide", "pick_place", "rotate", "contain")
 ROTATING_SHAPES = ("cube", "cylinder", "snitch")
 """Shapes whose rotation can be seen (CATER rotates the same)."""
 REST_HEIGHT = {"sphere": 1.0, "cube": float(CUBE_HALF), "cylinder": float(CYLINDER_HALF), "cone": 0.0,

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from textocvp.config.data import SPLITS
 from textocvp.config.errors import UserError
-from textocvp.data.dataset import SPLITS
+from textocvp.config.synthetic import Settings
 from textocvp.data.synthetic import motion, scene
-from textocvp.data.synthetic.settings import Settings
 
 START_SPACING, GOAL_SPACING = 1.9, 1.6
 """Least distance between objects at the start and at the end, in radii of a large one."""

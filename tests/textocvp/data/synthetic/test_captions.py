@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from textocvp.config.synthetic import ACTIONS, check_settings
 from textocvp.data.synthetic.captions import caption
-from textocvp.data.synthetic.motion import ACTIONS, Action
+from textocvp.data.synthetic.motion import Action
 from textocvp.data.synthetic.scene import SceneObject
-from textocvp.data.synthetic.settings import check_settings
 from textocvp.data.synthetic.video_plan import plan_video
 from textocvp.data.tokenizers import CustomTokenizer
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from textocvp.config.errors import UserError
+from textocvp.config.synthetic import parse_actions
 from textocvp.data.synthetic import cater_files, generate
 from textocvp.data.synthetic.generate import make_data
-from textocvp.data.synthetic.settings import parse_actions
 from textocvp.data.video import read_video
 
 SMALL = {"dataset": "CATER_Hard", "num_train": 5, "num_valid": 2, "num_test": 3, "size": 16,

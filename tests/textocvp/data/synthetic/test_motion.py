@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from textocvp.config.synthetic import ACTIONS, check_settings
 from textocvp.data.synthetic import motion
 from textocvp.data.synthetic.scene import SceneObject
-from textocvp.data.synthetic.settings import check_settings
 from textocvp.data.synthetic.video_plan import plan_video
 
 
@@ -124,7 +124,7 @@ def test_containing_puts_a_larger_cone_over_an_object_that_stays():
 
 def test_all_actions_occur():
     names = {action.name for plan in plans(150, max_objects=5, size=128) for action in plan.actions}
-    assert names == set(motion.ACTIONS)
+    assert names == set(ACTIONS)
 
 
 def test_a_video_is_a_function_of_seed_split_and_index():

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Optional, Union
 
+from textocvp.config.data import LEVELS, SPLITS
 from textocvp.config.errors import UserError, nearest
-from textocvp.data.cater import LEVELS
-from textocvp.data.dataset import SPLITS
-from textocvp.data.synthetic.motion import ACTIONS
+
+ACTIONS = ("slide", "pick_place", "rotate", "contain")
+"""What CATER's objects do."""
+DEFAULTS = {"size": 64, "num_frames": 31, "min_objects": None, "max_objects": 5, "max_moving": 2,
+            "actions": ACTIONS, "distinct_colors": True, "antialias": 2, "object_scale": None,
+            "field_of_view": None, "seed": 0}
+"""What make-data takes where nothing is said."""
 
 FORMAT = 1
 """Raise it whenever the same settings would give other files."""
