@@ -55,6 +55,8 @@ class ClusterConfig:
     """The jobs' interpreter: a path (relative to the code) or a program; null: the one that submits."""
     slurm_conf: Optional[str] = None
     """A slurm.conf other than the machine's own (relative to the code)."""
+    hang_minutes: float = field(default=30.0, metadata={"min": 0.0})
+    """Training that takes no step for so long ends, every process's stacks in its log; 0: never."""
     setup: Tuple[str, ...] = ()
     """Shell lines that each job runs first, for example `module load ...`."""
     environment: Dict[str, Any] = field(default_factory=dict)

@@ -15,10 +15,14 @@ from slurm.cluster import CODE, ClusterConfig
 from slurm.dependency import group_by_dependency
 from slurm.job import run_task_file
 from slurm.records import job_folder
+from slurm.snapshot import take_snapshot
 from slurm.task import Resources, Task
+from textocvp.artifacts import code_revision
 from textocvp.config.errors import UserError
 
 TaskId = Tuple[str, int]
+TERM_WAIT = 600
+"""Seconds that a task which saved on SIGTERM waits for the scheduler to end it or queue it again."""
 
 
 def submit_stage(
@@ -76,18 +80,23 @@ def make_executor(
     """An executor of its own for every array: submitit's parameters are sticky, a dependency would leak."""
     os.environ.update(cluster.slurm_environment())
     try:
-        executor = submitit.SlurmExecutor(folder=folder, python=cluster.interpreter())
+        executor = submitit.SlurmExecutor(folder=folder, python=signal_proof(cluster.interpreter()))
     except RuntimeError as error:
         raise UserError(f"cluster {cluster.name}: {error}") from None
     executor.update_parameters(**sbatch_parameters(cluster, root, group, resources, dependency))
     return executor
 
 
+def signal_proof(interpreter: str) -> str:
+    """The interpreter, started so that signals during its imports are ignored: they would end it unsaved."""
+    return f"sh -c 'trap \"\" USR1 USR2 TERM; exec \"$0\" \"$@\"' {shlex.quote(interpreter)}"
+
+
 def sbatch_parameters(
     cluster: ClusterConfig, root: Path, group: Sequence[Task], resources: Resources, dependency: str
 ) -> Dict[str, Any]:
     """submitit's parameters for one array."""
-    extra: Dict[str, Any] = {"kill-on-invalid-dep": "yes", **cluster.extra_sbatch}
+    extra: Dict[str, Any] = {"kill-on-invalid-dep": "yes", "requeue": True, **cluster.extra_sbatch}
     if max(task.index for task in group) > 0:
         extra["array"] = array_indices([task.index for task in group], cluster.array_parallelism)
     parameters = {
@@ -104,22 +113,41 @@ def sbatch_parameters(
         "constraint": cluster.constraint,
         "dependency": dependency or None,
         "stderr_to_stdout": True,
-        "setup": setup_lines(cluster, resources),
+        "setup": setup_lines(cluster, resources, root),
+        "teardown": teardown_lines(job_folder(root, group[0].stage, 0).parent),
         "additional_parameters": extra,
     }
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def setup_lines(cluster: ClusterConfig, resources: Resources) -> List[str]:
+def setup_lines(cluster: ClusterConfig, resources: Resources, root: Path) -> List[str]:
     """Shell lines of the batch script before srun."""
     threads = str(resources.cpus_per_task or 1)
+    revision, dirty = code_revision(CODE)
     variables = {
-        "PYTHONPATH": str(CODE),
+        "PYTHONPATH": str(take_snapshot(CODE, Path(root).resolve() / "jobs" / "snapshots")),
+        "PYTHONSAFEPATH": "1",  # else the current folder, the checkout, would come first
+        "TEXTOCVP_REVISION": revision,
+        "TEXTOCVP_DIRTY": str(int(dirty)),
+        "TEXTOCVP_TERM_WAIT": str(TERM_WAIT),
+        "TEXTOCVP_HANG_MINUTES": str(cluster.hang_minutes),
         "OMP_NUM_THREADS": threads,
         "SUBMITIT_LOG_LEVEL": "WARNING",  # the log opens with the task's own line
         **cluster.job_environment(),
     }
-    return list(cluster.setup) + [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    # the batch shell outlives the signals that its step gets: it has the teardown to do
+    return [*cluster.setup, *exports, "trap : TERM USR2"]
+
+
+def teardown_lines(stage_folder: Path) -> List[str]:
+    """Shell lines after srun: queue the job again if its task asked for it; keep srun's exit code."""
+    request = f"{shlex.quote(str(Path(stage_folder).resolve()))}/${{SLURM_ARRAY_TASK_ID:-0}}/requeue_request"
+    return [
+        "rc=$?",
+        f'if [ -e {request} ]; then rm -f {request}; scontrol requeue "$SLURM_JOB_ID"; fi',
+        "exit $rc",
+    ]
 
 
 def array_indices(indices: Sequence[int], parallelism: int) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Dict
 
 from slurm import ledger
+from slurm.progress import read_progress
 from slurm.ranks import set_rank_variables
 from slurm.records import Records, job_folder, read_task, set_aside, write_manifest
 from slurm.standing import CHANGED, DONE, InputError, check_upstream, input_hashes, refusal, stand
@@ -31,6 +32,8 @@ PATIENCE = 600.0
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
 """Exit codes of a command that saved its state and stopped on a signal."""
 RUN, SKIP = "run", "skip"
+MAX_STOPS = 3
+"""Restarts without progress that end a task; with progress any number is normal."""
 
 
 def run_task_file(path: str) -> Dict[str, Any]:
@@ -45,6 +48,8 @@ def run_task_file(path: str) -> Dict[str, Any]:
     if task is None:
         raise UserError(f"{path}: no such task")
     rank = set_rank_variables()
+    if int(os.environ["WORLD_SIZE"]) > 1:
+        print(f"rank {rank} on {socket.gethostname()}", file=sys.stderr, flush=True)
     os.environ[JOB_DIR_VARIABLE] = str(folder)
     os.environ["TEXTOCVP_ALWAYS_RESUME"] = "1"
     own_signals()
@@ -66,13 +71,15 @@ def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
             print(f"{task.name} is done: same config, same inputs, outputs whole", flush=True)
             give_word(job_folder(root, *task.id), SKIP)
         else:
+            check_progress(root, task)
             (job_folder(root, *task.id) / "progress.json").unlink(missing_ok=True)  # an earlier attempt's
             give_word(job_folder(root, *task.id), RUN)
             run_command(task)
             write_manifest(root, task, input_hashes(Records(root), task), time.time() - started, provenance())
     except BaseException as error:
         event = ledger.STOPPED if was_stopped(error) else ledger.FAILED
-        ledger.record(root, event, *task.id, error=describe(error), **where)
+        step = read_progress(root, *task.id).get("step")
+        ledger.record(root, event, *task.id, error=describe(error), step=step, **where)
         raise
     ledger.record(root, ledger.FINISHED, *task.id, seconds=round(time.time() - started, 1), **where)
     return {"stage": task.stage, "task": task.index, "rank": 0}
@@ -89,6 +96,22 @@ def needs_run(root: Path, task: Task) -> bool:
     elif standing.state == CHANGED and not task.replaceable:
         raise InputError(refusal(task, standing))
     return standing.state != DONE
+
+
+def check_progress(root: Path, task: Task) -> None:
+    """RuntimeError where the task was stopped MAX_STOPS times in a row without getting any further."""
+    events = [event for event in ledger.read_ledger(root) if (event["stage"], event["task"]) == task.id]
+    stops = []
+    for event in events:
+        if event["event"] == ledger.STOPPED:
+            stops.append(event.get("step"))
+        elif event["event"] not in (ledger.STARTED,):
+            stops = []
+    last = stops[-MAX_STOPS:]
+    if len(last) == MAX_STOPS and len(set(last)) == 1:
+        raise RuntimeError(f"{task.name} was stopped {MAX_STOPS} times at step {last[0]} without getting "
+                           f"further: its limit is too short for one step and one save; submit it again with "
+                           f"more time")
 
 
 def run_command(task: Task) -> None:

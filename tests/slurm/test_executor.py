@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from slurm.cluster import parse_cluster
-from slurm.executor import array_indices, make_executor, sbatch_parameters
+from slurm.executor import array_indices, make_executor, sbatch_parameters, teardown_lines
 from slurm.task import Resources, Task
 
 
@@ -62,6 +64,11 @@ def test_everything_a_site_says_reaches_sbatch(sbatch_text):
         "module load cuda",
         "export NCCL_DEBUG='a b'",
         "export OMP_NUM_THREADS=8",
+        "#SBATCH --requeue",
+        "export TEXTOCVP_HANG_MINUTES=30.0",
+        "trap : TERM USR2",
+        "rc=$?",
+        "exit $rc",
     ):
         assert line in lines
     assert not any(line.startswith("#SBATCH --array") for line in lines)
@@ -77,6 +84,24 @@ def test_some_elements_of_a_stage_keep_their_indices(sbatch_text):
 def test_a_dependency_does_not_leak_into_the_next_stage(sbatch_text):
     assert "--dependency" in sbatch_text(cluster(), [0], Resources(), "afterok:1")
     assert "--dependency" not in sbatch_text(cluster(), [0], Resources())
+
+
+def test_the_request_to_be_queued_again_is_that_of_the_array_element(tmp_path):
+    (tmp_path / "a b" / "1").mkdir(parents=True)
+    (tmp_path / "a b" / "1" / "requeue_request").touch()
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho scontrol "$@"\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    script = "\n".join(["(exit 7)", *teardown_lines(tmp_path / "a b")])
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "40"}
+
+    def run(**more):
+        result = subprocess.run(["bash", "-c", script], env={**environment, **more}, capture_output=True,
+                                text=True)
+        return result.returncode, result.stdout.strip()
+
+    assert run() == (7, "") and run(SLURM_ARRAY_TASK_ID="0") == (7, "")
+    assert run(SLURM_ARRAY_TASK_ID="1") == (7, "scontrol requeue 40")
+    assert run(SLURM_ARRAY_TASK_ID="1") == (7, ""), "a request counts once"
 
 
 def test_array_indices():

@@ -16,6 +16,7 @@ from textocvp import stopping
 from textocvp.config.errors import UserError
 from textocvp.config.training import TrainingConfig
 from textocvp.training.deepspeed_engine import Engine, StepResult
+from textocvp.training.hang import expect_a_step
 from textocvp.training.history import LossHistory
 from textocvp.training.progress import Progress
 from textocvp.training.recorder import Recorder
@@ -48,6 +49,7 @@ def train(task: Task, engine: Engine, config: TrainingConfig, recorder: Recorder
     batches = task.batches(first_step)
     saved_at = time.monotonic()
     for step in range(first_step, total):
+        expect_a_step()
         batch = next(batches)
         torch.manual_seed(seed_of("step", config.seed, step, world.rank))  # dropout and whatever else draws
         lr = learning_rate(step, config)
@@ -96,6 +98,7 @@ def validate(task: Task, engine: Engine) -> tuple[dict[str, float], int]:
     totals: dict[str, float] = {}
     clips = 0
     for batch, count in task.validation_batches():
+        expect_a_step()
         loss, scalars = engine.evaluate(task.loss, batch)
         clips += count
         for name, value in {"loss": loss, **scalars}.items():

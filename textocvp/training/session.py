@@ -13,6 +13,7 @@ from textocvp.config.experiment import Experiment
 from textocvp.config.schema import to_dict
 from textocvp.training.checkpoint import frozen_sha256, load_pth, load_weights, native_content
 from textocvp.training.deepspeed_engine import Engine, World, join_world
+from textocvp.training.hang import no_step_expected
 from textocvp.training.history import LossHistory
 from textocvp.training.loop import train
 from textocvp.training.recorder import Recorder
@@ -37,7 +38,10 @@ def run_training(folder: Path, experiment: Experiment, make_task: Callable[[Worl
         return 0
     world = join_world()
     task = make_task(world)
-    wish = _train(folder, experiment, task, world, belongs_to, start)
+    try:
+        wish = _train(folder, experiment, task, world, belongs_to, start)
+    finally:
+        no_step_expected()
     if not wish:
         return 0
     if world.is_main:

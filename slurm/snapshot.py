@@ -1,0 +1,73 @@
+"""The code that jobs run: the working tree as it was at submission, whatever happens to the checkout later.
+
+EXP/jobs/snapshots/HASH/ holds the tracked files as edited and the untracked ones that git does not ignore.
+Equal trees share one folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import List
+
+from textocvp.config.errors import UserError
+
+MAX_BYTES = 50 << 20
+"""A larger tree holds something that is no code."""
+LEFT_OUT = ("experiments", "__pycache__", "build", "dist")
+"""Folders that are no code, where there is no git to ask; hidden ones are left out too."""
+
+
+def take_snapshot(code: Path, folder: Path) -> Path:
+    """Copy the tree below `code` to `folder`/HASH, if it is not there; returns that path.
+
+    Raises:
+        UserError: the tree is too large; its largest files are named.
+    """
+    files = tree_files(code)
+    sizes = {name: (code / name).lstat().st_size for name in files}
+    if sum(sizes.values()) > MAX_BYTES:
+        largest = sorted(files, key=sizes.__getitem__, reverse=True)[:3]
+        named = ", ".join(f"{name} ({sizes[name] / 1e6:.0f} MB)" for name in largest)
+        raise UserError(f"{code}: its files have {sum(sizes.values()) / 1e6:.0f} MB, more than the "
+                        f"{MAX_BYTES >> 20} MB that jobs may take along: {named}; tell git to ignore them")
+    target = folder / tree_hash(code, files)[:16]
+    if not target.is_dir():
+        temporary = folder / f".{target.name}.{os.uname().nodename}.{os.getpid()}"
+        for name in files:
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(code / name, temporary / name, follow_symlinks=False)
+        try:
+            temporary.rename(target)
+        except OSError:  # another submission was faster
+            shutil.rmtree(temporary)
+    return target
+
+
+def tree_files(code: Path) -> List[str]:
+    """Relative paths of the tree's files, sorted."""
+    command = ["git", "-C", str(code), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        listed = [path.relative_to(code).as_posix() for path in code.rglob("*") if _is_code(path, code)]
+    return sorted({name for name in listed if name and os.path.lexists(code / name)
+                   and not (code / name).is_dir()})
+
+
+def tree_hash(code: Path, files: List[str]) -> str:
+    """SHA-256 over names, modes and contents."""
+    digest = hashlib.sha256()
+    for name in files:
+        path = code / name
+        content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+        digest.update(f"{name}\0{path.lstat().st_mode & 0o111:o}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _is_code(path: Path, code: Path) -> bool:
+    parts = path.relative_to(code).parts
+    return path.is_file() and not any(part.startswith(".") or part in LEFT_OUT for part in parts)

@@ -1,0 +1,120 @@
+"""Jobs that are stopped on a real Slurm: asked to save, preempted, cancelled; real training, two nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+
+import pytest
+import yaml
+
+from launch.cli import main
+from slurm.ledger import last_events, read_ledger
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+STEPS = 260
+
+
+@pytest.fixture
+def slurm(dev_cluster):
+    def run(*command):
+        result = subprocess.run(command, env={**os.environ, **dev_cluster}, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+    yield run
+    subprocess.run(["scancel", "--user", str(os.getuid())], env={**os.environ, **dev_cluster}, check=False)
+
+
+@pytest.fixture
+def train(dev_cluster, tmp_path):
+    """Submits the training of a tiny SAVi on two nodes with ZeRO-2; returns EXP."""
+    site = tmp_path / "site.yaml"
+    site.write_text(yaml.safe_dump({
+        "scheduler": "slurm", "slurm_conf": dev_cluster["SLURM_CONF"], "partition": "main",
+        "paths": {"experiments": str(tmp_path)},
+        "resources": {"default": {"cpus_per_task": 1, "mem_gb": 1.5},
+                      "train_decomp": {"nodes": 2, "mem_gb": 2}},
+    }))
+
+    def submit(name):
+        from slurm.cluster import CODE
+
+        recipe = yaml.safe_load((CODE / "experiments/recipes/smoke.yaml").read_text())
+        recipe.update(name=name, predictors=[])
+        recipe["decomposition"]["seeds"] = []
+        training = recipe["decomposition"]["set"]["training"]
+        training.update(num_steps=STEPS, zero_stage=2, save_every_steps=1000, batch_size=2)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        assert main(["train-decomp", "--recipe", str(path), "--cluster", str(site)]) == 0
+        return tmp_path / name
+
+    return submit
+
+
+def step_of(root):
+    path = root / "jobs/train_decomp/0/progress.json"
+    return json.loads(path.read_text())["step"] if path.is_file() else 0
+
+
+def wait_for(condition, seconds=180):
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline, "timed out"
+        time.sleep(0.2)
+
+
+def done(root):
+    return (root / "jobs/train_decomp/0/manifest.json").is_file()
+
+
+def log_of(root):
+    return (root / last_events(root)[("train_decomp", 0)]["log"]).read_text()
+
+
+def state_of(slurm, job):
+    return slurm("squeue", "--noheader", "--jobs", job, "--states=all", "--format=%T")
+
+
+def weights(root):
+    from textocvp.training.checkpoint import load_pth
+
+    return load_pth(root / "models/checkpoint_epoch_final.pth")["model_state_dict"]
+
+
+def test_stopped_and_preempted_jobs_end_as_if_nothing_had_happened(train, slurm):
+    undisturbed = train("undisturbed")
+    wait_for(lambda: done(undisturbed))
+
+    root = train("disturbed")
+    job = last_events(root)[("train_decomp", 0)]["job_id"]
+    wait_for(lambda: 0 < step_of(root) < STEPS - 60)
+    slurm("scancel", "--signal=USR2", job)
+    wait_for(lambda: "continuing from" in log_of(root))
+    wait_for(lambda: step_of(root) > 0 and log_of(root).count("continuing from") == 1)
+    urgent = slurm("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive",
+                   "--output=/dev/null", "--wrap=sleep 2")
+    wait_for(lambda: done(root))
+    assert state_of(slurm, urgent) == "COMPLETED"
+    log, ours, theirs = log_of(root), weights(root), weights(undisturbed)
+    assert "stopped by SIGUSR2, state saved" in log and log.count("continuing from") >= 1
+    for name, value in theirs.items():
+        assert (ours[name] == value).all(), name
+    stops = [event for event in read_ledger(root) if event["event"] == "stopped"]
+    assert stops and all(event["step"] > 0 for event in stops)
+
+
+def test_a_cancelled_job_stays_cancelled_and_is_continued_by_the_same_command(train, slurm):
+    root = train("cancelled")
+    job = last_events(root)[("train_decomp", 0)]["job_id"]
+    wait_for(lambda: 0 < step_of(root) < STEPS - 60)
+    slurm("scancel", job)
+    wait_for(lambda: state_of(slurm, job) == "CANCELLED")
+    time.sleep(8)
+    assert state_of(slurm, job) == "CANCELLED"
+    train("cancelled")
+    wait_for(lambda: done(root))
+    assert last_events(root)[("train_decomp", 0)]["job_id"] != job
