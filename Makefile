@@ -38,7 +38,7 @@ EXPERIMENT = $(if $(EXP),--exp $(EXP),$(error say EXP=experiments/NAME))
 HERE := $(or $(CLUSTER),local)
 
 .PHONY: help setup demo demo-check smoke pipeline plan train-decomp select-decomp precompute-slots train-predictor \
-	evaluate status logs tensorboard cluster-up cluster-down test test-cluster lint lock clean
+	evaluate status logs why cancel verify tensorboard cluster-up cluster-down test test-cluster lint lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,15 @@ status: $(ANY_READY)  ## EXP= [JSON=1]: where each task is
 
 logs: $(ANY_READY)  ## EXP= STAGE= [TASK=0 LINES=40 FOLLOW=1]: the log of one task
 	$(LOOK) logs $(EXPERIMENT) --stage $(or $(STAGE),$(error say STAGE=, for example STAGE=train-decomp)) --task $(or $(TASK),0)$(if $(LINES), --lines $(LINES))$(if $(FOLLOW), --follow)
+
+why: $(ANY_READY)  ## EXP=: what broke first, where, and what to do
+	$(LOOK) why $(EXPERIMENT)
+
+cancel: $(ANY_READY)  ## EXP=: cancel its jobs; what is done stays
+	$(LOOK) cancel $(EXPERIMENT)
+
+verify: $(ANY_READY)  ## EXP=: hash the outputs of all finished tasks again
+	$(LOOK) verify $(EXPERIMENT)
 
 tensorboard: $(ENV_READY)  ## EXP= [PORT=6006]: curves and pictures of all trainings
 	@test -d "$(or $(EXP),$(error say EXP=experiments/NAME))" || { echo "error: $(EXP): no such folder" >&2; exit 2; }

@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Sequence, Tuple
 
+from launch.jobs import cancel_experiment
 from launch.pipeline import Pipeline, from_folder, from_recipe, with_decomposition_seeds, with_predictors
 from launch.recipe import Recipe, check_recipe, load_recipe
 from launch.show import plan_lines
 from launch.stages import DISTRIBUTED
 from launch.status import is_active, log_path, status_lines, task_rows
 from launch.submit import Request, plan_request, submit
+from launch.verify import verify
+from launch.why import why_lines
 from slurm.cluster import ClusterConfig, load_cluster
 from slurm.progress import tail
 from textocvp.config.errors import UserError, nearest
@@ -61,7 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
     logs.add_argument("--task", type=_number, default=0, help="index in its stage (0)")
     logs.add_argument("--lines", type=_number, default=40, help="from the log's end (40); 0: all")
     logs.add_argument("--follow", action="store_true", help="go on as it grows")
-    for command in (status, logs):
+    why = _command(commands, "why", run_why, "what broke first, where, and what to do")
+    cancelling = _command(commands, "cancel", run_cancel, "cancel the experiment's jobs; what is done stays")
+    verifying = _command(commands, "verify", run_verify, "hash the outputs of all finished tasks again")
+    for command in (status, logs, why, cancelling, verifying):
         command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
     return parser
 
@@ -117,6 +123,27 @@ def run_status(options: argparse.Namespace) -> int:
     rows = task_rows(from_folder(options.exp))
     print(json.dumps(rows) if options.json else "\n".join(status_lines(rows)))
     return 0
+
+
+def run_why(options: argparse.Namespace) -> int:
+    """Print what broke."""
+    print("\n".join(why_lines(task_rows(from_folder(options.exp)))))
+    return 0
+
+
+def run_cancel(options: argparse.Namespace) -> int:
+    """Cancel what waits or runs."""
+    jobs = cancel_experiment(from_folder(options.exp).root)
+    names = ", ".join(f"{stage}[{index}]" for stage, index in sorted(jobs))
+    print(f"{options.exp}: {len(jobs)} jobs cancelled{': ' + names if jobs else ''}")
+    return 0
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Print damaged outputs; 1 where there are some."""
+    files, lines = verify(from_folder(options.exp).root)
+    print("\n".join([*lines, f"{options.exp}: {files} files, {len(lines)} missing or damaged"]))
+    return 1 if lines else 0
 
 
 def run_logs(options: argparse.Namespace) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Iterable, List, Mapping
 
 from launch.plan import Job, TaskId
 from launch.stages import DISTRIBUTED
 from slurm import ledger
 from slurm.cluster import load_cluster
-from slurm.queue import JobState, job_states
+from slurm.queue import JobState, cancel, job_states
 from textocvp.config.errors import UserError
 
 ENDED = (ledger.FINISHED, ledger.CANCELLED)
@@ -52,6 +52,24 @@ def active_jobs(root: Path) -> Dict[TaskId, Job]:
         for task, state in states.items()
         if state.active
     }
+
+
+def cancel_jobs(jobs: Iterable[Job]) -> None:
+    """Cancel jobs, with one call for each cluster."""
+    by_cluster: Dict[str, List[str]] = {}
+    for job in jobs:
+        by_cluster.setdefault(job.cluster, []).append(job.job_id)
+    for name, job_ids in by_cluster.items():
+        cancel(job_ids, cluster_environment(name))
+
+
+def cancel_experiment(root: Path) -> Dict[TaskId, Job]:
+    """Cancel all jobs of an experiment that wait or run; returns them."""
+    jobs = active_jobs(root)
+    cancel_jobs(jobs.values())
+    for task, job in jobs.items():
+        ledger.record(root, ledger.CANCELLED, *task, job_id=job.job_id)
+    return jobs
 
 
 def _first_line(error: Exception) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, Optional
+from typing import Any, Dict, FrozenSet, Optional
 
-from launch.jobs import active_jobs, cluster_environment
+from launch.jobs import active_jobs, cancel_jobs
 from launch.pipeline import INDICES, Pipeline
 from launch.plan import QUEUED, Plan, TaskId, make_plan
 from launch.recipe import write_experiment
@@ -17,7 +17,6 @@ from slurm import ledger
 from slurm.cluster import CODE, ClusterConfig
 from slurm.local import LocalRunner
 from slurm.lock import locked
-from slurm.queue import cancel
 from slurm.records import set_aside, write_task
 from textocvp.artifacts import code_revision, write_json
 
@@ -73,11 +72,7 @@ def submit(request: Request) -> int:
 
 def prepare(plan: Plan) -> None:
     """Cancel what is planned anew, move aside what is in the way, write each task's file."""
-    by_cluster: Dict[str, List[str]] = {}
-    for job in plan.superseded:
-        by_cluster.setdefault(job.cluster, []).append(job.job_id)
-    for name, job_ids in by_cluster.items():
-        cancel(job_ids, cluster_environment(name))
+    cancel_jobs(plan.superseded)
     for step in plan.to_run:
         if step.job:
             ledger.record(plan.root, ledger.CANCELLED, *step.task.id, job_id=step.job.job_id)

@@ -151,3 +151,21 @@ def test_other_ranks_wait_for_the_first_ones_word(tmp_path, monkeypatch):
         job.wait_for_word(tmp_path)
     job.give_word(tmp_path, job.SKIP)
     assert job.wait_for_word(tmp_path) == job.SKIP
+
+
+def test_three_stops_without_progress_end_a_task(tmp_path):
+    def stopped(*steps):
+        for step in steps:
+            job.ledger.record(tmp_path, "started", *FIRST.id)
+            job.ledger.record(tmp_path, "stopped", *FIRST.id, step=step)
+
+    stopped(5, 5)
+    job.check_progress(tmp_path, FIRST)
+    stopped(7, 7)
+    job.check_progress(tmp_path, FIRST)
+    job.check_progress(tmp_path, SECOND)
+    stopped(7)
+    with pytest.raises(RuntimeError, match="was stopped 3 times at step 7 without getting further"):
+        job.check_progress(tmp_path, FIRST)
+    job.ledger.record(tmp_path, "submitted", *FIRST.id)
+    job.check_progress(tmp_path, FIRST)

@@ -1,0 +1,65 @@
+"""What broke, where, and what to do: the first task of an experiment that failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from slurm.progress import failure_lines
+
+BROKEN = ("failed", "timeout", "out_of_memory", "node_fail", "boot_fail", "deadline", "interrupted", "lost")
+"""States of a task that ended without its outputs, by itself."""
+DEPENDANT = ("cancelled",)
+"""What becomes of a task whose upstream failed; looked at only where nothing else is broken."""
+AGAIN = "run the same command again: what is done is skipped, training continues from its last state"
+ADVICE: Tuple[Tuple[str, str], ...] = (
+    ("out_of_memory", "raise resources.{stage}.mem_gb in the cluster's config or lower training.batch_size, "
+                      "then " + AGAIN),
+    ("outofmemory", "lower training.batch_size, or ask for a larger GPU (constraint), then " + AGAIN),
+    ("timeout", "raise resources.{stage}.time in the cluster's config, then " + AGAIN),
+    ("no space left", "free space or ask for quota, then " + AGAIN),
+    ("disk quota", "free space or ask for quota, then " + AGAIN),
+    ("node_fail", "the node died; " + AGAIN),
+    ("timeout (0:", "a process waited for a step that never came: see the stacks in the log; " + AGAIN),
+    ("modulenotfounderror", "the jobs' python lacks a package: see `python` in the cluster's config"),
+    ("cancelled", AGAIN),
+    ("interrupted", AGAIN),
+    ("lost", "the scheduler no longer knows the job; " + AGAIN),
+    ("\nerror: ", "mend what the line says, then " + AGAIN),
+)
+"""What a state, an error or the log's last lines hold (lower case; a line break: at a line's start) -> advice."""
+OTHERWISE = "read the log; once the cause is mended, " + AGAIN
+
+
+def first_broken(rows: Sequence[Mapping[str, Any]]) -> Optional[Mapping[str, Any]]:
+    """The first failing task in the order of the graph; None where nothing failed."""
+    for states in (BROKEN, DEPENDANT):
+        for row in rows:
+            if row["state"].split(" ")[0] in states:
+                return row
+    return None
+
+
+def why_lines(rows: Sequence[Mapping[str, Any]]) -> List[str]:
+    """What `make why` prints of the rows that `task_rows` returns."""
+    row = first_broken(rows)
+    if row is None:
+        counts: Dict[str, int] = {}
+        for each in rows:
+            counts[each["state"]] = counts.get(each["state"], 0) + 1
+        states = ", ".join(f"{number} {state}" for state, number in counts.items())
+        return [f"nothing failed: {states}"]
+    log = failure_lines(Path(row["log"])) if row["log"] else []
+    job = f", job {row['job_id']}" if row["job_id"] else ""
+    error = f": {row['error']}" if row["error"] else ""
+    lines = [f"{row['stage']}[{row['task']}] ({row['label']}) {row['state']}{job}{error}"]
+    lines += [f"  {line}" for line in log]
+    lines += [f"log: {row['log']}"] if row["log"] else []
+    return [*lines, f"what to do: {advice(row, log)}"]
+
+
+def advice(row: Mapping[str, Any], log: Sequence[str]) -> str:
+    """What to do about a broken task."""
+    text = "\n".join([row["state"], row["error"] or "", *(line.strip() for line in log)]).lower()
+    known = next((words for pattern, words in ADVICE if pattern in text), OTHERWISE)
+    return known.replace("{stage}", row["stage"])
