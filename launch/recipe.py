@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from slurm.cluster import read_yaml, refuse_control_characters
+from slurm.yaml_files import read_yaml, refuse_control_characters
 from textocvp.artifacts import read_json, write_json
 from textocvp.config.data import EVAL_START
 from textocvp.config.errors import ConfigError, UserError, nearest

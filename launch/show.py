@@ -61,7 +61,7 @@ def resources_text(resources: Resources) -> str:
     """Resources in one line."""
     parts = [f"{resources.nodes} node{'s' * (resources.nodes > 1)}"]
     parts += [f"{resources.gpus_per_node} GPU per node"] if resources.gpus_per_node else []
-    parts += [f"{resources.tasks_per_node} processes per node"] if resources.tasks_per_node > 1 else []
+    parts += [f"{resources.ranks_per_node} processes per node"] if resources.ranks_per_node > 1 else []
     parts += [f"{resources.cpus_per_task} cores per process"] if resources.cpus_per_task else []
     parts += [f"{resources.mem_gb:g} GB"] if resources.mem_gb else []
     return ", ".join(parts + [f"limit {resources.time}"])

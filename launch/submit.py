@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, Optional
+from typing import Any, Dict, FrozenSet, Iterable, List, Optional
 
 from launch.jobs import active_jobs, cancel_jobs
 from launch.pipeline import INDICES, Pipeline
-from launch.plan import QUEUED, Plan, TaskId, make_plan
+from launch.plan import QUEUED, Plan, Step, TaskId, make_plan
 from launch.recipe import write_experiment
 from launch.show import print_report, summary_line
 from launch.stages import all_tasks
@@ -17,8 +17,15 @@ from slurm import ledger
 from slurm.cluster import CODE, ClusterConfig
 from slurm.local import LocalRunner
 from slurm.lock import locked
+from slurm.queue import slurm_settings
 from slurm.records import set_aside, write_task
+from slurm.snapshot import take_snapshot
+from slurm.task import Task
 from textocvp.artifacts import code_revision, write_json
+from textocvp.config.errors import UserError
+
+SAFE_ARRAY_SIZE = 1000
+"""Slurm's default MaxArraySize is 1001; larger arrays are held against the site's own."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ def plan_request(request: Request) -> Plan:
 def submit(request: Request) -> int:
     """Run or submit what is missing; returns the exit status: 0, 1 where a task failed, 130 on Ctrl-C."""
     root, cluster = request.pipeline.root, request.cluster
-    cluster.interpreter()  # UserError where it is missing, before anything is written
+    cluster.python_command(CODE, root)  # UserError, before anything is written, without python or image
     with locked(root) as lock:
         plan = plan_request(request)
         write_experiment(root, request.pipeline.files, request.recipe)
@@ -83,23 +90,50 @@ def prepare(plan: Plan) -> None:
 
 def submit_jobs(plan: Plan, cluster: ClusterConfig) -> Dict[TaskId, str]:
     """Submit all stages up front; returns the job id of every task that is queued now."""
-    from slurm.executor import submit_stage  # the one import of submitit: not needed to run locally
+    from slurm.executor import Submission, submit_stage  # submitit: not needed to run locally
 
     jobs = {step.task.id: step.job.job_id for step in plan.steps if step.action == QUEUED}
-    about = submission_details(cluster)
-    for stage in dict.fromkeys(step.task.stage for step in plan.to_run):
-        tasks = [step.task for step in plan.to_run if step.task.stage == stage]
-        resources = cluster.stage_resources(stage)
-        for task, details in submit_stage(cluster, plan.root, tasks, resources, jobs).items():
-            argv = list(next(one.argv for one in tasks if one.id == task))
-            ledger.record(
-                plan.root, ledger.SUBMITTED, *task, **details, **about, argv=argv, resources=vars(resources)
-            )
-            jobs[task] = details["job_id"]
+    if not plan.to_run:
+        return jobs
+    check_array_size(plan, cluster)
+    code = take_snapshot(CODE, snapshot_folder(plan.root))
+    submission = Submission(cluster, plan.root, code, submission_details(cluster))
+    for stage, tasks in by_stage(plan.to_run).items():
+        resources = vars(cluster.stage_resources(stage))
+        submitted = submit_stage(submission, tasks, jobs)
+        for task in tasks:
+            details = submitted[task.id]
+            ledger.record(plan.root, ledger.SUBMITTED, *task.id, **details, **submission.about,
+                          argv=list(task.argv), resources=resources)
+            jobs[task.id] = details["job_id"]
     return jobs
+
+
+def by_stage(steps: Iterable[Step]) -> Dict[str, List[Task]]:
+    """The steps' tasks, stage by stage in their order."""
+    stages: Dict[str, List[Task]] = {}
+    for step in steps:
+        stages.setdefault(step.task.stage, []).append(step.task)
+    return stages
+
+
+def check_array_size(plan: Plan, cluster: ClusterConfig) -> None:
+    """UserError where a stage has more tasks than the site's Slurm takes into one array."""
+    stage, index = max((step.task.id for step in plan.to_run), key=lambda task: task[1])
+    if index < SAFE_ARRAY_SIZE:  # no need to ask
+        return
+    limit = int(slurm_settings(cluster.slurm_environment()).get("MaxArraySize", SAFE_ARRAY_SIZE))
+    if index >= limit:
+        raise UserError(f"{stage} has {index + 1} tasks, but cluster {cluster.name} takes {limit} into an "
+                        f"array (MaxArraySize): ask for fewer shards, seeds or predictors")
+
+
+def snapshot_folder(root: Path) -> Path:
+    """Where the snapshots of an experiment lie."""
+    return Path(root).resolve() / "jobs" / "snapshots"
 
 
 def submission_details(cluster: ClusterConfig) -> Dict[str, Any]:
     """What the ledger says of every job of a submission."""
     revision, dirty = code_revision(CODE)
-    return {"cluster": cluster.name, "revision": revision, "dirty": dirty, "image": ""}
+    return {"cluster": cluster.name, "revision": revision, "dirty": dirty, "image": cluster.image_digest()}

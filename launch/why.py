@@ -27,7 +27,7 @@ ADVICE: Tuple[Tuple[str, str], ...] = (
     ("lost", "the scheduler no longer knows the job; " + AGAIN),
     ("\nerror: ", "mend what the line says, then " + AGAIN),
 )
-"""What a state, an error or the log's last lines hold (lower case; a line break: at a line's start) -> advice."""
+"""What a state, an error or the log's last lines hold (lower case; \\n: at a line's start) -> advice."""
 OTHERWISE = "read the log; once the cause is mended, " + AGAIN
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
-import yaml
-
+from slurm.container import KEYED, Container, image_digest
 from slurm.task import Resources
+from slurm.yaml_files import read_yaml, refuse_control_characters
 from textocvp.config.errors import ConfigError, UserError, nearest
 from textocvp.config.schema import build
 
@@ -19,6 +20,9 @@ CODE = Path(__file__).resolve().parent.parent
 """The folder that holds launch, slurm and textocvp."""
 CONFIGS = CODE / "cluster_configs"
 DEFAULT = "default"
+OWN_OPTIONS = ("array", "chdir", "dependency", "error", "export", "job-name", "open-mode", "output", "signal",
+               "wrap")
+"""Options of sbatch that a site may not set: its jobs, their logs or their stopping would break."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class Paths:
     """Data set name -> its root, for experiments that do not generate their data."""
     weights: Optional[str] = None
     """Folder of pretrained encoders (relative to the code); jobs find it in $TEXTOCVP_WEIGHTS."""
+    image_cache: str = ".images"
+    """Folder that images are built into and found in (relative to the code)."""
+    scratch: Optional[str] = None
+    """Folder for gigabytes that building an image needs for a while; null: scratch/ in image_cache."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,11 @@ class ClusterConfig:
     account: Optional[str] = None
     qos: Optional[str] = None
     constraint: Optional[str] = None
+    mail_user: Optional[str] = None
+    """Who gets mail about jobs; null: nobody."""
+    mail_type: str = "END,FAIL"
+    """What about, in sbatch's words."""
+    container: Container = Container()
     resources: Dict[str, Any] = field(default_factory=dict)
     """Stage -> resources, on top of the entry `default`."""
     array_parallelism: int = field(default=64, metadata={"min": 1})
@@ -52,11 +65,14 @@ class ClusterConfig:
     parallel: int = field(default=1, metadata={"min": 1})
     """scheduler local: tasks that run at once, whatever their stage."""
     python: Optional[str] = None
-    """The jobs' interpreter: a path (relative to the code) or a program; null: the one that submits."""
+    """The jobs' interpreter without a container: a path (relative to the code) or a program; null: the one
+    that submits."""
     slurm_conf: Optional[str] = None
     """A slurm.conf other than the machine's own (relative to the code)."""
     hang_minutes: float = field(default=30.0, metadata={"min": 0.0})
     """Training that takes no step for so long ends, every process's stacks in its log; 0: never."""
+    stop_seconds: int = field(default=90, metadata={"min": 1})
+    """So long before its time limit a job is asked to save and to be queued again."""
     setup: Tuple[str, ...] = ()
     """Shell lines that each job runs first, for example `module load ...`."""
     environment: Dict[str, Any] = field(default_factory=dict)
@@ -71,6 +87,8 @@ class ClusterConfig:
         for option in self.extra_sbatch:
             if not str(option).replace("-", "").isalnum() or str(option).startswith("-"):
                 raise ValueError(f"extra_sbatch.{option}: no option of sbatch; write it without its hyphens")
+            if option in OWN_OPTIONS:
+                raise ValueError(f"extra_sbatch.{option}: the suite sets this option itself")
         for variable in self.environment:
             if not str(variable).isidentifier():
                 raise ValueError(f"environment.{variable}: no variable's name")
@@ -80,8 +98,16 @@ class ClusterConfig:
         values = {**self.resources.get(DEFAULT, {}), **self.resources.get(stage, {})}
         return build(Resources, values, f"cluster {self.name}", f"resources.{stage}")
 
+    def with_resources(self, overrides: Mapping[str, Any], stages: Iterable[str]) -> "ClusterConfig":
+        """The same site with other resources for some stages; ConfigError where a value is wrong."""
+        entries = {stage: {**self.resources.get(stage, {}), **overrides} for stage in stages}
+        changed = replace(self, resources={**self.resources, **entries})
+        for stage in entries:
+            changed.stage_resources(stage)
+        return changed
+
     def interpreter(self) -> str:
-        """The jobs' python, absolute where it is a file."""
+        """The jobs' python without a container, absolute where it is a file."""
         if self.python is None:
             return sys.executable
         if "/" not in self.python:
@@ -90,6 +116,47 @@ class ClusterConfig:
         if not path.exists():
             raise UserError(f"cluster {self.name}: python: {path} does not exist; `make setup` creates .venv")
         return str(path)
+
+    def image(self) -> Optional[Path]:
+        """The image that jobs run in; None without a container, UserError where there is none yet."""
+        if not self.container.used:
+            return None
+        if self.container.image is not None:
+            path, why = CODE / self.container.image, "see container.image"
+        else:
+            file = CODE / self.paths.image_cache / f"textocvp-{self.container.lock}-{self.image_key()}.sif"
+            folder = file.with_suffix("")
+            path = folder if folder.is_dir() else file
+            why = f"`make image CLUSTER={self.name}` builds it"
+        if not path.exists():
+            raise UserError(f"cluster {self.name}: no image {path}; {why}")
+        return path
+
+    def image_key(self) -> str:
+        """Hash of what the image is made from: unchanged files need no new image."""
+        names = [name.format(lock=self.container.lock) for name in KEYED]
+        content = b"".join((CODE / "containers" / name).read_bytes() for name in names)
+        return hashlib.sha256(content).hexdigest()[:16]
+
+    def image_digest(self) -> str:
+        """What ledger and manifests say of the image; "" without one."""
+        image = self.image()
+        return image_digest(image) if image else ""
+
+    def python_command(self, code: Path, root: Path, gpus: bool = False) -> List[str]:
+        """The words that start the jobs' python, in the image where there is one.
+
+        Args:
+            code: the folder that holds launch, slurm and textocvp as the job is to see them.
+            root: EXP.
+        """
+        image = self.image()
+        if image is None:
+            return [self.interpreter()]
+        data = [CODE / str(path) for path in self.paths.data.values()]
+        weights = [CODE / self.paths.weights] if self.paths.weights else []
+        folders = [Path.cwd(), root, *data, *weights]
+        return [*self.container.command(code, image, folders, self.job_environment(), gpus), "python3"]
 
     def job_environment(self) -> Dict[str, str]:
         """Variables of every job."""
@@ -146,7 +213,8 @@ def parse_cluster(values: Any, source: str, name: str, stages: Mapping[str, bool
         build(Resources, entry, source, f"resources.{stage}")
         if config.stage_resources(stage).ranks > 1 and not stages.get(stage, False):
             raise ConfigError(
-                f"{source}: resources.{stage}: more than one process, but it is no distributed stage"
+                f"{source}: resources.{stage}: more than one process, but it is no distributed stage; "
+                "tasks_per_node: 1 gives it one"
             )
     for section in ("environment", "extra_sbatch"):
         for key, value in getattr(config, section).items():
@@ -155,32 +223,6 @@ def parse_cluster(values: Any, source: str, name: str, stages: Mapping[str, bool
                     f"{source}: {section}.{key}: {value!r} is not allowed, text or a number is needed"
                 )
     return config
-
-
-def read_yaml(path: Path) -> Any:
-    """The values of a YAML file; UserError in one line where it cannot be read."""
-    try:
-        return yaml.safe_load(path.read_text()) or {}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; a YAML file is needed") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
-
-
-def refuse_control_characters(value: Any, source: str, path: str = "") -> None:
-    """A newline in a value would end its #SBATCH line and begin another."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            where = f"{path}.{key}" if path else str(key)
-            refuse_control_characters(str(key), source, where.encode("unicode_escape").decode())
-            refuse_control_characters(item, source, where)
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            refuse_control_characters(item, source, f"{path}[{i}]")
-    elif isinstance(value, str) and not value.isprintable():
-        raise ConfigError(f"{source}: {path}: {value!r} holds a control character (a line break, a tab, ...)")
 
 
 def cores() -> int:

@@ -5,33 +5,44 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.slurm.slurm import _make_sbatch_string
 
-from slurm.cluster import CODE, ClusterConfig
+from slurm.cluster import ClusterConfig
 from slurm.dependency import group_by_dependency
 from slurm.job import run_task_file
 from slurm.records import job_folder
-from slurm.snapshot import take_snapshot
 from slurm.task import Resources, Task
-from textocvp.artifacts import code_revision
 from textocvp.config.errors import UserError
 
 TaskId = Tuple[str, int]
 TERM_WAIT = 600
 """Seconds that a task which saved on SIGTERM waits for the scheduler to end it or queue it again."""
 
+SIGNAL_PROOF = "sh -c 'trap \"\" USR1 USR2 TERM; exec \"$0\" \"$@\"'"
+"""Starts a program that lives through the signals; in an image containers/exec.sh does the same."""
 
-def submit_stage(
-    cluster: ClusterConfig,
-    root: Path,
-    tasks: Sequence[Task],
-    resources: Resources,
-    jobs: Mapping[TaskId, str],
-) -> Dict[TaskId, Dict[str, str]]:
+
+@dataclass(frozen=True)
+class Submission:
+    """What all jobs of one submission have in common."""
+
+    cluster: ClusterConfig
+    root: Path
+    """EXP."""
+    code: Path
+    """The snapshot that the jobs run."""
+    about: Mapping[str, Any]
+    """What the ledger says of them: cluster, revision, dirty, image."""
+
+
+def submit_stage(submission: Submission, tasks: Sequence[Task],
+                 jobs: Mapping[TaskId, str]) -> Dict[TaskId, Dict[str, str]]:
     """Submit tasks of one stage, one array for each set of equal dependencies; array index = task index.
 
     Args:
@@ -40,18 +51,15 @@ def submit_stage(
     Returns:
         for each task its job_id, depends_on and log.
     """
-    submitted = {}
+    root, submitted = submission.root, {}
+    folder = log_folder(root, tasks[0].stage)
+    folder.mkdir(parents=True, exist_ok=True)
     for dependency, group in group_by_dependency(tasks, jobs):
-        folder = job_folder(root, group[0].stage, 0).parent / "logs"
-        folder.mkdir(parents=True, exist_ok=True)
-        executor = make_executor(cluster, root, folder, group, resources, dependency)
+        executor = make_executor(submission, group, dependency)
         for task, job_id in zip(group, submit_array(executor, root, group)):
             log = folder / f"{job_id}_0_log.out"
-            submitted[task.id] = {
-                "job_id": job_id,
-                "depends_on": dependency,
-                "log": log.relative_to(root).as_posix(),
-            }
+            submitted[task.id] = {"job_id": job_id, "depends_on": dependency,
+                                  "log": log.relative_to(root).as_posix()}
     return submitted
 
 
@@ -69,75 +77,96 @@ def submit_array(executor: submitit.SlurmExecutor, root: Path, group: Sequence[T
     return [jobs[task.index].job_id for task in group]
 
 
-def make_executor(
-    cluster: ClusterConfig,
-    root: Path,
-    folder: Path,
-    group: Sequence[Task],
-    resources: Resources,
-    dependency: str,
-) -> submitit.SlurmExecutor:
+def make_executor(submission: Submission, group: Sequence[Task], dependency: str) -> submitit.SlurmExecutor:
     """An executor of its own for every array: submitit's parameters are sticky, a dependency would leak."""
+    cluster, stage = submission.cluster, group[0].stage
     os.environ.update(cluster.slurm_environment())
     try:
-        executor = submitit.SlurmExecutor(folder=folder, python=signal_proof(cluster.interpreter()))
+        executor = submitit.SlurmExecutor(folder=log_folder(submission.root, stage),
+                                          python=python_words(submission, stage))
     except RuntimeError as error:
         raise UserError(f"cluster {cluster.name}: {error}") from None
-    executor.update_parameters(**sbatch_parameters(cluster, root, group, resources, dependency))
+    executor.update_parameters(**sbatch_parameters(submission, group, dependency))
     return executor
 
 
-def signal_proof(interpreter: str) -> str:
-    """The interpreter, started so that signals during its imports are ignored: they would end it unsaved."""
-    return f"sh -c 'trap \"\" USR1 USR2 TERM; exec \"$0\" \"$@\"' {shlex.quote(interpreter)}"
+def sbatch_text(submission: Submission, group: Sequence[Task], dependency: str) -> str:
+    """The batch script that `make_executor` would submit; writes nothing and needs no Slurm."""
+    stage = group[0].stage
+    folder = log_folder(submission.root, stage).absolute()
+    command = f"{python_words(submission, stage)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    count = len(group) if max(task.index for task in group) > 0 else None  # the logs of arrays differ in name
+    parameters = sbatch_parameters(submission, group, dependency)
+    return _make_sbatch_string(command, folder, map_count=count, **parameters)
 
 
-def sbatch_parameters(
-    cluster: ClusterConfig, root: Path, group: Sequence[Task], resources: Resources, dependency: str
-) -> Dict[str, Any]:
+def log_folder(root: Path, stage: str) -> Path:
+    """Where the logs of a stage's jobs lie, beside what submitit keeps of them."""
+    return job_folder(root, stage, 0).parent / "logs"
+
+
+def python_words(submission: Submission, stage: str) -> str:
+    """What follows `srun`: the jobs' python, which lives through signals that come during its imports."""
+    cluster = submission.cluster
+    gpus = cluster.stage_resources(stage).gpus_per_node > 0
+    words = shlex.join(cluster.python_command(submission.code, submission.root, gpus))
+    return words if cluster.container.used else f"{SIGNAL_PROOF} {words}"
+
+
+def sbatch_parameters(submission: Submission, group: Sequence[Task], dependency: str) -> Dict[str, Any]:
     """submitit's parameters for one array."""
+    cluster, stage = submission.cluster, group[0].stage
+    resources = cluster.stage_resources(stage)
     extra: Dict[str, Any] = {"kill-on-invalid-dep": "yes", "requeue": True, **cluster.extra_sbatch}
     if max(task.index for task in group) > 0:
         extra["array"] = array_indices([task.index for task in group], cluster.array_parallelism)
     parameters = {
-        "job_name": re.sub(r"[^A-Za-z0-9_.-]", "_", f"{Path(root).name}.{group[0].stage}"),
+        "job_name": re.sub(r"[^A-Za-z0-9_.-]", "_", f"{submission.root.name}.{stage}"),
         "nodes": resources.nodes,
-        "ntasks_per_node": resources.tasks_per_node,
+        "ntasks_per_node": resources.ranks_per_node,
         "cpus_per_task": resources.cpus_per_task,
         "gpus_per_node": resources.gpus_per_node or None,
         "mem": f"{round(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
         "time": resources.minutes,
+        "signal_delay_s": cluster.stop_seconds,
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
         "constraint": cluster.constraint,
+        "mail_user": cluster.mail_user,
+        "mail_type": cluster.mail_type if cluster.mail_user else None,
         "dependency": dependency or None,
         "stderr_to_stdout": True,
-        "setup": setup_lines(cluster, resources, root),
-        "teardown": teardown_lines(job_folder(root, group[0].stage, 0).parent),
+        "setup": setup_lines(submission, resources),
+        "teardown": teardown_lines(job_folder(submission.root, stage, 0).parent),
         "additional_parameters": extra,
     }
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def setup_lines(cluster: ClusterConfig, resources: Resources, root: Path) -> List[str]:
+def setup_lines(submission: Submission, resources: Resources) -> List[str]:
     """Shell lines of the batch script before srun."""
-    threads = str(resources.cpus_per_task or 1)
-    revision, dirty = code_revision(CODE)
-    variables = {
-        "PYTHONPATH": str(take_snapshot(CODE, Path(root).resolve() / "jobs" / "snapshots")),
+    exports = [f"export {name}={shlex.quote(value)}"
+               for name, value in job_variables(submission, resources).items()]
+    # the batch shell outlives the signals that its step gets: it has the teardown to do
+    return [*submission.cluster.setup, *exports, "trap : TERM USR2"]
+
+
+def job_variables(submission: Submission, resources: Resources) -> Dict[str, str]:
+    """The environment of every job, besides what it inherits."""
+    cluster, about = submission.cluster, submission.about
+    return {
+        "PYTHONPATH": str(submission.code),
         "PYTHONSAFEPATH": "1",  # else the current folder, the checkout, would come first
-        "TEXTOCVP_REVISION": revision,
-        "TEXTOCVP_DIRTY": str(int(dirty)),
+        "TEXTOCVP_REVISION": about["revision"],
+        "TEXTOCVP_DIRTY": str(int(about["dirty"])),
+        "TEXTOCVP_IMAGE": about["image"],
         "TEXTOCVP_TERM_WAIT": str(TERM_WAIT),
         "TEXTOCVP_HANG_MINUTES": str(cluster.hang_minutes),
-        "OMP_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": str(resources.cpus_per_task or 1),
         "SUBMITIT_LOG_LEVEL": "WARNING",  # the log opens with the task's own line
         **cluster.job_environment(),
     }
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    # the batch shell outlives the signals that its step gets: it has the teardown to do
-    return [*cluster.setup, *exports, "trap : TERM USR2"]
 
 
 def teardown_lines(stage_folder: Path) -> List[str]:

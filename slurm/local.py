@@ -161,13 +161,8 @@ class LocalRunner:
         self, task: Task, resources: Resources, logs: Sequence[Path], variables: Dict[str, str]
     ) -> List[subprocess.Popen]:
         port, processes = free_port(), []
-        command = [
-            self.cluster.interpreter(),
-            "-u",
-            "-m",
-            "slurm.job",
-            str(job_folder(self.root, *task.id) / "task.json"),
-        ]
+        python = self.cluster.python_command(CODE, self.root, resources.gpus_per_node > 0)
+        command = [*python, "-u", "-m", "slurm.job", str(job_folder(self.root, *task.id) / "task.json")]
         path = os.pathsep.join(part for part in (str(CODE), os.environ.get("PYTHONPATH", "")) if part)
         for rank, log in enumerate(logs):
             environment = {

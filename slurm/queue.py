@@ -89,6 +89,12 @@ def accounted_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> 
     return states
 
 
+def slurm_settings(environment: Mapping[str, str]) -> Dict[str, str]:
+    """What `scontrol show config` says: MaxArraySize, PreemptMode, KillWait, ..."""
+    pairs = (line.split("=", 1) for line in run(["scontrol", "show", "config"], environment) if "=" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
 def cancel(job_ids: Iterable[str], environment: Mapping[str, str]) -> None:
     """Cancel jobs; those that have ended meanwhile do not matter."""
     job_ids = list(job_ids)

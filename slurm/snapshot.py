@@ -17,6 +17,7 @@ from textocvp.config.errors import UserError
 
 MAX_BYTES = 50 << 20
 """A larger tree holds something that is no code."""
+HASH_DIGITS = 16
 LEFT_OUT = ("experiments", "__pycache__", "build", "dist")
 """Folders that are no code, where there is no git to ask; hidden ones are left out too."""
 
@@ -34,7 +35,7 @@ def take_snapshot(code: Path, folder: Path) -> Path:
         named = ", ".join(f"{name} ({sizes[name] / 1e6:.0f} MB)" for name in largest)
         raise UserError(f"{code}: its files have {sum(sizes.values()) / 1e6:.0f} MB, more than the "
                         f"{MAX_BYTES >> 20} MB that jobs may take along: {named}; tell git to ignore them")
-    target = folder / tree_hash(code, files)[:16]
+    target = snapshot_path(code, folder)
     if not target.is_dir():
         temporary = folder / f".{target.name}.{os.uname().nodename}.{os.getpid()}"
         for name in files:
@@ -45,6 +46,11 @@ def take_snapshot(code: Path, folder: Path) -> Path:
         except OSError:  # another submission was faster
             shutil.rmtree(temporary)
     return target
+
+
+def snapshot_path(code: Path, folder: Path) -> Path:
+    """Where `take_snapshot` would copy the tree to, or has already."""
+    return folder / tree_hash(code, tree_files(code))[:HASH_DIGITS]
 
 
 def tree_files(code: Path) -> List[str]:

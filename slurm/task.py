@@ -80,8 +80,8 @@ class Resources:
     """Machines."""
     gpus_per_node: int = field(default=0, metadata={"min": 0})
     """GPUs on each."""
-    tasks_per_node: int = field(default=1, metadata={"min": 1})
-    """Processes (ranks) on each; one per GPU."""
+    tasks_per_node: Optional[int] = field(default=None, metadata={"min": 1})
+    """Processes (ranks) on each; null: one per GPU, at least one."""
     cpus_per_task: Optional[int] = field(default=None, metadata={"min": 1})
     """Cores of each process; null without a scheduler: the running tasks share the machine's cores."""
     mem_gb: Optional[float] = field(default=None, metadata={"min": 0.1})
@@ -95,9 +95,14 @@ class Resources:
             raise ValueError(f"time: {self.time!r} is no [days-]hours:minutes:seconds, for example 04:00:00")
 
     @property
+    def ranks_per_node(self) -> int:
+        """Processes on each machine."""
+        return self.tasks_per_node or max(1, self.gpus_per_node)
+
+    @property
     def ranks(self) -> int:
         """Processes in all."""
-        return self.nodes * self.tasks_per_node
+        return self.nodes * self.ranks_per_node
 
     @property
     def minutes(self) -> int:

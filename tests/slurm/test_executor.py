@@ -4,34 +4,47 @@ import subprocess
 
 import pytest
 
-from slurm.cluster import parse_cluster
-from slurm.executor import array_indices, make_executor, sbatch_parameters, teardown_lines
-from slurm.task import Resources, Task
+from slurm.cluster import CODE, parse_cluster
+from slurm.executor import (
+    Submission,
+    array_indices,
+    make_executor,
+    sbatch_parameters,
+    sbatch_text,
+    teardown_lines,
+)
+from slurm.task import Task
+
+ABOUT = {"cluster": "site", "revision": "abc", "dirty": True, "image": "sha"}
 
 
 @pytest.fixture
-def sbatch_text(tmp_path, monkeypatch):
-    """The batch script of a group of tasks."""
+def script(tmp_path, monkeypatch):
+    """The batch script of a group of tasks, as it is submitted and as a plan shows it."""
 
-    def text(cluster, indices, resources, dependency=""):
+    def text(cluster, indices, dependency=""):
         program = tmp_path / "srun"
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path))
         group = [Task("train_decomp", index, "", ()) for index in indices]
-        executor = make_executor(
-            cluster, tmp_path / "my exp", tmp_path / "logs", group, resources, dependency
-        )
-        return executor._make_submission_file_text("COMMAND", "uid")
+        submission = Submission(cluster, tmp_path / "my exp", CODE, ABOUT)
+        executor = make_executor(submission, group, dependency)
+        if max(indices) > 0:
+            executor.parameters["map_count"] = len(indices)
+        submitted = executor._make_submission_file_text(executor._submitit_command_str, "uid")
+        assert sbatch_text(submission, group, dependency) == submitted
+        return submitted
 
     return text
 
 
 def cluster(**values):
-    return parse_cluster({"scheduler": "slurm", "python": "python3", **values}, "site.yaml", "site", {})
+    values = {"scheduler": "slurm", "python": "python3", **values}
+    return parse_cluster(values, "site.yaml", "site", {"train_decomp": True, "report": False})
 
 
-def test_everything_a_site_says_reaches_sbatch(sbatch_text):
+def test_everything_a_site_says_reaches_sbatch(script):
     site = cluster(
         partition="gpu; rm -rf $HOME",
         account="lab",
@@ -39,12 +52,14 @@ def test_everything_a_site_says_reaches_sbatch(sbatch_text):
         constraint="a100",
         setup=["module load cuda"],
         environment={"NCCL_DEBUG": "a b"},
-        extra_sbatch={"mail-type": "FAIL", "exclusive": True},
+        mail_user="me@lab",
+        mail_type="FAIL",
+        stop_seconds=120,
+        extra_sbatch={"exclusive": True},
+        resources={"train_decomp": {"nodes": 2, "gpus_per_node": 4, "cpus_per_task": 8, "mem_gb": 1.5,
+                                    "time": "1-00:00:00"}},
     )
-    resources = Resources(
-        nodes=2, gpus_per_node=4, tasks_per_node=4, cpus_per_task=8, mem_gb=1.5, time="1-00:00:00"
-    )
-    lines = sbatch_text(site, [0], resources, "afterok:5_1").splitlines()
+    lines = script(site, [0], "afterok:5_1").splitlines()
     for line in (
         "#SBATCH --partition='gpu; rm -rf $HOME'",
         "#SBATCH --account=lab",
@@ -57,6 +72,9 @@ def test_everything_a_site_says_reaches_sbatch(sbatch_text):
         "#SBATCH --mem=1536MB",
         "#SBATCH --time=1440",
         "#SBATCH --mail-type=FAIL",
+        "#SBATCH --mail-user=me@lab",
+        "#SBATCH --signal=USR2@120",
+        "export TEXTOCVP_IMAGE=sha",
         "#SBATCH --exclusive",
         "#SBATCH --dependency=afterok:5_1",
         "#SBATCH --kill-on-invalid-dep=yes",
@@ -74,16 +92,16 @@ def test_everything_a_site_says_reaches_sbatch(sbatch_text):
     assert not any(line.startswith("#SBATCH --array") for line in lines)
 
 
-def test_some_elements_of_a_stage_keep_their_indices(sbatch_text):
-    text = sbatch_text(cluster(array_parallelism=2), [1, 3, 4], Resources())
+def test_some_elements_of_a_stage_keep_their_indices(script):
+    text = script(cluster(array_parallelism=2), [1, 3, 4])
     assert "#SBATCH --array=1,3,4%2\n" in text
     assert "--dependency" not in text
     assert "--gpus" not in text
 
 
-def test_a_dependency_does_not_leak_into_the_next_stage(sbatch_text):
-    assert "--dependency" in sbatch_text(cluster(), [0], Resources(), "afterok:1")
-    assert "--dependency" not in sbatch_text(cluster(), [0], Resources())
+def test_a_dependency_does_not_leak_into_the_next_stage(script):
+    assert "--dependency" in script(cluster(), [0], "afterok:1")
+    assert "--dependency" not in script(cluster(), [0])
 
 
 def test_the_request_to_be_queued_again_is_that_of_the_array_element(tmp_path):
@@ -110,7 +128,6 @@ def test_array_indices():
 
 
 def test_the_job_name_is_one_word(tmp_path):
-    parameters = sbatch_parameters(
-        cluster(), tmp_path / "a b;c", [Task("report", 0, "", ())], Resources(), ""
-    )
+    submission = Submission(cluster(), tmp_path / "a b;c", CODE, ABOUT)
+    parameters = sbatch_parameters(submission, [Task("report", 0, "", ())], "")
     assert parameters["job_name"] == "a_b_c.report"
