@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-VARIABLES := CLUSTER RECIPE EXP SEEDS PRED DECOMP_CKPT RERUN WAIT STAGE TASK LINES FOLLOW JSON TESTS PORT PYTHON
+VARIABLES := CLUSTER RECIPE EXP SEEDS PRED DECOMP_CKPT RES RERUN WAIT STAGE TASK LINES FOLLOW JSON TESTS PORT PYTHON
 PYTHON ?= python3
 PORT ?= 6006
 
@@ -33,7 +33,7 @@ ANY_READY := $(if $(wildcard $(ENV_READY)),$(ENV_READY),$(LOGIN_READY))
 LOOK := $(if $(wildcard $(ENV_READY)),$(ENV),$(LOGIN))/bin/python -m launch
 
 WHAT = $(if $(RECIPE)$(EXP),$(strip $(if $(RECIPE),--recipe $(RECIPE)) $(if $(EXP),--exp $(EXP))),$(error say RECIPE=experiments/recipes/NAME.yaml or EXP=experiments/NAME))
-FLAGS = $(WHAT)$(if $(CLUSTER), --cluster $(CLUSTER))$(if $(SEEDS), --seeds "$(SEEDS)")$(if $(PRED), --predictor $(PRED))$(if $(DECOMP_CKPT), --decomp_ckpt $(DECOMP_CKPT))$(if $(RERUN), --rerun)$(if $(WAIT), --wait)
+FLAGS = $(WHAT)$(if $(CLUSTER), --cluster $(CLUSTER))$(if $(SEEDS), --seeds "$(SEEDS)")$(if $(PRED), --predictor $(PRED))$(if $(DECOMP_CKPT), --decomp_ckpt $(DECOMP_CKPT))$(if $(RES), --res "$(RES)")$(if $(RERUN), --rerun)$(if $(WAIT), --wait)
 EXPERIMENT = $(if $(EXP),--exp $(EXP),$(error say EXP=experiments/NAME))
 HERE := $(or $(CLUSTER),local)
 

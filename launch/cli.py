@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, NoReturn, Optional, Sequence, Tuple
 
 from launch.jobs import cancel_experiment
-from launch.pipeline import Pipeline, from_folder, from_recipe, with_decomposition_seeds, with_predictors
-from launch.recipe import Recipe, check_recipe, load_recipe
+from launch.look import run_logs, run_status, run_verify, run_why
+from launch.pipeline import from_folder
+from launch.request import make_request
 from launch.show import plan_lines
-from launch.stages import DISTRIBUTED
-from launch.status import is_active, log_path, status_lines, task_rows
-from launch.submit import Request, plan_request, submit
-from launch.verify import verify
-from launch.why import why_lines
-from slurm.cluster import ClusterConfig, load_cluster
-from slurm.progress import tail
-from textocvp.config.errors import UserError, nearest
+from launch.submit import plan_request, submit
+from textocvp.config.errors import UserError
 
 COMMANDS: Dict[str, Tuple[Optional[FrozenSet[str]], str]] = {
     "pipeline": (None, "run or submit everything that is missing, in dependency order"),
@@ -35,7 +27,6 @@ COMMANDS: Dict[str, Tuple[Optional[FrozenSet[str]], str]] = {
     ),
 }
 """Command -> the stages that it asks for (None: all), and its help."""
-
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command; returns its exit status: 0, 1 a task failed, 2 a user's error, 130 interrupted."""
@@ -102,32 +93,26 @@ def _submission(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", default="", help='train-decomp, train-predictor: for example "0 1 2"')
     parser.add_argument("--predictor", help="train-predictor, evaluate: only this predictor experiment")
     parser.add_argument("--decomp_ckpt", help="use this decomposition checkpoint, whatever trained it")
+    parser.add_argument("--res", default="", help="other resources for this submission, of the stages asked "
+                        'for (pipeline: the trainings): "nodes=1 gpus_per_node=4 time=04:00:00"')
     parser.add_argument("--rerun", action="store_true", help="move outputs of another config aside")
     parser.add_argument("--wait", action="store_true", help="stay until the jobs have ended")
 
 
+def asked_stages(options: argparse.Namespace) -> Optional[FrozenSet[str]]:
+    """The stages that the command asks for; None: all."""
+    return COMMANDS[options.command][0] if options.command in COMMANDS else None
+
+
 def run_submit(options: argparse.Namespace) -> int:
     """Commands that run or submit."""
-    return submit(make_request(options))
+    return submit(make_request(options, asked_stages(options)))
 
 
 def run_plan(options: argparse.Namespace) -> int:
     """Print the plan; nothing is written."""
-    request = make_request(options)
+    request = make_request(options, asked_stages(options))
     print("\n".join(plan_lines(plan_request(request), request.cluster)))
-    return 0
-
-
-def run_status(options: argparse.Namespace) -> int:
-    """Print the table, or JSON."""
-    rows = task_rows(from_folder(options.exp))
-    print(json.dumps(rows) if options.json else "\n".join(status_lines(rows)))
-    return 0
-
-
-def run_why(options: argparse.Namespace) -> int:
-    """Print what broke."""
-    print("\n".join(why_lines(task_rows(from_folder(options.exp)))))
     return 0
 
 
@@ -137,96 +122,3 @@ def run_cancel(options: argparse.Namespace) -> int:
     names = ", ".join(f"{stage}[{index}]" for stage, index in sorted(jobs))
     print(f"{options.exp}: {len(jobs)} jobs cancelled{': ' + names if jobs else ''}")
     return 0
-
-
-def run_verify(options: argparse.Namespace) -> int:
-    """Print damaged outputs; 1 where there are some."""
-    files, lines = verify(from_folder(options.exp).root)
-    print("\n".join([*lines, f"{options.exp}: {files} files, {len(lines)} missing or damaged"]))
-    return 1 if lines else 0
-
-
-def run_logs(options: argparse.Namespace) -> int:
-    """Print a log; with --follow until Ctrl-C."""
-    stage = options.stage.replace("-", "_")
-    if stage not in DISTRIBUTED:
-        raise UserError(
-            f"--stage {options.stage}: no such stage"
-            f"{nearest(options.stage, [name.replace('_', '-') for name in DISTRIBUTED])}"
-        )
-    path = log_path(options.exp, stage, options.task)
-    print(f"{path}:", file=sys.stderr)
-    print(
-        "\n".join(tail(path, options.lines) if options.lines else path.read_text().splitlines()), flush=True
-    )
-    if options.follow:
-        _follow(path, lambda: is_active(options.exp, stage, options.task))
-    return 0
-
-
-def _follow(path: Path, active: Callable[[], bool]) -> None:
-    """Print what a log grows by, until its task has ended."""
-    with open(path) as file:
-        file.seek(0, 2)
-        while True:
-            goes_on = active()
-            text = file.read()
-            print(text, end="", flush=True)
-            if not text and not goes_on:
-                return
-            time.sleep(0 if text else 1)
-
-
-def make_request(options: argparse.Namespace) -> Request:
-    """What the options ask for."""
-    cluster = load_cluster(options.cluster, DISTRIBUTED)
-    stages = COMMANDS[options.command][0] if options.command in COMMANDS else None
-    return Request(
-        pipeline=make_pipeline(options, cluster, stages),
-        cluster=cluster,
-        stages=stages,
-        recipe=options.recipe,
-        rerun=options.rerun,
-        wait=options.wait,
-    )
-
-
-def make_pipeline(
-    options: argparse.Namespace, cluster: ClusterConfig, stages: Optional[FrozenSet[str]]
-) -> Pipeline:
-    """The pipeline of a recipe or of an experiment's folder, with what the options change."""
-    if options.recipe:
-        recipe = load_recipe(options.recipe)
-        root = cluster.data_root(recipe.decomposition.dataset)
-        pipeline = recipe_pipeline(recipe, str(options.recipe), Path(cluster.paths.experiments), root)
-    else:
-        pipeline = from_folder(options.exp)
-    seeds = parse_seeds(options.seeds)
-    if "train_predictor" in (stages or ()) or options.predictor:
-        pipeline = with_predictors(pipeline, options.predictor, seeds)
-    elif seeds:
-        if stages is not None and "train_decomp" not in stages:
-            raise UserError(f"--seeds: {options.command} takes none; it uses those that were trained")
-        pipeline = with_decomposition_seeds(pipeline, seeds)
-    workers = {stage: cluster.stage_resources(stage).cpus_per_task for stage in DISTRIBUTED}
-    return replace(pipeline, workers=workers, decomp_ckpt=options.decomp_ckpt)
-
-
-def recipe_pipeline(recipe: Recipe, source: str, experiments: Path, root: Optional[str]) -> Pipeline:
-    """The pipeline of a recipe, checked whole; errors name the recipe's file."""
-    try:
-        pipeline = from_recipe(recipe, experiments, root)
-    except UserError as error:
-        raise UserError(str(error) if source in str(error) else f"{source}: {error}") from None
-    check_recipe(recipe, source, pipeline.files)
-    return pipeline
-
-
-def parse_seeds(text: str) -> Tuple[int, ...]:
-    """ "0 1 2" (or "0,1,2") -> (0, 1, 2)."""
-    seeds: List[int] = []
-    for word in text.replace(",", " ").split():
-        if not word.isdigit():
-            raise UserError(f'--seeds {text!r}: {word!r} is no seed; numbers from 0 on are needed, "0 1 2"')
-        seeds.append(int(word))
-    return tuple(seeds)

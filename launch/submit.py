@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List
 
 from launch.jobs import active_jobs, cancel_jobs
-from launch.pipeline import INDICES, Pipeline
+from launch.pipeline import INDICES
 from launch.plan import QUEUED, Plan, Step, TaskId, make_plan
 from launch.recipe import write_experiment
+from launch.request import Request
 from launch.show import print_report, summary_line
 from launch.stages import all_tasks
 from launch.waiting import wait_for_jobs
@@ -26,20 +26,6 @@ from textocvp.config.errors import UserError
 
 SAFE_ARRAY_SIZE = 1000
 """Slurm's default MaxArraySize is 1001; larger arrays are held against the site's own."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a command line asks for."""
-
-    pipeline: Pipeline
-    cluster: ClusterConfig
-    stages: Optional[FrozenSet[str]] = None
-    """None: the whole pipeline."""
-    recipe: Optional[Path] = None
-    """Kept in the experiment's folder."""
-    rerun: bool = False
-    wait: bool = False
 
 
 def plan_request(request: Request) -> Plan:

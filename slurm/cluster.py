@@ -8,7 +8,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from slurm.container import KEYED, Container, image_digest
 from slurm.task import Resources
@@ -98,13 +98,21 @@ class ClusterConfig:
         values = {**self.resources.get(DEFAULT, {}), **self.resources.get(stage, {})}
         return build(Resources, values, f"cluster {self.name}", f"resources.{stage}")
 
-    def with_resources(self, overrides: Mapping[str, Any], stages: Iterable[str]) -> "ClusterConfig":
-        """The same site with other resources for some stages; ConfigError where a value is wrong."""
+    def with_resources(self, overrides: Mapping[str, Any], stages: Mapping[str, bool]) -> "ClusterConfig":
+        """The same site with other resources for some stages, given as in `load_cluster`."""
         entries = {stage: {**self.resources.get(stage, {}), **overrides} for stage in stages}
         changed = replace(self, resources={**self.resources, **entries})
-        for stage in entries:
-            changed.stage_resources(stage)
+        for stage, distributed in stages.items():
+            changed.check_ranks(stage, distributed, f"cluster {self.name}")
         return changed
+
+    def check_ranks(self, stage: str, distributed: bool, source: str) -> None:
+        """ConfigError where a stage that is one process is to have several, or a value is wrong."""
+        if self.stage_resources(stage).ranks > 1 and not distributed:
+            raise ConfigError(
+                f"{source}: resources.{stage}: more than one process, but it is no distributed stage; "
+                "tasks_per_node: 1 gives it one"
+            )
 
     def interpreter(self) -> str:
         """The jobs' python without a container, absolute where it is a file."""
@@ -211,11 +219,7 @@ def parse_cluster(values: Any, source: str, name: str, stages: Mapping[str, bool
         if not isinstance(entry, dict):
             raise ConfigError(f"{source}: resources.{stage}: {entry!r} is no section of names and values")
         build(Resources, entry, source, f"resources.{stage}")
-        if config.stage_resources(stage).ranks > 1 and not stages.get(stage, False):
-            raise ConfigError(
-                f"{source}: resources.{stage}: more than one process, but it is no distributed stage; "
-                "tasks_per_node: 1 gives it one"
-            )
+        config.check_ranks(stage, stages.get(stage, False), source)
     for section in ("environment", "extra_sbatch"):
         for key, value in getattr(config, section).items():
             if not isinstance(value, (str, int, float)):

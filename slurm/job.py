@@ -19,7 +19,7 @@ from typing import Any, Dict
 from slurm import ledger
 from slurm.progress import read_progress
 from slurm.ranks import set_rank_variables
-from slurm.records import Records, job_folder, read_task, set_aside, write_manifest
+from slurm.records import Records, job_folder, output_files, read_task, set_aside, write_manifest
 from slurm.standing import CHANGED, DONE, InputError, check_upstream, input_hashes, refusal, stand
 from slurm.task import Task
 from textocvp.artifacts import JOB_DIR_VARIABLE, provenance, read_json, write_json
@@ -32,8 +32,8 @@ PATIENCE = 600.0
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
 """Exit codes of a command that saved its state and stopped on a signal."""
 RUN, SKIP = "run", "skip"
-MAX_STOPS = 3
-"""Restarts without progress that end a task; with progress any number is normal."""
+MAX_STARTS = 3
+"""Starts without progress after which a job ends."""
 
 
 def run_task_file(path: str) -> Dict[str, Any]:
@@ -64,14 +64,14 @@ def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
     """Rank 0: the checks before the command and the records after it."""
     print(task.command, flush=True)
     where = {"host": socket.gethostname(), "pid": os.getpid(), "job_id": job_name()}
-    started = time.time()
-    ledger.record(root, ledger.STARTED, *task.id, **where)
+    started, saved = time.time(), last_saved(root, task)
     try:
+        ledger.record(root, ledger.STARTED, *task.id, saved=saved, **where)
         if not needs_run(root, task):
             print(f"{task.name} is done: same config, same inputs, outputs whole", flush=True)
             give_word(job_folder(root, *task.id), SKIP)
         else:
-            check_progress(root, task)
+            check_progress(root, task, saved)
             (job_folder(root, *task.id) / "progress.json").unlink(missing_ok=True)  # an earlier attempt's
             give_word(job_folder(root, *task.id), RUN)
             run_command(task)
@@ -98,20 +98,31 @@ def needs_run(root: Path, task: Task) -> bool:
     return standing.state != DONE
 
 
-def check_progress(root: Path, task: Task) -> None:
-    """RuntimeError where the task was stopped MAX_STOPS times in a row without getting any further."""
-    events = [event for event in ledger.read_ledger(root) if (event["stage"], event["task"]) == task.id]
-    stops = []
-    for event in events:
-        if event["event"] == ledger.STOPPED:
-            stops.append(event.get("step"))
-        elif event["event"] not in (ledger.STARTED,):
-            stops = []
-    last = stops[-MAX_STOPS:]
-    if len(last) == MAX_STOPS and len(set(last)) == 1:
-        raise RuntimeError(f"{task.name} was stopped {MAX_STOPS} times at step {last[0]} without getting "
-                           f"further: its limit is too short for one step and one save; submit it again with "
-                           f"more time")
+def check_progress(root: Path, task: Task, saved: float) -> None:
+    """RuntimeError where MAX_STARTS starts of this job in a row have found nothing newer than this one.
+
+    With progress any number of restarts is normal: a week of preemptions.
+
+    Args:
+        saved: from `last_saved`.
+    """
+    job = job_name()
+    starts = [event.get("saved") for event in ledger.read_ledger(root)
+              if event["event"] == ledger.STARTED and (event["stage"], event["task"]) == task.id
+              and event["job_id"] == job]
+    if job and starts[-MAX_STARTS:] == [saved] * MAX_STARTS:
+        raise RuntimeError(
+            f"{task.name} was started {MAX_STARTS} times without saving anything new: its time limit, or the "
+            f"time between two preemptions, is too short for it; submit it again with more time "
+            f"(RES=\"time=...\")"
+        )
+
+
+def last_saved(root: Path, task: Task) -> float:
+    """Time of the newest saved state or output of a task, seconds since the epoch; 0.0 for none."""
+    states = [path for name in task.leftovers if Path(name).name == "resume"
+              for path in (root / name).glob("[!.]*")]
+    return max((path.stat().st_mtime for path in [*states, *output_files(root, task)]), default=0.0)
 
 
 def run_command(task: Task) -> None:

@@ -120,7 +120,8 @@ import importlib, sys
 class Stand:  # submitit and yaml may not be installed there
     def __getattr__(self, name): return type(name, (Exception,), {})
     __path__ = []
-for name in ("submitit", "submitit.core", "submitit.core.utils", "submitit.slurm", "submitit.slurm.slurm", "yaml"):
+for name in ("submitit", "submitit.core", "submitit.core.utils", "submitit.slurm", "submitit.slurm.slurm",
+             "yaml"):
     try: importlib.import_module(name)
     except ImportError: sys.modules[name] = Stand()
 for name in sys.argv[1:]: importlib.import_module(name)

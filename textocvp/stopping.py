@@ -81,6 +81,21 @@ def finish(wish: int, is_main: bool = True) -> int:
     return exit_code(wish)
 
 
+def end_at_time_limit() -> None:
+    """Let SIGUSR2 end this process at once, with the request to be queued again.
+
+    For a command whose finished parts stay and that continues after them; its worker processes go on.
+    """
+    owner = os.getpid()
+
+    def end(number: int, frame: Optional[FrameType]) -> None:
+        if os.getpid() == owner:
+            request_requeue()
+            raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGUSR2, end)
+
+
 def request_requeue() -> None:
     """Leave the request in the job's folder; nothing where the command runs by hand."""
     folder = job_folder()

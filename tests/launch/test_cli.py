@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main, parse_seeds
+from launch.cli import main
+from launch.request import parse_resources, parse_seeds
 from textocvp.config.errors import UserError
 
 CODE = Path(__file__).parents[2]
@@ -62,3 +63,31 @@ def test_as_a_program():
     assert result.returncode == 0
     for command in ("pipeline", "plan", "status", "logs", "train-decomp", "precompute-slots", "evaluate"):
         assert command in result.stdout
+
+
+def test_resources_of_one_submission():
+    assert parse_resources('nodes=1 mem_gb=1.5,time=1-04:00:00') == {
+        "nodes": 1, "mem_gb": 1.5, "time": "1-04:00:00"}
+    assert parse_resources("") == {}
+
+
+@pytest.mark.parametrize(("res", "message"), [
+    ("node=1", "--res 'node=1': 'node=1' is no name=value, did you mean 'nodes'?"),
+    ("nodes", "'nodes' is no name=value"),
+    ("nodes=two", "cluster local: resources.train_decomp.nodes: 'two' is not allowed"),
+    ("time=4h", "time: '4h' is no [days-]hours:minutes:seconds"),
+])
+def test_wrong_resources_are_one_line(small_recipe, capsys, res, message):
+    assert main(["plan", "--recipe", str(small_recipe()), "--cluster", "local", "--res", res]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_resources_are_those_of_the_stage_asked_for(small_recipe, capsys):
+    options = ["--recipe", str(small_recipe()), "--cluster", "local", "--res"]
+    assert main(["plan", *options, "nodes=2 gpus_per_node=2"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "limit " in line]
+    assert [line.split(":")[0] for line in lines if "2 nodes, 2 GPU per node, 2 processes" in line] == [
+        "train_decomp", "train_predictor"]
+    assert main(["select-decomp", *options, "nodes=2"]) == 2
+    assert "resources.select_decomp: more than one process, but it is no distributed stage" in (
+        capsys.readouterr().err)

@@ -153,19 +153,37 @@ def test_other_ranks_wait_for_the_first_ones_word(tmp_path, monkeypatch):
     assert job.wait_for_word(tmp_path) == job.SKIP
 
 
-def test_three_stops_without_progress_end_a_task(tmp_path):
-    def stopped(*steps):
-        for step in steps:
-            job.ledger.record(tmp_path, "started", *FIRST.id)
-            job.ledger.record(tmp_path, "stopped", *FIRST.id, step=step)
+def test_three_starts_without_anything_new_saved_end_a_job(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    task = replace(SECOND, leftovers=("models", "resume"))
 
-    stopped(5, 5)
-    job.check_progress(tmp_path, FIRST)
-    stopped(7, 7)
-    job.check_progress(tmp_path, FIRST)
-    job.check_progress(tmp_path, SECOND)
-    stopped(7)
-    with pytest.raises(RuntimeError, match="was stopped 3 times at step 7 without getting further"):
-        job.check_progress(tmp_path, FIRST)
-    job.ledger.record(tmp_path, "submitted", *FIRST.id)
-    job.check_progress(tmp_path, FIRST)
+    def started(*times, job_id="7"):
+        for saved in times:
+            job.ledger.record(tmp_path, "started", *task.id, job_id=job_id, saved=saved)
+
+    started(0.0, 0.0)
+    job.check_progress(tmp_path, task, 0.0)
+    started(0.0)
+    job.check_progress(tmp_path, task, 5.0)
+    job.check_progress(tmp_path, FIRST, 0.0)
+    with pytest.raises(RuntimeError, match=r"was started 3 times without saving anything new.*RES="):
+        job.check_progress(tmp_path, task, 0.0)
+    started(5.0, 5.0, job_id="8")
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    job.check_progress(tmp_path, task, 5.0)
+    monkeypatch.delenv("SUBMITIT_EXECUTOR")
+    started(5.0, 5.0, 5.0, job_id="")
+    job.check_progress(tmp_path, task, 5.0)  # by hand and locally nobody restarts but the user
+
+
+def test_what_was_saved_last_is_a_whole_state_or_an_output(tmp_path):
+    task = replace(SECOND, leftovers=("models", "resume"))
+    assert job.last_saved(tmp_path, task) == 0.0
+    for name, when in (("resume/step_1", 100), ("resume/.step_2.tmp", 300), ("models", 400)):
+        (tmp_path / name).mkdir(parents=True)
+        os.utime(tmp_path / name, (when, when))
+    assert job.last_saved(tmp_path, task) == 100
+    (tmp_path / "model.txt").touch()
+    os.utime(tmp_path / "model.txt", (200, 200))
+    assert job.last_saved(tmp_path, task) == 200

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tupl
 import torch
 from tqdm import tqdm
 
+from textocvp import stopping
 from textocvp.artifacts import experiment_root, report_progress
 from textocvp.config import schema
 from textocvp.config.data import SPLITS
@@ -45,6 +46,7 @@ def prepare_data(exp_directory: Path, workers: Optional[int] = None) -> None:
     Raises:
         UserError: something in the data is missing or damaged; parts that could be written are kept.
     """
+    stopping.end_at_time_limit()
     root = experiment_root(exp_directory)
     experiment = load_experiment(root)
     tasks, finished = plan_stores(experiment, root)
