@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, NoReturn, Optional, Sequence, Tuple
 
+from launch.fork import fork
+from launch.interactive import run_shell, run_tensorboard
 from launch.jobs import cancel_experiment
 from launch.look import run_logs, run_status, run_verify, run_why
 from launch.pipeline import from_folder
 from launch.request import make_request
-from launch.show import plan_lines
-from launch.submit import plan_request, submit
+from launch.show import plan_lines, script_lines
+from launch.submit import plan_request, submission_details, submit
 from textocvp.config.errors import UserError
+from textocvp.config.overrides import parse_overrides
 
 COMMANDS: Dict[str, Tuple[Optional[FrozenSet[str]], str]] = {
     "pipeline": (None, "run or submit everything that is missing, in dependency order"),
@@ -49,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     plan = _command(commands, "plan", run_plan, "print stages, edges and resources; submit nothing")
     _submission(plan)
     status = _command(commands, "status", run_status, "where each task is")
-    status.add_argument("--json", action="store_true", help="a list of {stage, task, job_id, state, ...}")
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a list of {stage, task, job_id, state, ...}")
+    form.add_argument("--watch", action="store_true", help="anew every few seconds, until nothing runs")
     logs = _command(commands, "logs", run_logs, "the log of one task")
     logs.add_argument("--stage", required=True, help="for example train-decomp")
     logs.add_argument("--task", type=_number, default=0, help="index in its stage (0)")
@@ -58,9 +64,27 @@ def build_parser() -> argparse.ArgumentParser:
     why = _command(commands, "why", run_why, "what broke first, where, and what to do")
     cancelling = _command(commands, "cancel", run_cancel, "cancel the experiment's jobs; what is done stays")
     verifying = _command(commands, "verify", run_verify, "hash the outputs of all finished tasks again")
-    for command in (status, logs, why, cancelling, verifying):
+    forking = _command(commands, "fork", run_fork, "a variant that takes over what stays the same")
+    forking.add_argument("--to", type=Path, required=True, help="the new experiment's folder")
+    forking.add_argument("--set", required=True, help='what is different: "training.lr=0.001 ..."')
+    forking.add_argument("--predictor", help="the values are this predictor's, not the decomposition's")
+    _interactive(commands)
+    for command in (status, logs, why, cancelling, verifying, forking):
         command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
     return parser
+
+
+def _interactive(commands: Any) -> None:
+    shell = _command(commands, "shell", run_shell, "a shell in the image, with a stage's resources")
+    shell.add_argument("--exp", type=Path, help="the experiment's folder")
+    shell.add_argument("--stage", help="as the jobs of this stage, for example train-decomp")
+    shell.add_argument("--task", type=_number, default=0, help="index in its stage (0)")
+    shell.add_argument("--res", default="", help='other resources: "time=00:30:00"')
+    board = _command(commands, "tensorboard", run_tensorboard, "curves and pictures of all trainings")
+    board.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
+    board.add_argument("--port", type=_number, default=6006, help="of this machine (6006)")
+    for command in (shell, board):
+        command.add_argument("--cluster", help="a name in cluster_configs/")
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -112,7 +136,14 @@ def run_submit(options: argparse.Namespace) -> int:
 def run_plan(options: argparse.Namespace) -> int:
     """Print the plan; nothing is written."""
     request = make_request(options, asked_stages(options))
-    print("\n".join(plan_lines(plan_request(request), request.cluster)))
+    plan = plan_request(request)
+    print("\n".join(plan_lines(plan, request.cluster)))
+    if request.cluster.scheduler != "local":
+        try:
+            lines = script_lines(plan, request.cluster, submission_details(request.cluster))
+        except UserError as error:  # no image yet, no python yet: the plan stands all the same
+            lines = ["", f"nothing could be submitted yet: {error}"]
+        print("\n".join(lines))
     return 0
 
 
@@ -121,4 +152,13 @@ def run_cancel(options: argparse.Namespace) -> int:
     jobs = cancel_experiment(from_folder(options.exp).root)
     names = ", ".join(f"{stage}[{index}]" for stage, index in sorted(jobs))
     print(f"{options.exp}: {len(jobs)} jobs cancelled{': ' + names if jobs else ''}")
+    return 0
+
+
+def run_fork(options: argparse.Namespace) -> int:
+    """Create a variant."""
+    overrides = parse_overrides(shlex.split(options.set))
+    taken, left = fork(options.exp, options.to, overrides, options.predictor)
+    names = ", ".join(task.name for task in taken) or "nothing"
+    print(f"{options.to}: {names} taken over, {left} tasks to run: make pipeline EXP={options.to}")
     return 0

@@ -11,15 +11,20 @@ from typing import Callable
 
 from launch.pipeline import from_folder
 from launch.stages import DISTRIBUTED
-from launch.status import is_active, log_path, status_lines, task_rows
+from launch.status import is_active, log_path, status_lines, task_rows, watch_status
 from launch.verify import verify
 from launch.why import why_lines
 from slurm.progress import tail
 from textocvp.config.errors import UserError, nearest
 
+WATCH_SECONDS = 5.0
+
 
 def run_status(options: argparse.Namespace) -> int:
-    """Print the table, or JSON."""
+    """Print the table, or JSON; with --watch until nothing waits or runs."""
+    if options.watch:
+        watch_status(options.exp, WATCH_SECONDS)
+        return 0
     rows = task_rows(from_folder(options.exp))
     print(json.dumps(rows) if options.json else "\n".join(status_lines(rows)))
     return 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Any, Dict, Iterable, List, Mapping, Sequence
 
-from launch.plan import QUEUED, RUN, Plan
+from launch.plan import QUEUED, RUN, Plan, Step
 from slurm import ledger
-from slurm.cluster import ClusterConfig
+from slurm.cluster import CODE, ClusterConfig
+from slurm.dependency import group_by_dependency
+from slurm.snapshot import snapshot_folder, snapshot_path
 from slurm.standing import DONE
 from slurm.task import ANY, Resources, Task
 
@@ -43,6 +45,38 @@ def plan_lines(plan: Plan, cluster: ClusterConfig) -> List[str]:
             if step.task.after:
                 lines.append(f"      after {edges_text(step.task)}")
     return lines
+
+
+def script_lines(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) -> List[str]:
+    """The batch script of every array that would be submitted, to the letter.
+
+    Job ids that sbatch has yet to give are written as stages: afterok:TRAIN-DECOMP_0.
+
+    Args:
+        about: what the ledger would say of the jobs.
+    """
+    from slurm.executor import Submission, sbatch_text  # submitit: not needed to plan a local run
+
+    submission = Submission(cluster, plan.root, snapshot_path(CODE, snapshot_folder(plan.root)), about)
+    jobs = {step.task.id: step.job.job_id for step in plan.steps if step.action == QUEUED}
+    arrays = by_stage(plan.to_run)
+    jobs.update({task.id: f"{stage.upper().replace('_', '-')}_{task.index}"
+                 for stage, tasks in arrays.items() for task in tasks})
+    lines = []
+    for stage, tasks in arrays.items():
+        for dependency, group in group_by_dependency(tasks, jobs):
+            lines += ["", f"{stage}[{','.join(str(task.index) for task in group)}] is submitted as:"]
+            script = sbatch_text(submission, group, dependency)
+            lines += [f"    {line}".rstrip() for line in script.splitlines()]
+    return lines
+
+
+def by_stage(steps: Iterable[Step]) -> Dict[str, List[Task]]:
+    """The steps' tasks, stage by stage in their order."""
+    stages: Dict[str, List[Task]] = {}
+    for step in steps:
+        stages.setdefault(step.task.stage, []).append(step.task)
+    return stages
 
 
 def edges_text(task: Task) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
@@ -20,7 +22,7 @@ from textocvp.config.errors import UserError
 
 ACTIVE = ("pending", "running", "starting", "requeued", "suspended", "completing", "configuring")
 """States of a task whose log may still grow."""
-HEADER = ("stage", "task", "what", "job", "state", "step", "rate", "left", "loss", "log")
+HEADER = ("stage", "task", "what", "job", "state", "node", "step", "rate", "left", "loss", "restarts", "log")
 
 
 def task_rows(pipeline: Pipeline) -> List[Dict[str, Any]]:
@@ -46,6 +48,7 @@ def task_rows(pipeline: Pipeline) -> List[Dict[str, Any]]:
                 "label": task.label,
                 "job_id": event.get("job_id", ""),
                 "state": state,
+                "node": task_node(event, states.get(task.id)),
                 "step": progress.get("step"),
                 "total_steps": progress.get("total_steps"),
                 "rate": progress.get("rate"),
@@ -75,6 +78,11 @@ def task_state(event: Mapping[str, Any], job: Optional[JobState]) -> str:
     return str(event["event"])
 
 
+def task_node(event: Mapping[str, Any], job: Optional[JobState]) -> str:
+    """Where a task runs or ran last, "" for nowhere yet."""
+    return (job.node if job is not None else "") or str(event.get("host", ""))
+
+
 def pending_reason(job: Optional[JobState]) -> str:
     """Why a job waits."""
     return job.reason if job is not None else ""
@@ -86,11 +94,22 @@ def status_lines(rows: Sequence[Mapping[str, Any]]) -> List[str]:
     for row in rows:
         state = f"{row['state']} ({row['reason']})" if row["reason"] not in ("", "None") else row["state"]
         columns = progress_columns(row if row["step"] is not None else {})
-        cells.append(
-            (row["stage"], str(row["task"]), row["label"], row["job_id"], state, *columns, row["log"])
-        )
+        restarts = str(row["restarts"] or "")
+        cells.append((row["stage"], str(row["task"]), row["label"], row["job_id"], state, row["node"],
+                      *columns, restarts, row["log"]))
     lines = format_table(HEADER, cells)
     return lines + [f"{row['stage']}[{row['task']}] failed: {row['error']}" for row in rows if row["error"]]
+
+
+def watch_status(root: Path, seconds: float) -> None:
+    """Show the table anew every few seconds, until no task waits or runs."""
+    while True:
+        rows = task_rows(from_folder(root))
+        clear = "\x1b[H\x1b[J" if sys.stdout.isatty() else ""
+        print(clear + "\n".join([time.strftime("%H:%M:%S"), *status_lines(rows)]), flush=True)
+        if not any(row["state"] in ACTIVE for row in rows):
+            return
+        time.sleep(seconds)
 
 
 def log_path(root: Path, stage: str, task: int) -> Path:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Dict, Iterable, List
+from typing import Any, Dict
 
 from launch.jobs import active_jobs, cancel_jobs
 from launch.pipeline import INDICES
-from launch.plan import QUEUED, Plan, Step, TaskId, make_plan
+from launch.plan import QUEUED, Plan, TaskId, make_plan
 from launch.recipe import write_experiment
 from launch.request import Request
-from launch.show import print_report, summary_line
+from launch.show import by_stage, print_report, summary_line
 from launch.stages import all_tasks
 from launch.waiting import wait_for_jobs
 from slurm import ledger
@@ -19,8 +18,7 @@ from slurm.local import LocalRunner
 from slurm.lock import locked
 from slurm.queue import slurm_settings
 from slurm.records import set_aside, write_task
-from slurm.snapshot import take_snapshot
-from slurm.task import Task
+from slurm.snapshot import snapshot_folder, take_snapshot
 from textocvp.artifacts import code_revision, write_json
 from textocvp.config.errors import UserError
 
@@ -95,14 +93,6 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig) -> Dict[TaskId, str]:
     return jobs
 
 
-def by_stage(steps: Iterable[Step]) -> Dict[str, List[Task]]:
-    """The steps' tasks, stage by stage in their order."""
-    stages: Dict[str, List[Task]] = {}
-    for step in steps:
-        stages.setdefault(step.task.stage, []).append(step.task)
-    return stages
-
-
 def check_array_size(plan: Plan, cluster: ClusterConfig) -> None:
     """UserError where a stage has more tasks than the site's Slurm takes into one array."""
     stage, index = max((step.task.id for step in plan.to_run), key=lambda task: task[1])
@@ -112,11 +102,6 @@ def check_array_size(plan: Plan, cluster: ClusterConfig) -> None:
     if index >= limit:
         raise UserError(f"{stage} has {index + 1} tasks, but cluster {cluster.name} takes {limit} into an "
                         f"array (MaxArraySize): ask for fewer shards, seeds or predictors")
-
-
-def snapshot_folder(root: Path) -> Path:
-    """Where the snapshots of an experiment lie."""
-    return Path(root).resolve() / "jobs" / "snapshots"
 
 
 def submission_details(cluster: ClusterConfig) -> Dict[str, Any]:

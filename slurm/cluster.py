@@ -20,6 +20,8 @@ CODE = Path(__file__).resolve().parent.parent
 """The folder that holds launch, slurm and textocvp."""
 CONFIGS = CODE / "cluster_configs"
 DEFAULT = "default"
+IMAGE_JOB = "image"
+"""Entry of `resources` for the job that builds the image."""
 OWN_OPTIONS = ("array", "chdir", "dependency", "error", "export", "job-name", "open-mode", "output", "signal",
                "wrap")
 """Options of sbatch that a site may not set: its jobs, their logs or their stopping would break."""
@@ -152,7 +154,11 @@ class ClusterConfig:
         return image_digest(image) if image else ""
 
     def python_command(self, code: Path, root: Path, gpus: bool = False) -> List[str]:
-        """The words that start the jobs' python, in the image where there is one.
+        """The words that start the jobs' python; arguments as in `image_words`."""
+        return [*self.image_words(code, root, gpus), "python3" if self.container.used else self.interpreter()]
+
+    def image_words(self, code: Path, root: Path, gpus: bool = False) -> List[str]:
+        """The words before a command that is to run as jobs do, in the image; none without a container.
 
         Args:
             code: the folder that holds launch, slurm and textocvp as the job is to see them.
@@ -160,11 +166,10 @@ class ClusterConfig:
         """
         image = self.image()
         if image is None:
-            return [self.interpreter()]
-        data = [CODE / str(path) for path in self.paths.data.values()]
-        weights = [CODE / self.paths.weights] if self.paths.weights else []
-        folders = [Path.cwd(), root, *data, *weights]
-        return [*self.container.command(code, image, folders, self.job_environment(), gpus), "python3"]
+            return []
+        there = [CODE / str(path) for path in (*self.paths.data.values(), self.paths.weights) if path]
+        folders = [Path.cwd(), root, *(path for path in there if path.exists())]
+        return self.container.command(code, image, folders, self.job_environment(), gpus)
 
     def job_environment(self) -> Dict[str, str]:
         """Variables of every job."""
@@ -212,7 +217,7 @@ def parse_cluster(values: Any, source: str, name: str, stages: Mapping[str, bool
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: no section of names and values")
     config = build(ClusterConfig, dict(values, name=name), source)
-    known = (DEFAULT,) + tuple(stages)
+    known = (DEFAULT, IMAGE_JOB, *stages)
     for stage, entry in config.resources.items():
         if stage not in known:
             raise ConfigError(f"{source}: resources.{stage}: unknown stage{nearest(str(stage), known)}")

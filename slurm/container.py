@@ -53,9 +53,8 @@ class Container:
 
 
 def bind_specs(folders: Iterable[Path]) -> List[str]:
-    """Folders that exist, under their own names and under what they resolve to, each once."""
-    paths = {path for folder in folders for path in (Path(folder).absolute(), Path(folder).resolve())
-             if path.exists()}
+    """Folders under their own names and under what they resolve to, each once."""
+    paths = {path for folder in folders for path in (Path(folder).absolute(), Path(folder).resolve())}
     return sorted(str(path) for path in paths if not any(other in path.parents for other in paths))
 
 

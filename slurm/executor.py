@@ -16,6 +16,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from slurm.cluster import ClusterConfig
 from slurm.dependency import group_by_dependency
 from slurm.job import run_task_file
+from slurm.options import job_options
 from slurm.records import job_folder
 from slurm.task import Resources, Task
 from textocvp.config.errors import UserError
@@ -122,17 +123,8 @@ def sbatch_parameters(submission: Submission, group: Sequence[Task], dependency:
         extra["array"] = array_indices([task.index for task in group], cluster.array_parallelism)
     parameters = {
         "job_name": re.sub(r"[^A-Za-z0-9_.-]", "_", f"{submission.root.name}.{stage}"),
-        "nodes": resources.nodes,
-        "ntasks_per_node": resources.ranks_per_node,
-        "cpus_per_task": resources.cpus_per_task,
-        "gpus_per_node": resources.gpus_per_node or None,
-        "mem": f"{round(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
-        "time": resources.minutes,
+        **job_options(cluster, resources),
         "signal_delay_s": cluster.stop_seconds,
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "qos": cluster.qos,
-        "constraint": cluster.constraint,
         "mail_user": cluster.mail_user,
         "mail_type": cluster.mail_type if cluster.mail_user else None,
         "dependency": dependency or None,

@@ -48,6 +48,11 @@ def take_snapshot(code: Path, folder: Path) -> Path:
     return target
 
 
+def snapshot_folder(root: Path) -> Path:
+    """Where the snapshots of the experiment in `root` lie."""
+    return Path(root).resolve() / "jobs" / "snapshots"
+
+
 def snapshot_path(code: Path, folder: Path) -> Path:
     """Where `take_snapshot` would copy the tree to, or has already."""
     return folder / tree_hash(code, tree_files(code))[:HASH_DIGITS]

@@ -54,6 +54,25 @@ def small_recipe(tmp_path):
     return write
 
 
+@pytest.fixture
+def local_site(tmp_path, stub_python):
+    """Writes a site's config for this machine; returns its path."""
+
+    def write(**values):
+        import yaml
+
+        path = tmp_path / "site.yaml"
+        paths = {"experiments": str(tmp_path / "experiments")}
+        path.write_text(
+            yaml.safe_dump(
+                {"scheduler": "local", "parallel": 4, "python": stub_python, "paths": paths, **values}
+            )
+        )
+        return str(path)
+
+    return write
+
+
 def run_dev_cluster(action, environment, **settings):
     return subprocess.run(
         [DEV_CLUSTER, action],

@@ -43,12 +43,13 @@ def test_a_table_of_what_is_known(root, capsys):
     assert main(["status", "--exp", str(root)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 14 + 1
-    assert lines[3].split()[:9] == [
+    assert lines[3].split()[:10] == [
         "train_decomp",
         "0",
         "seed",
         "3",
         "running",
+        socket.gethostname(),
         "40/100",
         "2.5/s",
         "0:24",
@@ -144,3 +145,31 @@ def test_a_job_that_nobody_knows_is_lost_after_a_while(tmp_path, capsys):
         assert waiting.look([task], {}) == [task]
     assert waiting.look([task], {}) == []
     assert "job 6 is UNKNOWN" in capsys.readouterr().out
+
+
+def test_restarts_and_the_node_have_their_columns(root, capsys):
+    submitted(root, "train_decomp", 0)
+    for host in ("n1", "n2", "n2"):
+        ledger.record(root, "started", "train_decomp", 0, job_id="", host=host, pid=1)
+    main(["status", "--exp", str(root)])
+    header, *lines = capsys.readouterr().out.splitlines()
+    line = lines[2]
+    assert line[header.index("node"):].split()[0] == "n2"
+    assert line[header.index("restarts"):].split()[0] == "2"
+
+
+def test_watching_ends_when_nothing_runs_any_more(root, capsys, monkeypatch):
+    submitted(root, "train_decomp", 0)
+    here = {"job_id": "", "host": socket.gethostname(), "pid": os.getpid()}
+    ledger.record(root, "started", "train_decomp", 0, **here)
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        ledger.record(root, "stopped", "train_decomp", 0, **here)
+
+    monkeypatch.setattr("launch.status.time.sleep", sleep)
+    assert main(["status", "--exp", str(root), "--watch"]) == 0
+    out = capsys.readouterr().out
+    assert waits == [5.0] and out.count("seed 3") == 2
+    assert out.index("running") < out.index("stopped")

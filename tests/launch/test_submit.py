@@ -20,25 +20,6 @@ CODE = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def site(tmp_path, stub_python):
-    """Writes a site's config for this machine; returns its path."""
-
-    def write(**values):
-        import yaml
-
-        path = tmp_path / "site.yaml"
-        paths = {"experiments": str(tmp_path / "experiments")}
-        path.write_text(
-            yaml.safe_dump(
-                {"scheduler": "local", "parallel": 4, "python": stub_python, "paths": paths, **values}
-            )
-        )
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
 def root(tmp_path):
     return tmp_path / "experiments" / "exp"
 
@@ -58,8 +39,8 @@ def pipeline(recipe, site, *more):
     return main(["pipeline", "--recipe", str(recipe), "--cluster", site, *more])
 
 
-def test_a_pipeline_runs_once_and_the_second_time_has_nothing_to_do(small_recipe, site, root, capsys):
-    recipe, site = small_recipe(), site()
+def test_a_pipeline_runs_once_and_the_second_time_has_nothing_to_do(small_recipe, local_site, root, capsys):
+    recipe, site = small_recipe(), local_site()
     assert pipeline(recipe, site) == 0
     assert len(done(root)) == 14
     events = [event["event"] for event in read_ledger(root)]
@@ -74,8 +55,8 @@ def test_a_pipeline_runs_once_and_the_second_time_has_nothing_to_do(small_recipe
     assert len(read_ledger(root)) == 42
 
 
-def test_a_failure_is_told_and_only_the_rest_runs_next_time(small_recipe, site, root, capsys):
-    recipe, site = small_recipe(), site()
+def test_a_failure_is_told_and_only_the_rest_runs_next_time(small_recipe, local_site, root, capsys):
+    recipe, site = small_recipe(), local_site()
     behave(root, train_predictor__1="fail")
     assert pipeline(recipe, site) == 1
     out = capsys.readouterr().out
@@ -98,8 +79,8 @@ def test_a_failure_is_told_and_only_the_rest_runs_next_time(small_recipe, site, 
     assert len(done(root)) == 14
 
 
-def test_a_failed_seed_is_left_out_and_made_up_for_later(small_recipe, site, root, capsys):
-    recipe, site = small_recipe(), site()
+def test_a_failed_seed_is_left_out_and_made_up_for_later(small_recipe, local_site, root, capsys):
+    recipe, site = small_recipe(), local_site()
     behave(root, train_decomp__0="user error")
     assert pipeline(recipe, site) == 1
     assert "error: the user did it" in capsys.readouterr().out
@@ -113,8 +94,8 @@ def test_a_failed_seed_is_left_out_and_made_up_for_later(small_recipe, site, roo
     assert "is done: same config, same inputs, outputs whole" in texts[1]
 
 
-def test_another_selection_is_not_mixed_with_the_old_slots(small_recipe, site, root, capsys):
-    recipe, site = small_recipe(), site()
+def test_another_selection_is_not_mixed_with_the_old_slots(small_recipe, local_site, root, capsys):
+    recipe, site = small_recipe(), local_site()
     behave(root, train_decomp__0="fail")
     assert pipeline(recipe, site) == 1
     behave(root)
@@ -130,14 +111,14 @@ def test_another_selection_is_not_mixed_with_the_old_slots(small_recipe, site, r
     assert aside.read_text() == old
 
 
-def test_a_task_that_writes_nothing_has_not_succeeded(small_recipe, site, root, capsys):
+def test_a_task_that_writes_nothing_has_not_succeeded(small_recipe, local_site, root, capsys):
     behave(root, select_decomp__0="silent")
-    assert pipeline(small_recipe(), site()) == 1
+    assert pipeline(small_recipe(), local_site()) == 1
     assert "did not write models/checkpoint_epoch_final.pth, selected.json" in capsys.readouterr().out
 
 
-def test_a_log_opens_with_the_line_that_runs_the_task_by_hand(small_recipe, site, root):
-    assert pipeline(small_recipe(), site()) == 0
+def test_a_log_opens_with_the_line_that_runs_the_task_by_hand(small_recipe, local_site, root):
+    assert pipeline(small_recipe(), local_site()) == 0
     (log,) = (root / "jobs" / "train_decomp" / "logs").glob("*_1_0_log.out")
     first, second = log.read_text().splitlines()[:2]
     assert first == f"python -m textocvp train-decomp -d {root}/seeds/7"
@@ -146,9 +127,9 @@ def test_a_log_opens_with_the_line_that_runs_the_task_by_hand(small_recipe, site
     assert (variables["RANK"], variables["WORLD_SIZE"]) == ("0", "1")
 
 
-def test_ranks_and_threads(small_recipe, site, root):
+def test_ranks_and_threads(small_recipe, local_site, root):
     resources = {"train_decomp": {"tasks_per_node": 2, "cpus_per_task": 3}}
-    assert pipeline(small_recipe(), site(resources=resources)) == 0
+    assert pipeline(small_recipe(), local_site(resources=resources)) == 0
     logs = sorted((root / "jobs" / "train_decomp" / "logs").glob("*_0_?_log.out"))
     ranks = [json.loads(log.read_text().split("variables ")[1].splitlines()[0]) for log in logs]
     assert [rank["RANK"] for rank in ranks] == ["0", "1"]
@@ -157,10 +138,10 @@ def test_ranks_and_threads(small_recipe, site, root):
     assert len({rank["MASTER_PORT"] for rank in ranks}) == 1
 
 
-def test_the_peers_of_a_dead_rank_are_ended(small_recipe, site, root, capsys):
+def test_the_peers_of_a_dead_rank_are_ended(small_recipe, local_site, root, capsys):
     behave(root, train_decomp__0="rank 1 dies")
     started = time.time()
-    assert pipeline(small_recipe(), site(resources={"train_decomp": {"tasks_per_node": 2}})) == 1
+    assert pipeline(small_recipe(), local_site(resources={"train_decomp": {"tasks_per_node": 2}})) == 1
     assert time.time() - started < 60  # the peer would sleep for five minutes
     out = capsys.readouterr().out
     assert "train_decomp[0] (seed 3) failed: exit status 9" in out
@@ -183,8 +164,8 @@ def wait_for(condition, seconds=60):
         time.sleep(0.05)
 
 
-def test_ctrl_c_lets_tasks_save_and_a_rerun_continues(small_recipe, site, root, capsys):
-    recipe, site = small_recipe(), site()
+def test_ctrl_c_lets_tasks_save_and_a_rerun_continues(small_recipe, local_site, root, capsys):
+    recipe, site = small_recipe(), local_site()
     behave(root, train_decomp__0="sleep")
     runner = launch(recipe, site)
     wait_for((root / "jobs" / "train_decomp" / "0" / "asleep").exists)
@@ -202,8 +183,8 @@ def test_ctrl_c_lets_tasks_save_and_a_rerun_continues(small_recipe, site, root, 
     assert len(done(root)) == 14
 
 
-def test_orphans_keep_the_experiment_locked(small_recipe, site, root, capsys):
-    recipe, site = small_recipe(), site()
+def test_orphans_keep_the_experiment_locked(small_recipe, local_site, root, capsys):
+    recipe, site = small_recipe(), local_site()
     behave(root, train_decomp__0="sleep")
     runner = launch(recipe, site)
     wait_for((root / "jobs" / "train_decomp" / "0" / "asleep").exists)
@@ -221,8 +202,8 @@ def test_orphans_keep_the_experiment_locked(small_recipe, site, root, capsys):
     wait_for(lambda: pipeline(recipe, site) == 0)
 
 
-def test_an_existing_experiment_with_another_config_is_refused(small_recipe, site, root, capsys):
-    site = site()
+def test_an_existing_experiment_with_another_config_is_refused(small_recipe, local_site, root, capsys):
+    site = local_site()
     assert pipeline(small_recipe(), site) == 0
     other = small_recipe(decomposition={"model": "SAVi", "dataset": "CATER_Hard", "seeds": [3, 7]})
     capsys.readouterr()
@@ -232,8 +213,8 @@ def test_an_existing_experiment_with_another_config_is_refused(small_recipe, sit
     assert "training.num_steps: 5 -> null" in err
 
 
-def test_stages_one_by_one(small_recipe, site, root, capsys):
-    recipe, site = small_recipe(), site()
+def test_stages_one_by_one(small_recipe, local_site, root, capsys):
+    recipe, site = small_recipe(), local_site()
     exp = ["--exp", str(root), "--cluster", site]
     assert main(["train-decomp", "--recipe", str(recipe), "--cluster", site]) == 0
     assert done(root) == ["make_data/0", "prepare_data/0", "train_decomp/0", "train_decomp/1"]
@@ -253,17 +234,17 @@ def test_stages_one_by_one(small_recipe, site, root, capsys):
     assert "report/0" in done(root)
 
 
-def test_seeds_of_an_experiment_made_by_hand(tmp_path, site, root):
+def test_seeds_of_an_experiment_made_by_hand(tmp_path, local_site, root):
     from textocvp.config.experiment import create_experiment
 
     create_experiment(root.parent, "exp", "SAVi", "CATER_Hard")
-    assert main(["train-decomp", "--exp", str(root), "--seeds", "0 1 2", "--cluster", site()]) == 0
+    assert main(["train-decomp", "--exp", str(root), "--seeds", "0 1 2", "--cluster", local_site()]) == 0
     assert done(root) == ["prepare_data/0", "train_decomp/0", "train_decomp/1", "train_decomp/2"]
     assert json.loads((root / "seeds" / "2" / "experiment_params.json").read_text())["training"]["seed"] == 2
 
 
-def test_plan_writes_nothing(small_recipe, site, root, capsys):
-    assert main(["plan", "--recipe", str(small_recipe()), "--cluster", site()]) == 0
+def test_plan_writes_nothing(small_recipe, local_site, root, capsys):
+    assert main(["plan", "--recipe", str(small_recipe()), "--cluster", local_site()]) == 0
     out = capsys.readouterr().out
     assert "train_decomp: 1 node, limit 01:00:00" in out
     assert "after the end of train_decomp[0,1]" in out

@@ -1,0 +1,122 @@
+"""A variant of an experiment: what the changed values leave as it is is taken over, the rest is run anew."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple
+
+import yaml
+
+from launch.pipeline import INDICES, Pipeline, from_folder, shorten
+from launch.recipe import RECIPE_FILE, write_experiment
+from launch.stages import all_tasks
+from slurm.records import Records, TaskId, config_sha256, job_folder, output_files, read_task, write_task
+from slurm.standing import DONE, stand
+from slurm.task import Task
+from slurm.yaml_files import read_yaml
+from textocvp.artifacts import write_json
+from textocvp.config.errors import UserError, nearest
+from textocvp.config.experiment import FILE_NAME, parse_experiment
+from textocvp.config.overrides import apply_overrides
+
+SHARED_SECTIONS = ("dataset", "model", "suite")
+"""What a predictor's file repeats of its decomposition's."""
+NOT_TAKEN = ("resume",)
+"""Saved states: a training that is finished needs none, and one that is not goes on in its own folder."""
+
+
+def fork(exp: Path, to: Path, overrides: Mapping[str, Any],
+         predictor: Optional[str]) -> Tuple[List[Task], int]:
+    """Create the experiment `to` from `exp` with other values.
+
+    Files of unchanged stages are hard links (copies on another file system): they need no space, and `to`
+    stays whole when `exp` is deleted.
+
+    Args:
+        overrides: dotted path -> value, of the predictor's config where one is named, else of the
+            decomposition's.
+    Returns:
+        the tasks that are taken over, and how many are left to run.
+    Raises:
+        UserError: `to` exists, there is no such predictor, or a value is wrong; nothing is written then.
+    """
+    base, to = from_folder(exp), shorten(to)
+    if to.exists():
+        raise UserError(f"{to}: exists already; choose another name")
+    if predictor is not None and predictor not in base.predictor_names:
+        raise UserError(f"{base.root / 'predictors' / predictor}: no such predictor experiment"
+                        f"{nearest(predictor, base.predictor_names)}")
+    files = {folder: _changed(folder, values, overrides, predictor) for folder, values in base.files.items()}
+    for folder, values in files.items():
+        parse_experiment(values, str(to / folder / FILE_NAME))
+    write_experiment(to, files)
+    write_json(to / INDICES, base.indices)
+    _write_recipe(base, to, overrides, predictor)
+    tasks = all_tasks(from_folder(to))
+    taken = list(_unchanged_and_done(base, tasks))
+    for task in taken:
+        _take_over(base.root, to, task)
+    return taken, len(tasks) - len(taken)
+
+
+def _changed(folder: str, values: Mapping[str, Any], overrides: Mapping[str, Any],
+             predictor: Optional[str]) -> Dict[str, Any]:
+    own = folder.split("/")[1] if folder.startswith("predictors/") else None
+    if own == predictor:
+        return apply_overrides(values, overrides)
+    if own is None or predictor is not None:
+        return dict(values)
+    shared = {path: value for path, value in overrides.items() if path.split(".")[0] in SHARED_SECTIONS}
+    return apply_overrides(values, shared)
+
+
+def _write_recipe(base: Pipeline, to: Path, overrides: Mapping[str, Any], predictor: Optional[str]) -> None:
+    path = base.root / RECIPE_FILE
+    if not path.is_file():
+        return
+    recipe = dict(read_yaml(path), name=to.name)
+    for entry in [recipe["decomposition"], *recipe.get("predictors", [])]:
+        if entry.get("name") == predictor:
+            entry["set"] = {**entry.get("set", {}), **overrides}
+    comment = f"# {base.root.name} with {', '.join(f'{name}={value}' for name, value in overrides.items())}\n"
+    (to / RECIPE_FILE).write_text(comment + yaml.safe_dump(recipe, sort_keys=False))
+
+
+def _unchanged_and_done(base: Pipeline, tasks: List[Task]) -> Iterator[Task]:
+    """Tasks with the same config and inputs as in `base`, and done there."""
+    records = Records(base.root)
+    unchanged: Set[TaskId] = set()
+    for task in tasks:
+        before = read_task(base.root, *task.id)
+        same = before is not None and config_sha256(before) == config_sha256(task)
+        if same and all(edge.id in unchanged for edge in task.after):
+            unchanged.add(task.id)
+            if stand(records, before).state == DONE:
+                yield task
+
+
+def _take_over(root: Path, to: Path, task: Task) -> None:
+    folders = [root / name for name in task.leftovers if Path(name).name not in NOT_TAKEN]
+    paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    names = {path.relative_to(root).as_posix() for path in [*paths, *output_files(root, task)]}
+    for name in sorted(names | set(Records(root).manifest(task.id).outputs)):
+        _link(root / name, to / name)
+    write_task(to, replace(task, rerun=False))
+    manifest = job_folder(root, *task.id) / "manifest.json"
+    shutil.copyfile(manifest, job_folder(to, *task.id) / "manifest.json")
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():  # of a task that was taken over before
+        return
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP):
+            raise
+        shutil.copy2(source, target)

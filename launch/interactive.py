@@ -1,0 +1,87 @@
+"""`shell` and `tensorboard`: in the image, with a task's folders, environment and resources."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import shlex
+import socket
+import subprocess
+from pathlib import Path
+from typing import Dict, List
+
+from launch.pipeline import from_folder
+from launch.request import parse_resources
+from launch.stages import DISTRIBUTED, all_tasks
+from slurm.cluster import CODE, DEFAULT, ClusterConfig, load_cluster
+from slurm.options import job_options, option_words
+from slurm.task import Resources, Task
+from textocvp.config.errors import UserError, nearest
+
+
+def run_shell(options: argparse.Namespace) -> int:
+    """Open a shell as the jobs of a stage see the machine; returns its exit status."""
+    stage = options.stage.replace("-", "_") if options.stage else DEFAULT
+    if stage != DEFAULT and stage not in DISTRIBUTED:
+        raise UserError(f"--stage {options.stage}: no such stage{nearest(stage, DISTRIBUTED)}")
+    cluster = load_cluster(options.cluster, DISTRIBUTED)
+    cluster = cluster.with_resources(parse_resources(options.res), {stage: True})
+    if options.exp and stage != DEFAULT:
+        print(f"the task by hand: {_task(options.exp, stage, options.task).command}", flush=True)
+    words = shell_command(cluster, options.exp or Path.cwd(), stage)
+    print(shlex.join(words), flush=True)
+    return _run(words, cluster)
+
+
+def shell_command(cluster: ClusterConfig, root: Path, stage: str) -> List[str]:
+    """The line that opens the shell: through srun on one node, or here.
+
+    Args:
+        root: EXP, or another folder that the shell is to see.
+    """
+    resources = cluster.stage_resources(stage)
+    variables = _variables(cluster, resources)
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    inside = cluster.image_words(CODE, root, resources.gpus_per_node > 0) + ["bash"]
+    script = "; ".join([*cluster.setup, *exports, f"exec {shlex.join(inside)}"])
+    if cluster.scheduler == "local":
+        return ["bash", "-c", script]
+    cores = (resources.cpus_per_task or 1) * resources.ranks_per_node
+    asked = {**job_options(cluster, resources), "nodes": 1, "ntasks_per_node": 1, "cpus_per_task": cores}
+    return ["srun", "--pty", *option_words({**asked, "job_name": f"{stage}.shell", **cluster.extra_sbatch}),
+            "bash", "-c", script]
+
+
+def run_tensorboard(options: argparse.Namespace) -> int:
+    """Serve the curves of an experiment until Ctrl-C."""
+    if not options.exp.is_dir():
+        raise UserError(f"{options.exp}: no such folder")
+    cluster = load_cluster(options.cluster or "local", DISTRIBUTED)
+    here = f"{getpass.getuser()}@{socket.gethostname()}"
+    print(f"from your own machine: ssh -N -L {options.port}:localhost:{options.port} {here}, "
+          f"then http://localhost:{options.port}", flush=True)
+    words = cluster.python_command(CODE, options.exp)
+    return _run([*words, "-m", "tensorboard.main", "--logdir", str(options.exp), "--port", str(options.port)],
+                cluster)
+
+
+def _variables(cluster: ClusterConfig, resources: Resources) -> Dict[str, str]:
+    return {"PYTHONPATH": str(CODE), "OMP_NUM_THREADS": str(resources.cpus_per_task or 1),
+            **cluster.job_environment()}
+
+
+def _task(exp: Path, stage: str, index: int) -> Task:
+    tasks = {task.index: task for task in all_tasks(from_folder(exp)) if task.stage == stage}
+    if index not in tasks:
+        known = ", ".join(map(str, tasks)) or "none"
+        raise UserError(f"{exp}: {stage} has no task {index}; it has {known}")
+    return tasks[index]
+
+
+def _run(words: List[str], cluster: ClusterConfig) -> int:
+    try:
+        environment = {**os.environ, **cluster.slurm_environment()}
+        return subprocess.run(words, env=environment, check=False).returncode
+    except FileNotFoundError:
+        raise UserError(f"{words[0]}: no such program on this machine") from None

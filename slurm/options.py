@@ -1,0 +1,31 @@
+"""A site's words and a stage's resources as options of sbatch and srun."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping
+
+from slurm.cluster import ClusterConfig
+from slurm.task import Resources
+
+
+def job_options(cluster: ClusterConfig, resources: Resources) -> Dict[str, Any]:
+    """Option (with underscores) -> value; what neither site nor stage says is left out."""
+    options = {
+        "nodes": resources.nodes,
+        "ntasks_per_node": resources.ranks_per_node,
+        "cpus_per_task": resources.cpus_per_task,
+        "gpus_per_node": resources.gpus_per_node or None,
+        "mem": f"{round(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
+        "time": resources.minutes,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def option_words(options: Mapping[str, Any]) -> List[str]:
+    """The options as words of a command line; True: an option without a value."""
+    return [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+            for name, value in options.items()]
