@@ -3,7 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-VARIABLES := CLUSTER RECIPE EXP SEEDS PRED DECOMP_CKPT RES RERUN WAIT STAGE TASK LINES FOLLOW JSON WATCH TESTS PORT PYTHON
+VARIABLES := CLUSTER RECIPE EXP SEEDS PRED DECOMP_CKPT RES RERUN WAIT STAGE TASK LINES FOLLOW JSON WATCH TO SET DRY \
+	BASE LOCK TESTS PORT PYTHON
 PYTHON ?= python3
 PORT ?= 6006
 
@@ -38,7 +39,8 @@ EXPERIMENT = $(if $(EXP),--exp $(EXP),$(error say EXP=experiments/NAME))
 HERE := $(or $(CLUSTER),local)
 
 .PHONY: help setup demo demo-check smoke pipeline plan train-decomp select-decomp precompute-slots train-predictor \
-	evaluate status logs why cancel verify tensorboard cluster-up cluster-down test test-cluster lint lock clean
+	evaluate status logs why cancel fork shell verify tensorboard image image-dir cluster-up cluster-down test \
+	test-cluster test-container lint lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,10 +107,20 @@ cancel: $(ANY_READY)  ## EXP=: cancel its jobs; what is done stays
 verify: $(ANY_READY)  ## EXP=: hash the outputs of all finished tasks again
 	$(LOOK) verify $(EXPERIMENT)
 
-tensorboard: $(ENV_READY)  ## EXP= [PORT=6006]: curves and pictures of all trainings
-	@test -d "$(or $(EXP),$(error say EXP=experiments/NAME))" || { echo "error: $(EXP): no such folder" >&2; exit 2; }
-	@echo "from your own machine: ssh -N -L $(PORT):localhost:$(PORT) $$USER@$$(hostname), then http://localhost:$(PORT)"
-	$(ENV)/bin/tensorboard --logdir $(EXP) --port $(PORT)
+fork: $(ANY_READY)  ## EXP= TO= SET="training.lr=0.001" [PRED=]: a variant that takes over what stays the same
+	$(LOOK) fork $(EXPERIMENT) --to $(or $(TO),$(error say TO=experiments/NAME)) --set '$(or $(SET),$(error say SET="training.lr=0.001"))'$(if $(PRED), --predictor $(PRED))
+
+shell: $(READY)  ## CLUSTER= [EXP= STAGE= TASK=0 RES=]: a shell as the jobs of a stage have it, in the image
+	$(LAUNCH) shell --cluster $(HERE)$(if $(EXP), --exp $(EXP))$(if $(STAGE), --stage $(STAGE))$(if $(TASK), --task $(TASK))$(if $(RES), --res "$(RES)")
+
+tensorboard: $(if $(CLUSTER),$(READY),$(ENV_READY))  ## EXP= [CLUSTER= PORT=6006]: curves and pictures of all trainings
+	$(if $(CLUSTER),$(LAUNCH),$(ENV)/bin/python -m launch) tensorboard $(EXPERIMENT) --cluster $(HERE) --port $(PORT)
+
+image: $(if $(CLUSTER),$(READY))  ## [BASE= LOCK=cpu|cuda CLUSTER= WAIT=1]: build the image here, or as a job
+	$(if $(CLUSTER),$(LAUNCH) image --cluster $(CLUSTER)$(if $(WAIT), --wait),containers/build.sh)$(if $(LOCK), --lock $(LOCK))$(if $(BASE), --base $(BASE))
+
+image-dir:  ## [LOCK=cpu|cuda]: unpack the image: faster to start, and all that a site without FUSE can run
+	containers/unpack.sh .images/textocvp-$(or $(LOCK),cpu)-$$(containers/build.sh --lock $(or $(LOCK),cpu) --key).sif
 
 cluster-up: $(ENV_READY)  ## start a real one-host Slurm with accounting (CLUSTER=dev_cluster)
 	slurm/dev_cluster/cluster.sh start
@@ -120,7 +132,10 @@ test: $(ENV_READY)  ## all tests that need no cluster [TESTS=tests/slurm]
 	$(ENV)/bin/python -m pytest -q -m "not cluster and not container" $(TESTS)
 
 test-cluster: $(ENV_READY)  ## tests on a real Slurm, which they start themselves
-	$(ENV)/bin/python -m pytest -q -m cluster $(TESTS)
+	$(ENV)/bin/python -m pytest -q -m "cluster and not container" $(TESTS)
+
+test-container: $(ENV_READY)  ## tests in a real image, on a real Slurm too; they build it where it is not there
+	$(ENV)/bin/python -m pytest -q -m container $(TESTS)
 
 lint: $(ENV_READY)  ## ruff
 	$(ENV)/bin/ruff check .

@@ -15,7 +15,10 @@ from launch.look import run_logs, run_status, run_verify, run_why
 from launch.pipeline import from_folder
 from launch.request import make_request
 from launch.show import plan_lines, script_lines
+from launch.stages import DISTRIBUTED
 from launch.submit import plan_request, submission_details, submit
+from slurm.cluster import load_cluster
+from slurm.image import build_image
 from textocvp.config.errors import UserError
 from textocvp.config.overrides import parse_overrides
 
@@ -68,13 +71,17 @@ def build_parser() -> argparse.ArgumentParser:
     forking.add_argument("--to", type=Path, required=True, help="the new experiment's folder")
     forking.add_argument("--set", required=True, help='what is different: "training.lr=0.001 ..."')
     forking.add_argument("--predictor", help="the values are this predictor's, not the decomposition's")
-    _interactive(commands)
+    _site_commands(commands)
     for command in (status, logs, why, cancelling, verifying, forking):
         command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
     return parser
 
 
-def _interactive(commands: Any) -> None:
+def _site_commands(commands: Any) -> None:
+    image = _command(commands, "image", run_image, "build the image that a cluster's jobs run in, as a job")
+    image.add_argument("--base", help="docker://IMAGE, a local image, or debootstrap")
+    image.add_argument("--lock", choices=("cpu", "cuda"), help="packages (the cluster's container.lock)")
+    image.add_argument("--wait", action="store_true", help="stay until it is built")
     shell = _command(commands, "shell", run_shell, "a shell in the image, with a stage's resources")
     shell.add_argument("--exp", type=Path, help="the experiment's folder")
     shell.add_argument("--stage", help="as the jobs of this stage, for example train-decomp")
@@ -83,7 +90,7 @@ def _interactive(commands: Any) -> None:
     board = _command(commands, "tensorboard", run_tensorboard, "curves and pictures of all trainings")
     board.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
     board.add_argument("--port", type=_number, default=6006, help="of this machine (6006)")
-    for command in (shell, board):
+    for command in (image, shell, board):
         command.add_argument("--cluster", help="a name in cluster_configs/")
 
 
@@ -162,3 +169,9 @@ def run_fork(options: argparse.Namespace) -> int:
     names = ", ".join(task.name for task in taken) or "nothing"
     print(f"{options.to}: {names} taken over, {left} tasks to run: make pipeline EXP={options.to}")
     return 0
+
+
+def run_image(options: argparse.Namespace) -> int:
+    """Build the image."""
+    cluster = load_cluster(options.cluster, DISTRIBUTED)
+    return build_image(cluster, options.base, options.lock, options.wait)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import os
 import shlex
 import socket
-import subprocess
 from pathlib import Path
 from typing import Dict, List
 
@@ -16,6 +14,7 @@ from launch.request import parse_resources
 from launch.stages import DISTRIBUTED, all_tasks
 from slurm.cluster import CODE, DEFAULT, ClusterConfig, load_cluster
 from slurm.options import job_options, option_words
+from slurm.queue import attached
 from slurm.task import Resources, Task
 from textocvp.config.errors import UserError, nearest
 
@@ -31,7 +30,7 @@ def run_shell(options: argparse.Namespace) -> int:
         print(f"the task by hand: {_task(options.exp, stage, options.task).command}", flush=True)
     words = shell_command(cluster, options.exp or Path.cwd(), stage)
     print(shlex.join(words), flush=True)
-    return _run(words, cluster)
+    return attached(words, cluster.slurm_environment())
 
 
 def shell_command(cluster: ClusterConfig, root: Path, stage: str) -> List[str]:
@@ -61,9 +60,9 @@ def run_tensorboard(options: argparse.Namespace) -> int:
     here = f"{getpass.getuser()}@{socket.gethostname()}"
     print(f"from your own machine: ssh -N -L {options.port}:localhost:{options.port} {here}, "
           f"then http://localhost:{options.port}", flush=True)
-    words = cluster.python_command(CODE, options.exp)
-    return _run([*words, "-m", "tensorboard.main", "--logdir", str(options.exp), "--port", str(options.port)],
-                cluster)
+    words = [*cluster.python_command(CODE, options.exp), "-m", "tensorboard.main",
+             "--logdir", str(options.exp), "--port", str(options.port)]
+    return attached(words, cluster.slurm_environment())
 
 
 def _variables(cluster: ClusterConfig, resources: Resources) -> Dict[str, str]:
@@ -77,11 +76,3 @@ def _task(exp: Path, stage: str, index: int) -> Task:
         known = ", ".join(map(str, tasks)) or "none"
         raise UserError(f"{exp}: {stage} has no task {index}; it has {known}")
     return tasks[index]
-
-
-def _run(words: List[str], cluster: ClusterConfig) -> int:
-    try:
-        environment = {**os.environ, **cluster.slurm_environment()}
-        return subprocess.run(words, env=environment, check=False).returncode
-    except FileNotFoundError:
-        raise UserError(f"{words[0]}: no such program on this machine") from None

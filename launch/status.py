@@ -56,6 +56,7 @@ def task_rows(pipeline: Pipeline) -> List[Dict[str, Any]]:
                 "loss": progress.get("loss"),
                 "restarts": max(0, event.get("starts", 0) - 1),
                 "reason": pending_reason(states.get(task.id)),
+                "exit_code": states[task.id].exit_code if task.id in states else "",
                 "error": event.get("error", "") if state == "failed" else "",
                 "log": str(root / event["log"]) if event.get("log") else "",
             }

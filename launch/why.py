@@ -15,6 +15,8 @@ AGAIN = "run the same command again: what is done is skipped, training continues
 ADVICE: Tuple[Tuple[str, str], ...] = (
     ("out_of_memory", "raise resources.{stage}.mem_gb in the cluster's config or lower training.batch_size, "
                       "then " + AGAIN),
+    ("job memory limit", "raise resources.{stage}.mem_gb in the cluster's config or lower "
+                         "training.batch_size, then " + AGAIN),
     ("outofmemory", "lower training.batch_size, or ask for a larger GPU (constraint), then " + AGAIN),
     ("timeout", "raise resources.{stage}.time in the cluster's config, then " + AGAIN),
     ("no space left", "free space or ask for quota, then " + AGAIN),
@@ -50,9 +52,10 @@ def why_lines(rows: Sequence[Mapping[str, Any]]) -> List[str]:
         states = ", ".join(f"{number} {state}" for state, number in counts.items())
         return [f"nothing failed: {states}"]
     log = failure_lines(Path(row["log"])) if row["log"] else []
-    job = f", job {row['job_id']}" if row["job_id"] else ""
+    words = {"job": row["job_id"], "on": row["node"], "exit code": row["exit_code"]}
+    facts = "".join(f", {name} {value}" for name, value in words.items() if value)
     error = f": {row['error']}" if row["error"] else ""
-    lines = [f"{row['stage']}[{row['task']}] ({row['label']}) {row['state']}{job}{error}"]
+    lines = [f"{row['stage']}[{row['task']}] ({row['label']}) {row['state']}{facts}{error}"]
     lines += [f"  {line}" for line in log]
     lines += [f"log: {row['log']}"] if row["log"] else []
     return [*lines, f"what to do: {advice(row, log)}"]

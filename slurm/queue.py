@@ -6,8 +6,10 @@ import getpass
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
-from typing import Dict, Iterable, List, Mapping
+from dataclasses import dataclass, replace
+from typing import Dict, Iterable, List, Mapping, Sequence
+
+from textocvp.config.errors import UserError
 
 PENDING = "PENDING"
 ACTIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED", "RESIZING")
@@ -24,6 +26,7 @@ class JobState:
     """Why it is pending."""
     node: str = ""
     exit_code: str = ""
+    """code:signal of a job that has ended."""
 
     @property
     def active(self) -> bool:
@@ -57,15 +60,21 @@ def queued_states(environment: Mapping[str, str]) -> Dict[str, JobState]:
             "--states=all",
             "--user",
             getpass.getuser(),
-            "--format=%i|%T|%r|%N",
+            "--Format=JobArrayID:|,State:|,Reason:|,NodeList:|,exit_code:|",
         ],
         environment,
     )
     states = {}
     for line in lines:
-        job_id, state, reason, node = (line.split("|") + ["", "", ""])[:4]
-        states[job_id] = JobState(state, reason if state == PENDING else "", node)
+        job_id, state, reason, node, code = (line.split("|") + [""] * 4)[:5]
+        job = JobState(state, reason if state == PENDING else "", node)
+        states[job_id] = job if job.active else replace(job, exit_code=exit_code(code))
     return states
+
+
+def exit_code(status: str) -> str:
+    """A process's wait status as sacct writes it, code:signal; "" where it is none."""
+    return f"{int(status) >> 8}:{int(status) & 0x7F}" if status.isdigit() else ""
 
 
 def accounted_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, JobState]:
@@ -84,8 +93,9 @@ def accounted_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> 
         return {}
     states = {}
     for line in lines:
-        job_id, state, node, exit_code = (line.split("|") + ["", "", ""])[:4]
-        states[job_id] = JobState(state.split(" ")[0], "", node, exit_code)  # "CANCELLED by 0"
+        job_id, state, node, code = (line.split("|") + [""] * 3)[:4]
+        node = "" if node == "None assigned" else node
+        states[job_id] = JobState(state.split(" ")[0], "", node, code)  # "CANCELLED by 0"
     return states
 
 
@@ -100,6 +110,14 @@ def cancel(job_ids: Iterable[str], environment: Mapping[str, str]) -> None:
     job_ids = list(job_ids)
     if job_ids:
         subprocess.run(["scancel", *job_ids], env={**os.environ, **environment}, check=False, timeout=SECONDS)
+
+
+def attached(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a program on this terminal; returns its exit status, UserError where there is no such program."""
+    try:
+        return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+    except FileNotFoundError:
+        raise UserError(f"{command[0]}: no such program on this machine") from None
 
 
 def run(command: List[str], environment: Mapping[str, str]) -> List[str]:

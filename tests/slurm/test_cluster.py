@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from slurm.cluster import CONFIGS, load_cluster, parse_cluster
+from slurm.cluster import CODE, CONFIGS, load_cluster, parse_cluster
+from slurm.container import bind_specs
 from slurm.task import Resources
 from textocvp.config.errors import ConfigError, UserError
 
@@ -43,6 +46,10 @@ def test_a_stage_has_its_own_values_on_top_of_the_default():
         ({"extra_sbatch": {"mail-user\nx": "a"}}, "holds a control character"),
         ({"extra_sbatch": {"--exclusive": True}}, "extra_sbatch.--exclusive: no option of sbatch"),
         ({"extra_sbatch": {"licenses": ["a"]}}, "extra_sbatch.licenses: ['a'] is not allowed"),
+        ({"extra_sbatch": {"wrap": "x"}}, "extra_sbatch.wrap: the suite sets this option itself"),
+        ({"container": {"runtime": "docker"}}, "container.runtime: 'docker' is not allowed"),
+        ({"container": {"image": "a\nb"}}, "container.image: 'a\\nb' holds a control character"),
+        ({"container": {"bind": []}}, "container.bind: unknown key, did you mean 'binds'?"),
         ({"environment": {"A-B": 1}}, "environment.A-B: no variable's name"),
         ({"resources": {"train-decomp": {}}}, "train-decomp: unknown stage, did you mean 'train_decomp'?"),
         (
@@ -74,7 +81,7 @@ def test_without_a_name_a_machine_with_sbatch_refuses_to_run_stages_itself(monke
     program = tmp_path / "sbatch"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    with pytest.raises(UserError, match=r"CLUSTER=local for this machine, or one of dev_cluster, local"):
+    with pytest.raises(UserError, match=r"CLUSTER=local for this machine, or one of dev_cluster, .*local"):
         load_cluster("", _all_stages())
 
 
@@ -88,3 +95,50 @@ def test_an_interpreter_that_is_not_there():
     with pytest.raises(UserError, match="none/bin/python does not exist; `make setup`"):
         parse(python="none/bin/python").interpreter()
     assert parse(python="python3").interpreter() == "python3"
+
+
+@pytest.fixture
+def image(tmp_path, monkeypatch):
+    """An empty file under the name of the image that `make image` would build."""
+    key = parse(container={"runtime": "apptainer"}).image_key()
+    path = tmp_path / f"textocvp-cpu-{key}.sif"
+    path.touch()
+    path.with_name(f"{path.name}.json").write_text('{"digest": "abc"}')
+    return path
+
+
+def contained(image, **container):
+    return parse(container={"runtime": "apptainer", **container}, paths={"image_cache": str(image.parent)},
+                 environment={"MINE": "1"})
+
+
+def test_the_image_is_the_one_that_make_image_builds(image):
+    result = subprocess.run(["bash", CODE / "containers" / "build.sh", "--key"], capture_output=True, text=True)
+    assert result.stdout.strip() == parse(container={"runtime": "apptainer"}).image_key()
+    assert contained(image).image() == image and contained(image).image_digest() == "abc"
+    folder = image.with_suffix("")
+    folder.mkdir()
+    (folder / ".textocvp-image.json").write_text('{"digest": "abc"}')
+    assert contained(image).image() == folder, "an unpacked image is faster"
+    assert contained(image).image_digest() == "abc"
+    with pytest.raises(UserError, match=r"cluster site: no image .*textocvp-cuda-.*`make image CLUSTER=site`"):
+        contained(image, lock="cuda").image()
+    with pytest.raises(UserError, match=r"no image .*/none.sif; see container.image"):
+        contained(image, image="none.sif").image()
+
+
+def test_a_job_in_an_image_starts_with_the_wrapper(image, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp").mkdir()
+    cluster = contained(image, binds=["/data:/mnt:ro"], env=["WANDB_*"], options=["--userns"])
+    words = cluster.python_command(tmp_path / "code", tmp_path / "exp", gpus=True)
+    assert words == ["bash", f"{tmp_path}/code/containers/exec.sh", "--nv", "--bind", str(tmp_path),
+                     "--bind", "/data:/mnt:ro", "--env", "MINE", "--env", "WANDB_*", "--option", "--userns",
+                     "apptainer", str(image), "python3"]
+
+
+def test_a_linked_folder_is_bound_under_both_names(image, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert bind_specs([tmp_path / "link", tmp_path / "real" / "below"]) == [
+        str(tmp_path / "link"), str(tmp_path / "real")]

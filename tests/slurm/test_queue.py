@@ -25,18 +25,20 @@ def programs(tmp_path, monkeypatch):
 
 def test_one_question_however_many_jobs(programs):
     calls = programs(
-        squeue="5_0|RUNNING|None|n1\n5_1|PENDING|Dependency|\n6|COMPLETED|None|n2\n99|RUNNING|None|n1",
+        squeue="5_0|RUNNING|None|n1|0|\n5_1|PENDING|Dependency||0|\n6|COMPLETED|None|n2|0|\n99|RUNNING|None|n1|0|\n"
+        "9|FAILED|NonZeroExitCode|n2|768|",
         sacct="7|CANCELLED by 0|None assigned|0:0\n8_1|FAILED|n1|1:0",
     )
-    states = job_states(["5_0", "5_1", "6", "7", "8_1", "10"], {})
+    states = job_states(["5_0", "5_1", "6", "7", "8_1", "9", "10"], {})
     assert states == {
         "5_0": JobState("RUNNING", "", "n1"),
         "5_1": JobState("PENDING", "Dependency", ""),
-        "6": JobState("COMPLETED", "", "n2"),
-        "7": JobState("CANCELLED", "", "None assigned", "0:0"),
+        "6": JobState("COMPLETED", "", "n2", "0:0"),
+        "9": JobState("FAILED", "", "n2", "3:0"),
+        "7": JobState("CANCELLED", "", "", "0:0"),
         "8_1": JobState("FAILED", "", "n1", "1:0"),
     }
-    assert [state.active for state in states.values()] == [True, True, False, False, False]
+    assert [state.active for state in states.values()] == [True, True, False, False, False, False]
     lines = calls.read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["squeue", "sacct"]
     assert lines[1].endswith("--jobs 10,7,8_1")
