@@ -9,6 +9,7 @@ from launch.plan import QUEUED, RUN, Plan, Step
 from slurm import ledger
 from slurm.cluster import CODE, ClusterConfig
 from slurm.dependency import group_by_dependency
+from slurm.job import HEADER_END
 from slurm.snapshot import snapshot_folder, snapshot_path
 from slurm.standing import DONE
 from slurm.task import ANY, Resources, Task
@@ -106,5 +107,5 @@ def print_report(root: Path) -> None:
     last = ledger.last_events(root).get(("report", 0), {})
     log = Path(root) / last.get("log", "")
     if last.get("event") == ledger.FINISHED and log.is_file():
-        lines = log.read_text().splitlines()
-        print("\n".join(line for line in lines if not line.startswith(("python -m ", "moved the old "))))
+        text = log.read_text()
+        print(text[text.rindex(HEADER_END) :].split("\n", 1)[1].rstrip())

@@ -168,7 +168,7 @@ class ClusterConfig:
         if image is None:
             return []
         there = [CODE / str(path) for path in (*self.paths.data.values(), self.paths.weights) if path]
-        folders = [Path.cwd(), root, *(path for path in there if path.exists())]
+        folders = [root, *(path for path in there if path.exists())]
         return self.container.command(code, image, folders, self.job_environment(), gpus)
 
     def job_environment(self) -> Dict[str, str]:

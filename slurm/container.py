@@ -53,9 +53,14 @@ class Container:
 
 
 def bind_specs(folders: Iterable[Path]) -> List[str]:
-    """Folders under their own names and under what they resolve to, each once."""
-    paths = {path for folder in folders for path in (Path(folder).absolute(), Path(folder).resolve())}
-    return sorted(str(path) for path in paths if not any(other in path.parents for other in paths))
+    """Folders under their own names and under what they resolve to, each once.
+
+    What lies in the working directory is left out: containers/exec.sh binds that itself.
+    """
+    here = {Path.cwd(), Path.cwd().resolve()}
+    paths = {path for folder in folders for path in (Path(folder).absolute(), Path(folder).resolve())} | here
+    outer = (path for path in paths if not any(other in path.parents for other in paths))
+    return sorted(str(path) for path in outer if path not in here)
 
 
 def image_digest(image: Path) -> str:

@@ -32,6 +32,8 @@ PATIENCE = 600.0
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
 """Exit codes of a command that saved its state and stopped on a signal."""
 RUN, SKIP = "run", "skip"
+HEADER_END = "rank 0 of "
+"""The last line before what the task itself prints begins like this."""
 MAX_STARTS = 3
 """Starts without progress after which a job ends."""
 
@@ -48,8 +50,9 @@ def run_task_file(path: str) -> Dict[str, Any]:
     if task is None:
         raise UserError(f"{path}: no such task")
     rank = set_rank_variables()
-    if int(os.environ["WORLD_SIZE"]) > 1:
-        print(f"rank {rank} on {socket.gethostname()}", file=sys.stderr, flush=True)
+    print(task.command, flush=True)
+    node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+    print(f"rank {rank} of {os.environ['WORLD_SIZE']} on {node}", flush=True)
     os.environ[JOB_DIR_VARIABLE] = str(folder)
     os.environ["TEXTOCVP_ALWAYS_RESUME"] = "1"
     own_signals()
@@ -62,7 +65,6 @@ def run_task_file(path: str) -> Dict[str, Any]:
 
 def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
     """Rank 0: the checks before the command and the records after it."""
-    print(task.command, flush=True)
     where = {"host": socket.gethostname(), "pid": os.getpid(), "job_id": job_name()}
     started, saved = time.time(), last_saved(root, task)
     try:

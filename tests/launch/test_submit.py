@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -120,9 +121,10 @@ def test_a_task_that_writes_nothing_has_not_succeeded(small_recipe, local_site, 
 def test_a_log_opens_with_the_line_that_runs_the_task_by_hand(small_recipe, local_site, root):
     assert pipeline(small_recipe(), local_site()) == 0
     (log,) = (root / "jobs" / "train_decomp" / "logs").glob("*_1_0_log.out")
-    first, second = log.read_text().splitlines()[:2]
+    first, second, third = log.read_text().splitlines()[:3]
     assert first == f"python -m textocvp train-decomp -d {root}/seeds/7"
-    variables = json.loads(second[len("variables ") :])
+    assert second == f"rank 0 of 1 on {socket.gethostname()}"
+    variables = json.loads(third[len("variables ") :])
     assert variables["TEXTOCVP_ALWAYS_RESUME"] == "1"
     assert (variables["RANK"], variables["WORLD_SIZE"]) == ("0", "1")
 

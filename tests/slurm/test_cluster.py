@@ -113,7 +113,8 @@ def contained(image, **container):
 
 
 def test_the_image_is_the_one_that_make_image_builds(image):
-    result = subprocess.run(["bash", CODE / "containers" / "build.sh", "--key"], capture_output=True, text=True)
+    words = ["bash", CODE / "containers" / "build.sh", "--key"]
+    result = subprocess.run(words, capture_output=True, text=True)
     assert result.stdout.strip() == parse(container={"runtime": "apptainer"}).image_key()
     assert contained(image).image() == image and contained(image).image_digest() == "abc"
     folder = image.with_suffix("")
@@ -121,20 +122,22 @@ def test_the_image_is_the_one_that_make_image_builds(image):
     (folder / ".textocvp-image.json").write_text('{"digest": "abc"}')
     assert contained(image).image() == folder, "an unpacked image is faster"
     assert contained(image).image_digest() == "abc"
-    with pytest.raises(UserError, match=r"cluster site: no image .*textocvp-cuda-.*`make image CLUSTER=site`"):
+    with pytest.raises(UserError, match=r"site: no image .*textocvp-cuda-.*`make image CLUSTER=site` builds"):
         contained(image, lock="cuda").image()
     with pytest.raises(UserError, match=r"no image .*/none.sif; see container.image"):
         contained(image, image="none.sif").image()
 
 
 def test_a_job_in_an_image_starts_with_the_wrapper(image, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "exp").mkdir()
     cluster = contained(image, binds=["/data:/mnt:ro"], env=["WANDB_*"], options=["--userns"])
     words = cluster.python_command(tmp_path / "code", tmp_path / "exp", gpus=True)
-    assert words == ["bash", f"{tmp_path}/code/containers/exec.sh", "--nv", "--bind", str(tmp_path),
-                     "--bind", "/data:/mnt:ro", "--env", "MINE", "--env", "WANDB_*", "--option", "--userns",
-                     "apptainer", str(image), "python3"]
+    rest = ["--bind", "/data:/mnt:ro", "--env", "MINE", "--env", "WANDB_*", "--option", "--userns",
+            "apptainer", str(image), "python3"]
+    wrapper = ["bash", f"{tmp_path}/code/containers/exec.sh", "--nv"]
+    assert words == [*wrapper, "--bind", f"{tmp_path}/code", "--bind", f"{tmp_path}/exp", *rest]
+    monkeypatch.chdir(tmp_path)  # which the wrapper binds itself
+    assert cluster.python_command(tmp_path / "code", tmp_path / "exp", gpus=True) == [*wrapper, *rest]
 
 
 def test_a_linked_folder_is_bound_under_both_names(image, tmp_path):

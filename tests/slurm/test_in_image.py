@@ -129,7 +129,7 @@ def test_a_disturbed_pipeline_ends_with_the_same_results(undisturbed, site, fold
     root = folder / "disturbed"
     assert submit(folder, site(), "disturbed") == 0
     job = last_events(root)[("train_decomp", 0)]["job_id"]
-    wait_for(lambda: 0 < step_of(root))
+    wait_for(lambda: step_of(root) > 0)
     slurm("scancel", "--signal=USR2", job)
     wait_for(lambda: starts(root) == 2 and step_of(root) > 0)
 
