@@ -22,11 +22,17 @@ from slurm.ranks import set_rank_variables
 from slurm.records import Records, job_folder, output_files, read_task, set_aside, write_manifest
 from slurm.standing import CHANGED, DONE, InputError, check_upstream, input_hashes, refusal, stand
 from slurm.task import Task
-from textocvp.artifacts import JOB_DIR_VARIABLE, provenance, read_json, write_json
+from textocvp.artifacts import (
+    ATTEMPT_FILE,
+    ATTEMPT_VARIABLE,
+    JOB_DIR_VARIABLE,
+    provenance,
+    read_json,
+    refuse_if_superseded,
+    write_json,
+)
 from textocvp.config.errors import UserError
 
-ATTEMPT_VARIABLE = "TEXTOCVP_ATTEMPT"
-"""Names one attempt at a task, the same on all of its ranks, where no scheduler gives it a name."""
 PATIENCE = 600.0
 """Seconds that a rank waits for rank 0's checks."""
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
@@ -54,6 +60,7 @@ def run_task_file(path: str) -> Dict[str, Any]:
     node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
     print(f"rank {rank} of {os.environ['WORLD_SIZE']} on {node}", flush=True)
     os.environ[JOB_DIR_VARIABLE] = str(folder)
+    os.environ[ATTEMPT_VARIABLE] = attempt_name()
     os.environ["TEXTOCVP_ALWAYS_RESUME"] = "1"
     own_signals()
     if rank == 0:
@@ -77,6 +84,7 @@ def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
             (job_folder(root, *task.id) / "progress.json").unlink(missing_ok=True)  # an earlier attempt's
             give_word(job_folder(root, *task.id), RUN)
             run_command(task)
+            refuse_if_superseded()
             write_manifest(root, task, input_hashes(Records(root), task), time.time() - started, provenance())
     except BaseException as error:
         event = ledger.STOPPED if was_stopped(error) else ledger.FAILED
@@ -160,14 +168,13 @@ def attempt_name() -> str:
 
 
 def give_word(folder: Path, word: str) -> None:
-    """Tell the other ranks to run, or that there is nothing to do."""
-    if int(os.environ["WORLD_SIZE"]) > 1:
-        write_json(folder / "word.json", {"attempt": attempt_name(), "word": word})
+    """Tell the other ranks to run, or that there is nothing to do; this is the newest attempt now."""
+    write_json(folder / ATTEMPT_FILE, {"attempt": attempt_name(), "word": word})
 
 
 def wait_for_word(folder: Path) -> str:
     """Rank 0's word on this attempt."""
-    path, deadline = folder / "word.json", time.time() + PATIENCE
+    path, deadline = folder / ATTEMPT_FILE, time.time() + PATIENCE
     while time.time() < deadline:
         said = read_json(path) if path.exists() else {}
         if said.get("attempt") == attempt_name():

@@ -13,12 +13,12 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, 
 
 from slurm import ledger
 from slurm.cluster import CODE, ClusterConfig, cores
-from slurm.job import ATTEMPT_VARIABLE
 from slurm.progress import duration
 from slurm.ranks import free_port, local_rank_variables
 from slurm.records import job_folder
 from slurm.task import OK, Resources, Task
 from slurm.watch import Watch, title
+from textocvp.artifacts import ATTEMPT_VARIABLE
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0

@@ -24,6 +24,10 @@ from textocvp.config.errors import UserError
 
 JOB_DIR_VARIABLE = "TEXTOCVP_JOB_DIR"
 """A job's own folder EXP/jobs/STAGE/TASK; unset where a command runs by hand."""
+ATTEMPT_VARIABLE = "TEXTOCVP_ATTEMPT"
+"""Names one attempt at a task, the same on all of its ranks."""
+ATTEMPT_FILE = "attempt.json"
+"""In a job's folder: the newest attempt at its task."""
 FINAL = "checkpoint_epoch_final.pth"
 """What a training writes when it ends: where it lies, the training is finished."""
 VERSIONED_PACKAGES = ("torch", "deepspeed", "transformers", "h5py", "numpy")
@@ -201,6 +205,22 @@ def job_folder() -> Optional[Path]:
     """This job's folder EXP/jobs/STAGE/TASK, or None where the command runs by hand."""
     value = os.environ.get(JOB_DIR_VARIABLE)
     return Path(value) if value else None
+
+
+def refuse_if_superseded() -> None:
+    """UserError in a job whose task another attempt has taken up since: its node was given up while it lived.
+
+    What is written after that would mix with what the other one writes.
+    """
+    folder, mine = job_folder(), os.environ.get(ATTEMPT_VARIABLE)
+    path = folder / ATTEMPT_FILE if folder is not None else None
+    if mine is None or path is None or not path.exists():
+        return
+    newest = read_json(path)["attempt"]
+    if newest != mine:
+        raise UserError(
+            f"attempt {mine} was given up, attempt {newest} has taken over; nothing more is written"
+        )
 
 
 def report_progress(step: int, total_steps: int, **figures: Any) -> None:

@@ -15,6 +15,7 @@ from slurm.ranks import slurm_rank_variables
 from slurm.records import Records, job_folder, write_task
 from slurm.standing import InputError, check_upstream
 from slurm.task import ANY, Edge, Task
+from textocvp.config.errors import UserError
 
 CODE = Path(__file__).parents[2]
 FIRST = Task("make_data", 0, "", ("make-data",), {"n": 1}, outputs=("data.txt",))
@@ -145,8 +146,7 @@ def test_rank_variables_come_from_srun():
 def test_other_ranks_wait_for_the_first_ones_word(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "PATIENCE", 0.3)
     monkeypatch.setenv(job.ATTEMPT_VARIABLE, "second")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    (tmp_path / "word.json").write_text(json.dumps({"attempt": "first", "word": job.RUN}))
+    (tmp_path / "attempt.json").write_text(json.dumps({"attempt": "first", "word": job.RUN}))
     with pytest.raises(TimeoutError, match="rank 0 gave no word"):
         job.wait_for_word(tmp_path)
     job.give_word(tmp_path, job.SKIP)
@@ -187,3 +187,16 @@ def test_what_was_saved_last_is_a_whole_state_or_an_output(tmp_path):
     (tmp_path / "model.txt").touch()
     os.utime(tmp_path / "model.txt", (200, 200))
     assert job.last_saved(tmp_path, task) == 200
+
+
+def test_an_attempt_that_was_given_up_writes_no_more(tmp_path, monkeypatch):
+    monkeypatch.setenv(job.JOB_DIR_VARIABLE, str(tmp_path))
+    monkeypatch.delenv(job.ATTEMPT_VARIABLE, raising=False)
+    job.refuse_if_superseded()  # by hand: nobody counts attempts
+    monkeypatch.setenv(job.ATTEMPT_VARIABLE, "40.0")
+    job.refuse_if_superseded()
+    job.give_word(tmp_path, job.RUN)
+    job.refuse_if_superseded()
+    (tmp_path / "attempt.json").write_text(json.dumps({"attempt": "40.1", "word": job.RUN}))
+    with pytest.raises(UserError, match=r"attempt 40.0 was given up, attempt 40.1 has taken over"):
+        job.refuse_if_superseded()

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from textocvp.artifacts import FINAL
+from textocvp.artifacts import FINAL, refuse_if_superseded
 from textocvp.config.experiment import Experiment
 from textocvp.config.schema import to_dict
 from textocvp.training.checkpoint import LAST_SAVED, epoch_name, save_pth, trained_state
@@ -54,7 +54,8 @@ class Recorder:
             self._save_pth(epoch_name(epoch), epoch, step, history)
 
     def save_state(self, epoch: int, step: int, history: LossHistory) -> None:
-        """The state to resume from, and checkpoint_last_saved.pth."""
+        """The state to resume from, and checkpoint_last_saved.pth; UserError where a later attempt runs."""
+        refuse_if_superseded()
         self._curves.flush()
         content = {"belongs_to": self._belongs_to, "training": to_dict(self._experiment.training),
                    "history": history.state(self._engine)}
