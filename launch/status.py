@@ -68,7 +68,7 @@ def task_state(event: Mapping[str, Any], job: Optional[JobState]) -> str:
     """One word for a task that is not done: as its scheduler sees it, or as its own last words say."""
     if not event:
         return "not submitted"
-    if job is not None and (job.active or job.state not in ("COMPLETED", "FAILED")):
+    if job is not None and job.state != "COMPLETED" and not (job.state == "FAILED" and _has_said_why(event)):
         return job.state.lower()
     if event["event"] == ledger.FINISHED:
         return "out of date"
@@ -77,6 +77,10 @@ def task_state(event: Mapping[str, Any], job: Optional[JobState]) -> str:
     if event["event"] == ledger.SUBMITTED:
         return "starting" if not event.get("job_id") else "lost"
     return str(event["event"])
+
+
+def _has_said_why(event: Mapping[str, Any]) -> bool:
+    return event["event"] in (ledger.FAILED, ledger.STOPPED)
 
 
 def task_node(event: Mapping[str, Any], job: Optional[JobState]) -> str:

@@ -84,6 +84,9 @@ def test_one_word_for_each_task():
     assert task_state({**job, "event": "submitted"}, JobState("PENDING", "Dependency")) == "pending"
     assert task_state({**job, "event": "started"}, JobState("OUT_OF_MEMORY")) == "out_of_memory"
     assert task_state({**job, "event": "failed"}, JobState("FAILED")) == "failed"
+    assert task_state({**job, "event": "started"}, JobState("FAILED")) == "failed", "it was killed"
+    assert task_state({**job, "event": "stopped"}, JobState("FAILED")) == "stopped"
+    assert task_state({**job, "event": "started"}, JobState("RUNNING")) == "running"
     assert task_state({**job, "event": "submitted"}, None) == "lost"
     assert task_state({**job, "event": "finished"}, None) == "out of date"
 

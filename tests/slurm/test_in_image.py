@@ -18,8 +18,8 @@ from slurm.ledger import last_events, read_ledger
 from textocvp.artifacts import Manifest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.container, pytest.mark.slow]
-STEPS = 120
-"""Long enough to be disturbed three times."""
+STEPS = 360
+"""Long enough to be disturbed three times: the last time takes ten seconds to be noticed."""
 
 
 @pytest.fixture
