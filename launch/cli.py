@@ -14,6 +14,7 @@ from launch.jobs import cancel_experiment
 from launch.pipeline import Pipeline, from_folder, from_recipe, with_decomposition_seeds, with_predictors
 from launch.recipe import Recipe, check_recipe, load_recipe
 from launch.show import plan_lines
+from launch.space import space_lines
 from launch.stages import DISTRIBUTED
 from launch.status import is_active, log_path, status_lines, task_rows
 from launch.submit import Request, plan_request, submit
@@ -114,7 +115,8 @@ def run_submit(options: argparse.Namespace) -> int:
 def run_plan(options: argparse.Namespace) -> int:
     """Print the plan; nothing is written."""
     request = make_request(options)
-    print("\n".join(plan_lines(plan_request(request), request.cluster)))
+    plan, cluster = plan_request(request), request.cluster
+    print("\n".join(plan_lines(plan, cluster) + space_lines(request.pipeline, plan, cluster)))
     return 0
 
 
