@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Seq
 
 from launch.jobs import cancel_experiment
 from launch.pipeline import Pipeline, from_folder, from_recipe, with_decomposition_seeds, with_predictors
+from launch.prune import prune
 from launch.recipe import Recipe, check_recipe, load_recipe
 from launch.show import plan_lines
 from launch.space import space_lines
@@ -68,7 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     why = _command(commands, "why", run_why, "what broke first, where, and what to do")
     cancelling = _command(commands, "cancel", run_cancel, "cancel the experiment's jobs; what is done stays")
     verifying = _command(commands, "verify", run_verify, "hash the outputs of all finished tasks again")
-    for command in (status, logs, why, cancelling, verifying):
+    pruning = _command(commands, "prune", run_prune, "free what is never needed again")
+    pruning.add_argument("--dry", action="store_true", help="only list it")
+    for command in (status, logs, why, cancelling, verifying, pruning):
         command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
     return parser
 
@@ -146,6 +149,12 @@ def run_verify(options: argparse.Namespace) -> int:
     files, lines = verify(from_folder(options.exp).root)
     print("\n".join([*lines, f"{options.exp}: {files} files, {len(lines)} missing or damaged"]))
     return 1 if lines else 0
+
+
+def run_prune(options: argparse.Namespace) -> int:
+    """Free what is never needed again, or list it."""
+    print("\n".join(prune(from_folder(options.exp).root, options.dry)))
+    return 0
 
 
 def run_logs(options: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Iterable, List
 
@@ -12,7 +11,7 @@ from launch.show import format_table
 from launch.sizes import Artefact, estimate
 from slurm.cluster import CODE, ClusterConfig
 from slurm.standing import DONE
-from textocvp.disk_space import Space, format_bytes, space_at
+from textocvp.disk_space import Space, bytes_below, format_bytes, space_at
 
 HEADER = ("artefact", "estimated", "there already")
 UNKNOWN = "not known"
@@ -32,14 +31,6 @@ def space_lines(pipeline: Pipeline, plan: Plan, cluster: ClusterConfig) -> List[
 def there(root: Path, artefact: Artefact) -> int:
     """Bytes that lie there of an artefact."""
     return sum(bytes_below(Path(root) / path) for path in artefact.paths)
-
-
-def bytes_below(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 for what is not there."""
-    if not path.is_dir() or path.is_symlink():
-        return path.lstat().st_size if os.path.lexists(path) else 0
-    files = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-    return sum(file.lstat().st_size for file in files if os.path.lexists(file))
 
 
 def to_write(artefacts: Iterable[Artefact], plan: Plan) -> List[Artefact]:

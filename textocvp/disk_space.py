@@ -129,6 +129,14 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
+def bytes_below(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; 0 for what is not there."""
+    if not path.is_dir() or path.is_symlink():
+        return path.lstat().st_size if os.path.lexists(path) else 0
+    files = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    return sum(file.lstat().st_size for file in files if os.path.lexists(file))
+
+
 def format_bytes(number: float) -> str:
     """For example "12 B", "3.4 MB", "120 GB"."""
     units = ["B", "kB", "MB", "GB", "TB"]
