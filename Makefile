@@ -39,7 +39,7 @@ EXPERIMENT = $(if $(EXP),--exp $(EXP),$(error say EXP=experiments/NAME))
 HERE := $(or $(CLUSTER),local)
 
 .PHONY: help setup demo demo-check smoke pipeline plan train-decomp select-decomp precompute-slots train-predictor \
-	evaluate status logs why cancel fork shell verify tensorboard image image-dir cluster-up cluster-down test \
+	evaluate status logs why cancel fork shell verify prune tensorboard image image-dir cluster-up cluster-down test \
 	test-cluster test-container lint lock clean
 
 help:  ## this list
@@ -106,6 +106,9 @@ cancel: $(ANY_READY)  ## EXP=: cancel its jobs; what is done stays
 
 verify: $(ANY_READY)  ## EXP=: hash the outputs of all finished tasks again
 	$(LOOK) verify $(EXPERIMENT)
+
+prune: $(ANY_READY)  ## EXP= [DRY=1]: free what is never needed again (states and checkpoints on the way of finished trainings)
+	$(LOOK) prune $(EXPERIMENT)$(if $(DRY), --dry)
 
 fork: $(ANY_READY)  ## EXP= TO= SET="training.lr=0.001" [PRED=]: a variant that takes over what stays the same
 	$(LOOK) fork $(EXPERIMENT) --to $(or $(TO),$(error say TO=experiments/NAME)) --set '$(or $(SET),$(error say SET="training.lr=0.001"))'$(if $(PRED), --predictor $(PRED))

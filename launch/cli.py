@@ -13,8 +13,10 @@ from launch.interactive import run_shell, run_tensorboard
 from launch.jobs import cancel_experiment
 from launch.look import run_logs, run_status, run_verify, run_why
 from launch.pipeline import from_folder
+from launch.prune import prune
 from launch.request import make_request
 from launch.show import plan_lines, script_lines
+from launch.space import space_lines
 from launch.stages import DISTRIBUTED
 from launch.submit import plan_request, submission_details, submit
 from slurm.cluster import load_cluster
@@ -67,12 +69,14 @@ def build_parser() -> argparse.ArgumentParser:
     why = _command(commands, "why", run_why, "what broke first, where, and what to do")
     cancelling = _command(commands, "cancel", run_cancel, "cancel the experiment's jobs; what is done stays")
     verifying = _command(commands, "verify", run_verify, "hash the outputs of all finished tasks again")
+    pruning = _command(commands, "prune", run_prune, "free what is never needed again")
+    pruning.add_argument("--dry", action="store_true", help="list it only")
     forking = _command(commands, "fork", run_fork, "a variant that takes over what stays the same")
     forking.add_argument("--to", type=Path, required=True, help="the new experiment's folder")
     forking.add_argument("--set", required=True, help='what is different: "training.lr=0.001 ..."')
     forking.add_argument("--predictor", help="the values are this predictor's, not the decomposition's")
     _site_commands(commands)
-    for command in (status, logs, why, cancelling, verifying, forking):
+    for command in (status, logs, why, cancelling, verifying, pruning, forking):
         command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
     return parser
 
@@ -143,11 +147,11 @@ def run_submit(options: argparse.Namespace) -> int:
 def run_plan(options: argparse.Namespace) -> int:
     """Print the plan; nothing is written."""
     request = make_request(options, asked_stages(options))
-    plan = plan_request(request)
-    print("\n".join(plan_lines(plan, request.cluster)))
-    if request.cluster.scheduler != "local":
+    plan, cluster = plan_request(request), request.cluster
+    print("\n".join(plan_lines(plan, cluster) + space_lines(request.pipeline, plan, cluster)))
+    if cluster.scheduler != "local":
         try:
-            lines = script_lines(plan, request.cluster, submission_details(request.cluster))
+            lines = script_lines(plan, cluster, submission_details(cluster))
         except UserError as error:  # no image yet, no python yet: the plan stands all the same
             lines = ["", f"nothing could be submitted yet: {error}"]
         print("\n".join(lines))
@@ -168,6 +172,12 @@ def run_fork(options: argparse.Namespace) -> int:
     taken, left = fork(options.exp, options.to, overrides, options.predictor)
     names = ", ".join(task.name for task in taken) or "nothing"
     print(f"{options.to}: {names} taken over, {left} tasks to run: make pipeline EXP={options.to}")
+    return 0
+
+
+def run_prune(options: argparse.Namespace) -> int:
+    """Free what is never needed again, or list it."""
+    print("\n".join(prune(from_folder(options.exp).root, options.dry)))
     return 0
 
 

@@ -88,7 +88,7 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig) -> Dict[TaskId, str]:
         for task in tasks:
             details = submitted[task.id]
             ledger.record(plan.root, ledger.SUBMITTED, *task.id, **details, **submission.about,
-                          argv=list(task.argv), resources=resources)
+                          argv=list(task.argv), resources=resources, snapshot=code.name)
             jobs[task.id] = details["job_id"]
     return jobs
 

@@ -19,6 +19,7 @@ LOGIN_MODULES = [
     *(f"slurm.{p.stem}" for p in CODE.glob("slurm/*.py")),
     *(f"textocvp.config.{p.stem}" for p in CODE.glob("textocvp/config/*.py")),
     "textocvp.artifacts",
+    "textocvp.disk_space",
 ]
 
 
@@ -50,10 +51,10 @@ def offenders(found, *forbidden, allowed=()):
     ]
 
 
-SUITE_FOR_LAUNCHERS = ("textocvp.config", "textocvp.artifacts")
+SUITE_FOR_LAUNCHERS = ("textocvp.config", "textocvp.artifacts", "textocvp.disk_space")
 
 
-def test_launchers_know_config_and_artifacts_of_the_work_and_nothing_else():
+def test_launchers_know_config_artifacts_and_disk_space_of_the_work_and_nothing_else():
     found = modules("launch/**/*.py", "slurm/**/*.py")
     names = {
         module: {name for name in names if name.startswith("textocvp") and name != "textocvp"}
@@ -91,7 +92,8 @@ def test_config_artifacts_and_data_import_nothing_above_them():
         f"textocvp.{room}" for room in ("training", "evaluation", "predictors", "decomposition", "modules")
     ]
     assert offenders(modules("textocvp/data/**/*.py"), *rooms) == []
-    base = modules("textocvp/config/*.py", "textocvp/artifacts.py", "textocvp/stopping.py")
+    base = modules("textocvp/config/*.py", "textocvp/artifacts.py", "textocvp/disk_space.py",
+                   "textocvp/stopping.py")
     assert offenders(base, "textocvp.data", "textocvp.compat", *rooms) == []
     assert offenders(base, "torch", "numpy", "h5py", "yaml") == []
 

@@ -1,0 +1,59 @@
+"""`make prune`: frees what is never needed again. What that is says slurm/prune.py."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import List
+
+from launch.jobs import ENDED, scheduler_states
+from launch.show import format_table
+from slurm import ledger
+from slurm.lock import locked
+from slurm.prune import Alive, Leftover, leftovers
+from textocvp.config.errors import UserError
+from textocvp.disk_space import format_bytes
+
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE")
+"""States that a job does not come back from by itself."""
+
+
+def prune(root: Path, dry: bool) -> List[str]:
+    """Remove what is never needed again (with `dry` nothing); returns the lines that say what it was.
+
+    Raises:
+        UserError: a run on this machine works on the experiment, or a cluster does not answer.
+    """
+    with locked(root):
+        found = leftovers(root, alive(root))
+        if not dry:
+            for leftover in found:
+                _remove(leftover)
+    if not found:
+        return [f"{root}: nothing to prune"]
+    rows = [(format_bytes(each.bytes).rjust(8), each.path.relative_to(root.resolve()).as_posix(), each.what)
+            for each in found]
+    total = format_bytes(sum(each.bytes for each in found))
+    end = "would be freed; nothing was removed" if dry else "freed"
+    return [*format_table(("   bytes", "path", "what"), rows), f"{root}: {total} {end}"]
+
+
+def alive(root: Path) -> Alive:
+    """The tasks and jobs of an experiment that are queued or run, as the scheduler says.
+
+    Whoever calls holds the experiment's lock: nothing runs without a scheduler.
+    """
+    last = {task: event for task, event in ledger.last_events(root).items() if event["event"] not in ENDED}
+    states = scheduler_states(last)
+    tasks = [task for task, state in states.items() if state.state not in OVER]
+    snapshots = [last[task].get("snapshot") for task in tasks]
+    return Alive(frozenset(tasks), frozenset(last[task]["job_id"] for task in tasks),
+                 None if None in snapshots else frozenset(snapshots))
+
+
+def _remove(leftover: Leftover) -> None:
+    path = leftover.path
+    try:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: cannot be removed: {error.strerror}") from None

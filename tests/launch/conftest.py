@@ -1,0 +1,35 @@
+"""One smoke experiment, really run on this machine, for all tests that only look at it or copy it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import yaml
+
+from launch.cli import main
+from slurm.cluster import CODE
+
+
+@pytest.fixture(scope="session")
+def finished_smoke(tmp_path_factory):
+    """(EXP, the recipe's path, the cluster config's path) of the finished smoke recipe. Takes a minute."""
+    folder = tmp_path_factory.mktemp("smoke")
+    recipe = yaml.safe_load((CODE / "experiments" / "recipes" / "smoke.yaml").read_text())
+    for section in (recipe["decomposition"], *recipe["predictors"]):
+        training = section["set"]["training"]  # an anchor: one section for all of them
+        training.update(save_every_steps=10, save_frequency=1)
+    (folder / "smoke.yaml").write_text(yaml.safe_dump(recipe))
+    site = {"scheduler": "local", "parallel": 2, "paths": {"experiments": str(folder)}}
+    (folder / "site.yaml").write_text(yaml.safe_dump(site))
+    arguments = ["--recipe", str(folder / "smoke.yaml"), "--cluster", str(folder / "site.yaml")]
+    assert main(["pipeline", *arguments, "--wait"]) == 0
+    return folder / "smoke", folder / "smoke.yaml", folder / "site.yaml"
+
+
+@pytest.fixture
+def smoke_copy(finished_smoke, tmp_path):
+    """A copy of that experiment which may be changed."""
+    root = tmp_path / "smoke"
+    shutil.copytree(finished_smoke[0], root, symlinks=True)
+    return root
