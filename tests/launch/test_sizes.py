@@ -49,7 +49,7 @@ def test_estimates_of_what_a_real_run_leaves(finished_smoke, capsys):
         assert real / 1.5 < artefact.bytes < 1.5 * real, (artefact.name, artefact.bytes, real)
     lines = plan_of(["--exp", str(root), "--cluster", str(site)], capsys)
     assert re.match(r"  artefact +estimated +there already", lines[0])
-    assert re.match(r"  training seeds/1 +about 1\.\d MB +1\.\d MB", lines[5])
+    assert re.match(r"  training seeds/1 +about \d{3} kB +\d{3} kB", lines[5])
     assert re.fullmatch(r"  needs 0 B, free \S+ \wB \(limit from .*\)", lines[-1])
 
 

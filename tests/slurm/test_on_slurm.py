@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -205,6 +206,53 @@ def test_a_large_pipeline_is_submitted_within_seconds(small_recipe, site, root):
     jobs = {event["job_id"].split("_")[0] for event in last_events(root).values()}
     assert len(last_events(root)) == 25
     assert len(jobs) == 10  # one array for each stage
+
+
+def test_a_plan_shows_the_scripts_that_are_submitted(small_recipe, site, root, capsys):
+    recipe, site = small_recipe(), site(extra_sbatch={"hold": True}, resources={
+        "default": {"mem_gb": 0.4, "cpus_per_task": 1}, "train_decomp": {"nodes": 2, "time": "00:20:00"}})
+    assert main(["plan", "--recipe", str(recipe), "--cluster", site]) == 0
+    plan = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert not root.exists(), "a plan writes nothing"
+    assert submit(recipe, site) == 0
+    arrays = {event["job_id"].split("_")[0]: stage for (stage, _), event in last_events(root).items()}
+    scripts = list(root.glob("jobs/*/logs/*_submission.sh"))
+    assert len(scripts) == len(arrays) == 10
+    for path in scripts:
+        text = re.sub(r"(?<=[:,])(\d+)(?=[_:,'\n])", lambda found: arrays[found[1]].upper().replace("_", "-"),
+                      path.read_text()) if "dependency" in path.read_text() else path.read_text()
+        lines = [line.strip() for line in text.splitlines()]
+        first = plan.index(f"{path.parts[-3]}[{','.join(indices(path))}] is submitted as:") + 1
+        assert plan[first : first + len(lines)] == lines, path
+
+
+def indices(script):
+    """Array indices in a batch script."""
+    found = re.search(r"--array='?([\d,]+)", script.read_text())
+    return found[1].split(",") if found else ["0"]
+
+
+def test_more_tasks_than_an_array_takes_are_one_line(small_recipe, site, root, capsys):
+    assert submit(small_recipe(slots={"shards": 1100}), site()) == 2
+    assert re.search(r"error: precompute_slots has 1100 tasks, but cluster \S+ takes 1001 into an array "
+                     r"\(MaxArraySize\): ask for fewer shards", capsys.readouterr().err)
+    assert last_events(root) == {}
+
+
+def test_the_image_is_built_by_a_job(site, tmp_path, capfd):
+    """Its own work is tested elsewhere: here it finds that there is nothing to do."""
+    cluster = load_cluster(site(container={"runtime": "apptainer"}), dict.fromkeys(STAGES, True))
+    images = tmp_path / "images"
+    images.mkdir()
+    image = images / f"textocvp-cpu-{cluster.image_key()}.sif"
+    image.write_text("an image")
+    Path(f"{image}.json").write_text('{\n "bytes": 8,\n "base": "x",\n "built": "today"\n}\n')
+    path = site(paths={"image_cache": str(images)}, container={"runtime": "apptainer"},
+                resources={"image": {"mem_gb": 0.3, "time": "00:05:00"}})
+    assert main(["image", "--cluster", path, "--wait"]) == 0
+    assert "--job-name=textocvp.image" in capfd.readouterr().out
+    (log,) = images.glob("build-job-*.log")
+    assert log.read_text().startswith(f"unchanged: {image}")
 
 
 def test_what_sbatch_refuses_is_one_line(small_recipe, site, root, capsys):
