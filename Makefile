@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-VARIABLES := CLUSTER RECIPE EXP SEEDS PRED DECOMP_CKPT RERUN WAIT STAGE TASK LINES FOLLOW JSON TESTS PORT PYTHON
+VARIABLES := CLUSTER RECIPE EXP SEEDS PRED DECOMP_CKPT RERUN WAIT STAGE TASK LINES FOLLOW JSON TIMEOUT TESTS PORT PYTHON
 PYTHON ?= python3
 PORT ?= 6006
 
@@ -38,7 +38,7 @@ EXPERIMENT = $(if $(EXP),--exp $(EXP),$(error say EXP=experiments/NAME))
 HERE := $(or $(CLUSTER),local)
 
 .PHONY: help setup demo demo-check smoke pipeline plan train-decomp select-decomp precompute-slots train-predictor \
-	evaluate status logs why cancel verify tensorboard cluster-up cluster-down test test-cluster lint lock clean
+	evaluate status logs why cancel verify doctor tensorboard cluster-up cluster-down test test-cluster lint lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ cancel: $(ANY_READY)  ## EXP=: cancel its jobs; what is done stays
 
 verify: $(ANY_READY)  ## EXP=: hash the outputs of all finished tasks again
 	$(LOOK) verify $(EXPERIMENT)
+
+doctor: $(READY)  ## [CLUSTER= EXP= TIMEOUT=120 JSON=1]: check the site, from here and from a compute node
+	$(LAUNCH) doctor$(if $(CLUSTER), --cluster $(CLUSTER))$(if $(EXP), --exp $(EXP))$(if $(TIMEOUT), --timeout $(TIMEOUT))$(if $(JSON), --json)
 
 tensorboard: $(ENV_READY)  ## EXP= [PORT=6006]: curves and pictures of all trainings
 	@test -d "$(or $(EXP),$(error say EXP=experiments/NAME))" || { echo "error: $(EXP): no such folder" >&2; exit 2; }

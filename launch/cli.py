@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Sequence, Tuple
 
+from launch.doctor import run_doctor
 from launch.jobs import cancel_experiment
 from launch.pipeline import Pipeline, from_folder, from_recipe, with_decomposition_seeds, with_predictors
 from launch.recipe import Recipe, check_recipe, load_recipe
@@ -69,6 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
     verifying = _command(commands, "verify", run_verify, "hash the outputs of all finished tasks again")
     for command in (status, logs, why, cancelling, verifying):
         command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
+    doctor = _command(commands, "doctor", run_checks, "every check that saves a lost night")
+    doctor.add_argument("--cluster", help="a name in cluster_configs/, or the path of a YAML file")
+    doctor.add_argument("--exp", type=Path, help="hold its tasks and its saved state against the limits")
+    doctor.add_argument("--timeout", type=_number, default=120, help="seconds that a job may wait (120)")
+    doctor.add_argument("--json", action="store_true", help="a list of {group, level, name, found, advice}")
     return parser
 
 
@@ -144,6 +150,11 @@ def run_verify(options: argparse.Namespace) -> int:
     files, lines = verify(from_folder(options.exp).root)
     print("\n".join([*lines, f"{options.exp}: {files} files, {len(lines)} missing or damaged"]))
     return 1 if lines else 0
+
+
+def run_checks(options: argparse.Namespace) -> int:
+    """Look a site over."""
+    return run_doctor(options.cluster, options.exp, options.timeout, options.json)
 
 
 def run_logs(options: argparse.Namespace) -> int:
