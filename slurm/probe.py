@@ -1,6 +1,6 @@
 """What `doctor` runs on a compute node, in the image where there is one: it looks, measures and tells.
 
-    python -c "$(cat slurm/probe.py)" '{"folder": ..., "nonce": ..., ...}'
+    python -c "$(cat slurm/probe.py)" '{"folder": ..., "nonce": ..., ...}' NODE
 
 It is sent along as text, so that it runs wherever python does, whatever the node sees of the shared folders.
 Each thing found is one line `@doctor {"node": ..., "fact": ..., ...}`; launch/doctor/node.py judges them.
@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import site
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,8 +26,16 @@ SAVE_SECONDS = 20.0
 """Where a folder is so slow, less is written."""
 SAVE_SHARE = 0.05
 """Of the free space, at most."""
-SEEN_SECONDS = 10.0
+SEEN_SECONDS = 5.0
 """How long a network file system may take to show a new file."""
+HDF5_LINES = """
+import sys, h5py
+with h5py.File(sys.argv[1], "w") as file:
+    file["values"] = list(range(1000))
+with h5py.File(sys.argv[1], "r") as first, h5py.File(sys.argv[1], "r") as second:
+    if int(first["values"][999]) != int(second["values"][999]):
+        raise OSError("two readers of one file see different values")
+"""
 Plan = Dict[str, Any]
 Fact = Dict[str, Any]
 
@@ -55,8 +64,8 @@ def main() -> None:
 
 
 def node_name() -> str:
-    """The scheduler's name of this machine."""
-    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+    """The scheduler's name of this machine, which the shell that started this knew."""
+    return sys.argv[2]
 
 
 def tell(fact: str, values: Fact) -> None:
@@ -133,18 +142,16 @@ def locks(plan: Plan) -> Fact:
 
 
 def hdf5(plan: Plan) -> Fact:
-    """Write an HDF5 file and read it again with the jobs' setting of its locks."""
-    h5py = importlib.import_module("h5py")
-    path = Path(plan["folder"]) / f"probe_{node_name()}.h5"
+    """Write an HDF5 file and read it again with the jobs' setting of its locks.
+
+    In a process of its own: where the disk refuses a write, HDF5 may end by a segmentation fault.
+    """
+    command = [sys.executable, "-c", HDF5_LINES, str(Path(plan["folder"]) / f"probe_{node_name()}.h5")]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
     fact = {"locking": os.environ["HDF5_USE_FILE_LOCKING"]}
-    try:
-        with h5py.File(path, "w") as file:
-            file["values"] = list(range(1000))
-        with h5py.File(path, "r") as first, h5py.File(path, "r") as second:
-            if int(first["values"][999]) != int(second["values"][999]):
-                raise OSError("two readers of one file see different values")
-    except OSError as error:
-        fact["error"] = " ".join(str(error).split())[:300]
+    if result.returncode:
+        lines = [line for line in result.stdout.splitlines() if "Error" in line] or ["nothing was said"]
+        fact["error"] = f"{lines[-1][:300]} (exit status {result.returncode})"
     return fact
 
 

@@ -18,7 +18,7 @@ from launch.doctor.findings import FAIL, OK, Finding, Report
 from launch.doctor.host import check_host
 from launch.doctor.node import check_nodes
 from launch.doctor.probing import Probe, run_probe
-from launch.doctor.scheduler import Limits, check_scheduler
+from launch.doctor.scheduler import ACCEPTANCE, Limits, check_scheduler
 from launch.pipeline import from_folder
 from launch.stages import DISTRIBUTED
 from slurm.cluster import ClusterConfig, load_cluster
@@ -61,8 +61,10 @@ def check_all(report: Report, cluster: ClusterConfig, exp: Optional[Path], timeo
         report.add(SCHEDULER, limits.findings)
         failed |= {entry["name"] for entry in report.entries if entry["level"] == FAIL}
     group = NODE if cluster.scheduler == "slurm" else f"{HERE}, as a task sees it"
+    accepted = any(entry["name"] == ACCEPTANCE and entry["level"] == OK for entry in report.entries)
     in_the_way = sorted(failed & {"programs", "submission", "image", "python", "experiments folder", "slurm",
-                                  cluster.container.runtime if cluster.scheduler == "local" else ""})
+                                  cluster.container.runtime if cluster.scheduler == "local" else "",
+                                  "" if accepted else ACCEPTANCE})
     if in_the_way:
         report.add(group, [Finding(FAIL, "probe job", f"not started: {', '.join(in_the_way)} failed above",
                                    "mend that first")])

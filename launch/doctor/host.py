@@ -10,8 +10,8 @@ from typing import List
 
 from launch.doctor.findings import FAIL, OK, WARN, Finding, size_text
 from slurm.cluster import CODE, ClusterConfig
-from slurm.container import image_digest
-from textocvp.artifacts import file_lock, read_json
+from slurm.container import image_record
+from textocvp.artifacts import file_lock
 from textocvp.config.errors import UserError
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
@@ -72,10 +72,10 @@ def check_python(cluster: ClusterConfig) -> Finding:
 
 
 def check_image(cluster: ClusterConfig) -> List[Finding]:
-    """The image, its digest, and whether it is made from the lock and the definition as they are now."""
+    """The image: there, whole, with a digest, made from the lock and the definition as they are now."""
     try:
         image = cluster.image()
-        digest = image_digest(image)
+        record, wanted = image_record(image), cluster.image_key()
     except UserError as error:
         return [Finding(FAIL, "image", str(error))]
     except OSError as error:
@@ -83,25 +83,18 @@ def check_image(cluster: ClusterConfig) -> List[Finding]:
                         "an image's key is made from that file; see container.lock")]
     except ValueError:
         return [Finding(FAIL, "image", f"what is recorded beside {image} is no JSON", "`make image` again")]
-    if not digest:
+    if image.is_file() and record.get("bytes", image.stat().st_size) != image.stat().st_size:
+        return [Finding(FAIL, "image", f"{image} has {image.stat().st_size} bytes, not {record['bytes']}",
+                        "it was not copied to its end: copy or build it again")]
+    if not record.get("digest"):
         return [Finding(WARN, "image", f"{image}; no digest is recorded beside it",
                         "jobs cannot say which image they ran: build it with `make image`")]
-    return [Finding(OK, "image", f"{image}, {digest[:19]}"), check_image_key(cluster, image)]
-
-
-def check_image_key(cluster: ClusterConfig, image: Path) -> Finding:
-    """Whether the image's key is that of containers/ as it is now."""
-    try:
-        wanted = cluster.image_key()
-    except OSError as error:
-        return Finding(WARN, "image key", f"{error.filename}: {error.strerror}", "see container.lock")
-    if wanted in (image.stem, image.name) or image.stem.endswith(f"-{wanted}"):
-        return Finding(OK, "image key", f"{wanted}, equal to lock and definition")
-    for record in (image.with_name(f"{image.name}.json"), image / ".textocvp-image.json"):
-        if record.is_file() and read_json(record).get("key") == wanted:
-            return Finding(OK, "image key", f"{wanted}, equal to lock and definition")
-    return Finding(WARN, "image key", f"{image.name} is not made from containers/ as it is now ({wanted})",
-                   f"`make image CLUSTER={cluster.name}`, unless another image is meant")
+    key, digest = record.get("key"), record["digest"].split(":")[-1]
+    found = Finding(OK, "image", f"{image}, sha256 {digest[:12]}")
+    if key == wanted:
+        return [found, Finding(OK, "image key", f"{key}: made from lock and definition as they are")]
+    return [found, Finding(WARN, "image key", f"{key}, but lock and definition make {wanted}",
+                           f"`make image CLUSTER={cluster.name}`, if they were changed")]
 
 
 def check_folder(folder: Path) -> Finding:

@@ -27,6 +27,7 @@ def check_nodes(outcome: Outcome, probe: Probe) -> List[Finding]:
     by_node: Dict[str, Facts] = {}
     for fact in outcome.facts:
         by_node.setdefault(fact["node"], {}).setdefault(fact["fact"], []).append(fact)
+    by_node = {node: facts for node, facts in by_node.items() if "node" in facts}
     if not by_node:
         return [not_started(outcome)]
     nodes: Dict[Finding, List[str]] = {}

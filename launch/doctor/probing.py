@@ -31,9 +31,10 @@ BATCH_ONLY = ("requeue", "no-requeue", "get-user-env", "parsable", "wait", "wait
 POLL_SECONDS = 0.1
 ASK_SECONDS = 2.0
 NODE_LINE = """\
-for _ in $(seq 50); do [ -r {nonce} ] && break; sleep 0.2; done
+node=${{SLURMD_NODENAME:-$(uname -n)}}
+for _ in $(seq 25); do [ -r {nonce} ] && break; sleep 0.2; done
 printf '{mark}{{"node": "%s", "fact": "node", "time": %s, "nonce": "%s"}}\\n' \
-"${{SLURMD_NODENAME:-$(uname -n)}}" "$(date +%s.%N)" "$(cat {nonce} 2>/dev/null)"
+"$node" "$(date +%s.%N)" "$(cat {nonce} 2>/dev/null)"
 """
 """Told by the node itself, before any image or python starts."""
 Facts = Dict[str, List[Dict[str, Any]]]
@@ -157,7 +158,7 @@ def script(lines: List[str], python: str, probe: Probe, code: Path) -> str:
             "paths": paths, "gpus": cluster.stage_resources(STAGE).gpus_per_node, "save_bytes": SAVE_BYTES}
     source = (CODE / "slurm" / "probe.py").read_text()
     node_line = NODE_LINE.format(mark=MARK, nonce=shlex.quote(str(probe.root / "nonce")))
-    run_it = f"exec {python} -u -c {shlex.quote(source)} {shlex.quote(json.dumps(plan))}"
+    run_it = f"exec {python} -u -c {shlex.quote(source)} {shlex.quote(json.dumps(plan))} \"$node\""
     return "\n".join([*lines, node_line, run_it])
 
 

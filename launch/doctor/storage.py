@@ -19,7 +19,7 @@ def check_shared(facts: Facts, probe: Probe) -> List[Finding]:
     """Whether node, image and host see the same experiments folder, and each what the other wrote."""
     name, place = "shared folder", probe.root.parent
     advice = "set paths.experiments to a folder on a file system that login host and nodes share"
-    if facts["node"][0]["nonce"] != probe.nonce:
+    if first(facts, "node")["nonce"] != probe.nonce:
         return [Finding(FAIL, name, f"what this host wrote into {place} is not on the node", advice)]
     fact = first(facts, "folder")
     if fact is None:
