@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Callable, Dict, List, Tuple
 
 from launch.doctor.findings import FAIL, OK, WARN, Finding
@@ -17,6 +18,8 @@ from launch.doctor.surroundings import (
 )
 from slurm.cluster import ClusterConfig
 
+TROUBLE = (r"FATAL", r"(?i)error|fatal|denied|not found|no such|cannot|unable|killed|exceeded")
+"""What tells most in what a program said, worst first."""
 SKEW_WARN, SKEW_FAIL = 2.0, 60.0
 BUSY = ("", "None", "Resources", "Priority", "BeginTime", "ReqNodeNotAvail")
 """Reasons to wait which pass by themselves."""
@@ -49,7 +52,8 @@ def not_started(outcome: Outcome) -> Finding:
                        f"({outcome.reason or 'no reason given'}); it is cancelled, nodes are not checked",
                        "again with a longer TIMEOUT=, when the cluster is less busy" if busy else
                        "such a job may wait for ever: Slurm's manual of squeue explains the reason")
-    said = " / ".join(line.replace("srun: error: ", "") for line in outcome.before[-3:]) or "nothing was said"
+    own = [line for line in outcome.before if not line.startswith("srun: ")]
+    said = telling(own or [line.replace("srun: error: ", "") for line in outcome.before])
     ended = "cancelled after the time-out" if outcome.status is None else f"exit status {outcome.status}"
     return Finding(FAIL, "probe job", f"{job} did not start: {said} ({ended})",
                    "mend what Slurm says, or the site's setup lines")
@@ -60,8 +64,18 @@ def setup_words(outcome: Outcome) -> List[Finding]:
     said = [line for line in outcome.before if not line.startswith("srun: ")]
     if not said:
         return []
-    return [Finding(WARN, "setup", f"its lines said: {' / '.join(said[:3])[:300]}",
+    return [Finding(WARN, "setup", f"its lines said: {telling(said)}",
                     "look whether they do what they should")]
+
+
+def telling(lines: List[str]) -> str:
+    """Of what a program said, the few lines that tell most: those of errors, else the last ones."""
+    lines = [" ".join(line.split()) for line in lines]
+    for pattern in TROUBLE:
+        errors = [line for line in lines if re.search(pattern, line)]
+        if errors:
+            return " / ".join(errors[:3])[:500]
+    return " / ".join(lines[-3:])[:500] or "nothing was said"
 
 
 def check_node(facts: Facts, outcome: Outcome, probe: Probe) -> List[Finding]:
@@ -84,7 +98,7 @@ def check_clock(facts: Facts, probe: Probe) -> List[Finding]:
 def not_ended(facts: Facts, outcome: Outcome, cluster: ClusterConfig) -> Finding:
     """The node answered, but the probe in it broke off."""
     how = "cancelled after the time-out" if outcome.status is None else f"exit status {outcome.status}"
-    said = " / ".join(outcome.output[-3:])[:400] or "nothing was said"
+    said = telling([line for line in outcome.output if not line.startswith("srun: ")])
     if "python" in facts:
         return Finding(FAIL, "probe", f"broke off ({how}): {said}", "a longer TIMEOUT=, or more mem_gb")
     advice = ("see container.image, container.options and container.binds" if cluster.container.used

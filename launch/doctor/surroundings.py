@@ -108,5 +108,5 @@ def check_shm(facts: Facts, probe: Probe) -> List[Finding]:
         return [Finding(FAIL, "/dev/shm", fact["error"], "data workers need it: see container.options")]
     if fact["bytes"] < SMALL_SHM:
         return [Finding(WARN, "/dev/shm", f"only {size_text(fact['bytes'])}", "data workers may die of "
-                        "SIGBUS: no --contain in container.options, or training.num_workers=0")]
+                        "SIGBUS: mount a larger one, or training.num_workers=0")]
     return [Finding(OK, "/dev/shm", size_text(fact["bytes"]))]

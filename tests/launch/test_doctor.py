@@ -181,7 +181,7 @@ def test_a_node_with_many_faults(site, doctor, tmp_path):
     """Its clock is ahead, its file system has no locks and takes no large file, its torch sees no GPU."""
     faults = "\n".join([
         "import errno, fcntl, resource, sys, time",
-        "real, source, sys.argv = time.time, sys.argv[3], ['-c', sys.argv[4]]",
+        "real, source, sys.argv = time.time, sys.argv[3], ['-c', *sys.argv[4:]]",
         "time.time = lambda: real() + 90",
         "def none(*arguments): raise OSError(errno.ENOLCK, 'No locks available')",
         "fcntl.lockf = fcntl.flock = none",

@@ -20,6 +20,7 @@ from launch.doctor.scheduler import check_settings
 from launch.pipeline import from_recipe
 from launch.recipe import load_recipe, write_experiment
 from slurm.cluster import CODE, parse_cluster
+from textocvp.config.errors import UserError
 
 pytestmark = pytest.mark.cluster
 
@@ -155,16 +156,16 @@ def test_an_account_that_may_not(site, partition, nobody, slurm):
     try:
         paths = {"experiments": str(folder / "experiments")}
         config = shutil.copy(site(partition="odd", account="other", paths=paths), folder)
-        command = [*nobody.prefix, sys.executable, "-m", "launch", "doctor", "--json", "--timeout", "3", "--cluster",
-                   config]
+        command = [*nobody.prefix, sys.executable, "-m", "launch", "doctor", "--json", "--timeout", "3",
+                   "--cluster", config]
         result = subprocess.run(command, cwd=CODE, capture_output=True, text=True, timeout=60,
                                 env={**os.environ, "HOME": str(folder)})
     finally:
         shutil.rmtree(folder)
     found = findings(result.stdout)
     assert result.returncode == 1
-    assert found["partition odd"] == [(FAIL, "AllowAccounts is lab, without other; mend account, or take another "
-                                             "partition")]
+    assert found["partition odd"] == [(FAIL, "AllowAccounts is lab, without other; mend account, or take "
+                                             "another partition")]
     level, text = found["probe job"][0]
     assert level == FAIL and "PENDING (" in text and "ccount" in text and "may wait for ever" in text
 
@@ -218,7 +219,11 @@ def test_what_the_node_says_before_python(site, doctor):
     assert "have to be there on the nodes too" in found["python"][1][1]
     status, found = doctor(site(setup=["echo no GPU driver; exit 3"]))
     assert found["probe job"][0][0] == FAIL
-    assert "did not start: no GPU driver / " in found["probe job"][0][1]
+    assert "did not start: no GPU driver" in found["probe job"][0][1]
+    status, found = doctor(site(python=sys.executable, resources={"train_decomp": {"mem_gb": 0.1}}))
+    level, text = found["probe"][0]
+    assert status == 1 and level == FAIL
+    assert text.startswith("broke off (exit status 137): ") and "exceeded memory limit" in text
 
 
 def test_a_busy_cluster_is_no_fault_and_the_probe_does_not_stay(site, doctor, slurm, capsys):
@@ -283,3 +288,42 @@ def test_folders_that_the_nodes_do_not_share(site, tmp_path):
     assert level == FAIL and text.startswith(f"{tmp_path}/data is empty on the node (on n1)")
     level, text = found["code"][0]
     assert level == FAIL and "No module named 'slurm'" in text
+
+
+@pytest.mark.slow
+@pytest.mark.container
+def test_in_the_image(site, doctor, tmp_path, capsys):
+    """With the image that `make image` built: whole, then with mistakes in the site's config."""
+    image = {"runtime": "apptainer"}
+    try:
+        built = parse_cluster({"scheduler": "slurm", "container": image}, "s", "s", {}).image()
+    except UserError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    for name in ("cater", "bound"):
+        (tmp_path / name / "videos").mkdir(parents=True)
+    data = {"CATER_Easy": str(tmp_path / "cater")}
+    paths = {"experiments": str(tmp_path / "experiments"), "data": data}
+    resources = {"train_decomp": {"nodes": 2, "mem_gb": 2}}
+    bind = f"{tmp_path}/bound:/mnt/bound:ro"
+    status, found = doctor(site(container={**image, "binds": [bind]}, paths=paths, resources=resources))
+    assert status == 0, found
+    assert found["image"][0][1].startswith(f"{built}, sha256 ") and found["image key"][0][0] == OK
+    assert found["packages"][0][0] == OK and " in the image: torch 2" in found["packages"][0][1]
+    assert [text for _, text in found["path"]] == [
+        f"{tmp_path}/cater is there in the image (on n1, n2); ",
+        "/mnt/bound is there in the image (on n1, n2); "]
+    container = {**image, "binds": [f"{tmp_path}/none:/mnt/none"]}
+    status, found = doctor(site(container=container, paths=paths, resources=resources))
+    assert status == 1 and found["bind"][0][0] == WARN
+    level, text = found["python"][0]
+    assert level == FAIL and "FATAL" in text and f"mount source {tmp_path}/none doesn't exist" in text
+    assert "see container.image, container.options and container.binds" in text
+    resources["train_decomp"].update(gpus_per_node=1)
+    container = {**image, "options": ["--no-such-option"]}
+    status, found = doctor(site(container=container, paths=paths, resources=resources))
+    assert status == 1 and "unknown flag: --no-such-option" in found["python"][0][1]
+    status, found = doctor(site(container=image, paths=paths, resources=resources))
+    level, text = found["GPUs"][0]
+    assert status == 1 and level == FAIL and "use container.lock: cuda and `make image`" in text
