@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import subprocess
@@ -61,6 +62,7 @@ def check_scheduler(cluster: ClusterConfig, root: Path, exp: Optional[Path]) -> 
         findings += check_partition(cluster, name, partition)
     largest, jobs = planned_sizes(exp)
     findings += check_settings(cluster, settings, largest, jobs) + check_stop_seconds(cluster)
+    findings += check_association(cluster, jobs, environment)
     preemption, grace = check_preemption(settings, partitions)
     return Limits(grace, findings + preemption)
 
@@ -75,6 +77,21 @@ def check_accounting(environment: Mapping[str, str]) -> List[Finding]:
         return [Finding(WARN, "accounting", f"sacct says: {first_line(error)}",
                         "`make status` knows jobs only as long as slurmctld does (MinJobAge)")]
     return [Finding(OK, "accounting", "sacct answers")]
+
+
+def check_association(cluster: ClusterConfig, jobs: int, environment: Mapping[str, str]) -> List[Finding]:
+    """How many jobs this user may have queued at once, where the accounting says so."""
+    if shutil.which("sacctmgr") is None:
+        return []
+    command = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={getpass.getuser()}",
+               "format=Account,MaxSubmit", *([f"account={cluster.account}"] if cluster.account else [])]
+    try:
+        rows = [line.split("|") for line in run(command, environment)]
+    except (OSError, subprocess.SubprocessError):  # told by check_accounting
+        return []
+    return [Finding(WARN, "MaxSubmitJobs", f"account {account} takes {most} of your jobs at once, a pipeline "
+                    f"has {jobs}", "sbatch refuses the rest: submit stage by stage")
+            for account, most in rows if most.isdecimal() and int(most) < jobs]
 
 
 def check_acceptance(cluster: ClusterConfig, root: Path) -> List[Finding]:

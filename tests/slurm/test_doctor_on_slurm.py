@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shutil
@@ -168,6 +169,20 @@ def test_an_account_that_may_not(site, partition, nobody, slurm):
                                              "another partition")]
     level, text = found["probe job"][0]
     assert level == FAIL and "PENDING (" in text and "ccount" in text and "may wait for ever" in text
+
+
+def test_few_jobs_at_once(site, doctor, slurm):
+    user = getpass.getuser()
+    slurm("sacctmgr", "--immediate", "add", "account", "few")
+    slurm("sacctmgr", "--immediate", "add", "user", user, "account=few", "MaxSubmitJobs=5")
+    try:
+        _, found = doctor(site(account="few"))
+        assert found["MaxSubmitJobs"] == [(WARN, "account few takes 5 of your jobs at once, a pipeline has "
+                                                 "25; sbatch refuses the rest: submit stage by stage")]
+        assert "MaxSubmitJobs" not in doctor(site(account="root"))[1]
+    finally:
+        slurm("sacctmgr", "--immediate", "delete", "user", user, "account=few", check=False)
+        slurm("sacctmgr", "--immediate", "delete", "account", "few", check=False)
 
 
 def test_a_cluster_that_does_not_answer(site, doctor, tmp_path):
