@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-VARIABLES := CLUSTER RECIPE EXP SEEDS PRED DECOMP_CKPT RES RERUN WAIT STAGE TASK LINES FOLLOW JSON WATCH TO SET DRY \
+VARIABLES := CLUSTER RECIPE EXP SEEDS PRED DECOMP_CKPT RES RERUN WAIT STAGE TASK LINES FOLLOW JSON WATCH TO SET DRY TIMEOUT \
 	BASE LOCK TESTS PORT PYTHON
 PYTHON ?= python3
 PORT ?= 6006
@@ -39,7 +39,7 @@ EXPERIMENT = $(if $(EXP),--exp $(EXP),$(error say EXP=experiments/NAME))
 HERE := $(or $(CLUSTER),local)
 
 .PHONY: help setup demo demo-check smoke pipeline plan train-decomp select-decomp precompute-slots train-predictor \
-	evaluate status logs why cancel fork shell verify prune tensorboard image image-dir cluster-up cluster-down test \
+	evaluate status logs why cancel fork shell verify prune tensorboard doctor image image-dir cluster-up cluster-down test \
 	test-cluster test-container lint lock clean
 
 help:  ## this list
@@ -118,6 +118,9 @@ shell: $(READY)  ## CLUSTER= [EXP= STAGE= TASK=0 RES=]: a shell as the jobs of a
 
 tensorboard: $(if $(CLUSTER),$(READY),$(ENV_READY))  ## EXP= [CLUSTER= PORT=6006]: curves and pictures of all trainings
 	$(if $(CLUSTER),$(LAUNCH),$(ENV)/bin/python -m launch) tensorboard $(EXPERIMENT) --cluster $(HERE) --port $(PORT)
+
+doctor: $(READY)  ## [CLUSTER= EXP= TIMEOUT=120 JSON=1]: check the site, from here and from a compute node
+	$(LAUNCH) doctor$(if $(CLUSTER), --cluster $(CLUSTER))$(if $(EXP), --exp $(EXP))$(if $(TIMEOUT), --timeout $(TIMEOUT))$(if $(JSON), --json)
 
 image: $(if $(CLUSTER),$(READY))  ## [BASE= LOCK=cpu|cuda CLUSTER= WAIT=1]: build the image here, or as a job
 	$(if $(CLUSTER),$(LAUNCH) image --cluster $(CLUSTER)$(if $(WAIT), --wait),containers/build.sh)$(if $(LOCK), --lock $(LOCK))$(if $(BASE), --base $(BASE))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, NoReturn, Optional, Sequence, Tuple
 
+from launch.doctor import run_doctor
 from launch.fork import fork
 from launch.interactive import run_shell, run_tensorboard
 from launch.jobs import cancel_experiment
@@ -57,6 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
         _submission(_command(commands, name, run_submit, text))
     plan = _command(commands, "plan", run_plan, "print stages, edges and resources; submit nothing")
     _submission(plan)
+    _experiment_commands(commands)
+    _site_commands(commands)
+    return parser
+
+
+def _experiment_commands(commands: Any) -> None:
     status = _command(commands, "status", run_status, "where each task is")
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a list of {stage, task, job_id, state, ...}")
@@ -75,13 +82,15 @@ def build_parser() -> argparse.ArgumentParser:
     forking.add_argument("--to", type=Path, required=True, help="the new experiment's folder")
     forking.add_argument("--set", required=True, help='what is different: "training.lr=0.001 ..."')
     forking.add_argument("--predictor", help="the values are this predictor's, not the decomposition's")
-    _site_commands(commands)
     for command in (status, logs, why, cancelling, verifying, pruning, forking):
         command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
-    return parser
 
 
 def _site_commands(commands: Any) -> None:
+    doctor = _command(commands, "doctor", run_checks, "every check that saves a lost night")
+    doctor.add_argument("--exp", type=Path, help="hold its tasks and its saved state against the limits")
+    doctor.add_argument("--timeout", type=_number, default=120, help="seconds that a job may wait (120)")
+    doctor.add_argument("--json", action="store_true", help="a list of {group, level, name, found, advice}")
     image = _command(commands, "image", run_image, "build the image that a cluster's jobs run in, as a job")
     image.add_argument("--base", help="docker://IMAGE, a local image, or debootstrap")
     image.add_argument("--lock", choices=("cpu", "cuda"), help="packages (the cluster's container.lock)")
@@ -94,8 +103,8 @@ def _site_commands(commands: Any) -> None:
     board = _command(commands, "tensorboard", run_tensorboard, "curves and pictures of all trainings")
     board.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
     board.add_argument("--port", type=_number, default=6006, help="of this machine (6006)")
-    for command in (image, shell, board):
-        command.add_argument("--cluster", help="a name in cluster_configs/")
+    for command in (doctor, image, shell, board):
+        command.add_argument("--cluster", help="a name in cluster_configs/, or a YAML file")
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -185,3 +194,8 @@ def run_image(options: argparse.Namespace) -> int:
     """Build the image."""
     cluster = load_cluster(options.cluster, DISTRIBUTED)
     return build_image(cluster, options.base, options.lock, options.wait)
+
+
+def run_checks(options: argparse.Namespace) -> int:
+    """Look a site over."""
+    return run_doctor(options.cluster, options.exp, options.timeout, options.json)

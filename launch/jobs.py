@@ -37,7 +37,7 @@ def scheduler_states(last: Mapping[TaskId, Mapping[str, Any]]) -> Dict[TaskId, J
         try:
             found = job_states(tasks, cluster_environment(cluster))
         except (OSError, subprocess.SubprocessError) as error:
-            raise UserError(f"cluster {cluster} does not answer: {_first_line(error)}") from None
+            raise UserError(f"cluster {cluster} does not answer: {first_line(error)}") from None
         states.update({tasks[job_id]: state for job_id, state in found.items()})
     return states
 
@@ -72,6 +72,7 @@ def cancel_experiment(root: Path) -> Dict[TaskId, Job]:
     return jobs
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what a program said, or of the error itself."""
     text = (getattr(error, "stderr", None) or str(error)).strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 NONE = "none"
 KEYED = ("requirements-{lock}.lock", "textocvp.def", "selftest.py")
@@ -63,9 +63,14 @@ def bind_specs(folders: Iterable[Path]) -> List[str]:
     return sorted(str(path) for path in outer if path not in here)
 
 
-def image_digest(image: Path) -> str:
-    """What `make image` recorded of an image, "" where it records nothing."""
+def image_record(image: Path) -> Dict[str, Any]:
+    """What `make image` recorded of an image: digest, bytes, key, ...; {} where it recorded nothing."""
     for record in (image.with_name(f"{image.name}.json"), image / ".textocvp-image.json"):
         if record.is_file():
-            return str(json.loads(record.read_text()).get("digest", ""))
-    return ""
+            return json.loads(record.read_text())
+    return {}
+
+
+def image_digest(image: Path) -> str:
+    """The digest that jobs record, "" where there is none."""
+    return str(image_record(image).get("digest", ""))
