@@ -16,10 +16,10 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from launch.stages import DISTRIBUTED
 from slurm.cluster import CODE, ClusterConfig
+from slurm.options import job_options, option_words
 from slurm.probe import MARK
 from slurm.queue import run
-from slurm.snapshot import take_snapshot
-from slurm.task import Task
+from slurm.snapshot import snapshot_folder, take_snapshot
 
 STAGE = "train_decomp"
 """Whose resources, container and environment the probe gets."""
@@ -125,26 +125,21 @@ def slurm_command(probe: Probe) -> List[str]:
     """srun with the options, the setup lines, the environment and the python of the suite's own jobs."""
     from slurm.executor import Submission, python_words, setup_lines
 
-    cluster, code = probe.cluster, take_snapshot(CODE, probe.root / "jobs" / "snapshots")
+    cluster, code = probe.cluster, take_snapshot(CODE, snapshot_folder(probe.root))
     about = {"revision": "", "dirty": False, "image": cluster.image_digest()}
     submission = Submission(cluster, probe.root, code, about)
     lines = setup_lines(submission, cluster.stage_resources(STAGE))
-    options = [f"--{key}" if value is True else f"--{key}={value}"
-               for key, value in srun_options(submission, probe).items()]
-    return ["srun", *options, "bash", "-c", script(lines, python_words(submission, STAGE), probe, code)]
+    return ["srun", *option_words(srun_options(probe)), "bash", "-c",
+            script(lines, python_words(submission, STAGE), probe, code)]
 
 
-def srun_options(submission: Any, probe: Probe) -> Dict[str, Any]:
+def srun_options(probe: Probe) -> Dict[str, Any]:
     """One process on one node, or on two where a stage has several; else what the stage's jobs get."""
-    from slurm.executor import sbatch_parameters
-
-    parameters = sbatch_parameters(submission, [Task(STAGE, 0, "", ())], "")
-    kept = ("gpus_per_node", "cpus_per_task", "mem", "partition", "account", "qos", "constraint")
-    options = {key.replace("_", "-"): parameters[key] for key in kept if key in parameters}
-    nodes = min(2, max(probe.cluster.stage_resources(stage).nodes for stage in DISTRIBUTED))
-    extra = {key: value for key, value in probe.cluster.extra_sbatch.items() if key not in BATCH_ONLY}
-    return {**options, **extra, "nodes": nodes, "ntasks-per-node": 1, "time": int(probe.timeout) // 60 + 2,
-            "job-name": probe.name}
+    cluster = probe.cluster
+    extra = {key: value for key, value in cluster.extra_sbatch.items() if key not in BATCH_ONLY}
+    nodes = min(2, max(cluster.stage_resources(stage).nodes for stage in DISTRIBUTED))
+    return {**job_options(cluster, cluster.stage_resources(STAGE)), **extra, "nodes": nodes,
+            "ntasks_per_node": 1, "time": int(probe.timeout) // 60 + 2, "job_name": probe.name}
 
 
 def script(lines: List[str], python: str, probe: Probe, code: Path) -> str:
