@@ -54,15 +54,19 @@ is_current() {  # the image is whole, and on the base that was asked for, if any
         { [ -z "$BASE" ] || [ "$BASE" = "$(field "$IMAGE.json" base)" ]; }
 }
 
+apt_mirror() {  # the Debian archive that this machine's apt reads, or nothing
+    # shellcheck disable=SC2016  # apt's own placeholder
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | awk '/\/debian\/?$/ && !found++' || true
+}
+
 resolve_base() {  # sets ARGUMENTS, what the definition is filled with
     local mirror=${MIRROR:-}
     ARGUMENTS=(LOCK="requirements-$LOCK.lock")
     case ${BASE:=docker://python:$PYTHON_VERSION-slim} in
     debootstrap)
         command -v debootstrap >/dev/null || fail "--base debootstrap needs the program debootstrap"
-        # shellcheck disable=SC2016  # apt's own placeholder
-        [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-            grep -m1 '/debian/\?$') || fail "--base debootstrap: no Debian archive in apt's configuration; name one with MIRROR="
+        [ -n "$mirror" ] || mirror=$(apt_mirror)
+        [ -n "$mirror" ] || fail "--base debootstrap: no Debian archive in apt's configuration; name one with MIRROR="
         ARGUMENTS+=(BOOTSTRAP=debootstrap FROM=none MIRROR="$mirror") ;;
     *://*) ARGUMENTS+=(BOOTSTRAP="${BASE%%://*}" FROM="${BASE#*://}") ;;
     *)
@@ -153,7 +157,7 @@ explain_build() {  # one line from apptainer's log
 }
 
 compression() {  # zstd packs three times faster than gzip; an old mksquashfs lacks it
-    mksquashfs -help 2>&1 | grep -qw zstd && "$RUNTIME" build --help | grep -q -- --mksquashfs-args || return 0
+    grep -qw zstd <<< "$(mksquashfs -help 2>&1)" && grep -q -- --mksquashfs-args <<< "$("$RUNTIME" build --help)" || return 0
     printf '%s\n' --mksquashfs-args '-comp zstd -Xcompression-level 3'
 }
 
