@@ -21,35 +21,42 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$HERE/common.sh"
 PYTHON_VERSION=3.11
 PATH=$PATH:/usr/sbin:/sbin
-LOCK=cpu BASE= IMAGES=$(dirname "$HERE")/.images SCRATCH= ACTION=build
+LOCK=cpu BASE='' IMAGES=$(dirname "$HERE")/.images SCRATCH='' ACTION=build
 
-while [ $# -gt 0 ]; do
-    case $1 in
-    --lock | --base | --images | --scratch)
-        [ -n "${2:-}" ] || fail "$1 needs a value"
-        declare "$(tr '[:lower:]' '[:upper:]' <<< "${1#--}")=$2"; shift 2 ;;
-    --key | --dry) ACTION=${1#--}; shift ;;
-    -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) fail "unknown option $1 (see $0 --help)" ;;
-    esac
-done
+parse() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --lock | --base | --images | --scratch)
+            [ -n "${2:-}" ] || fail "$1 needs a value"
+            declare -g "$(tr '[:lower:]' '[:upper:]' <<< "${1#--}")=$2"; shift 2 ;;
+        --key | --dry) ACTION=${1#--}; shift ;;
+        -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        *) fail "unknown option $1 (see $0 --help)" ;;
+        esac
+    done
+    LOCK_FILE=$HERE/requirements-$LOCK.lock
+    [[ $LOCK =~ ^(cpu|cuda)$ ]] || fail "unknown lock '$LOCK': cpu or cuda"
+    [ -s "$LOCK_FILE" ] || fail "$LOCK_FILE is missing: make lock writes it"
+}
 
-LOCK_FILE=$HERE/requirements-$LOCK.lock
-[[ $LOCK =~ ^(cpu|cuda)$ ]] || fail "unknown lock '$LOCK': cpu or cuda"
-[ -s "$LOCK_FILE" ] || fail "$LOCK_FILE is missing: make lock writes it"
 hash() { cat "$@" | sha256sum | cut -c1-16; }
-KEY=$(hash "$LOCK_FILE" "$HERE/textocvp.def" "$HERE/selftest.py")
-[ "$ACTION" != key ] || { echo "$KEY"; exit 0; }
 
-IMAGES=$(realpath -m -- "$IMAGES") SCRATCH=$(realpath -m -- "${SCRATCH:-$IMAGES/scratch}")
-IMAGE=$IMAGES/textocvp-$LOCK-$KEY.sif
-MINE=$(hostname -s)-$$
-PARTIAL=$IMAGES/.textocvp-$LOCK-$KEY.$MINE.partial
-LOG=$SCRATCH/build-$LOCK-$KEY.log
+name_files() {
+    IMAGES=$(realpath -m -- "$IMAGES") SCRATCH=$(realpath -m -- "${SCRATCH:-$IMAGES/scratch}")
+    IMAGE=$IMAGES/textocvp-$LOCK-$KEY.sif
+    MINE=$(hostname -s)-$$
+    PARTIAL=$IMAGES/.textocvp-$LOCK-$KEY.$MINE.partial
+    LOG=$SCRATCH/build-$LOCK-$KEY.log
+}
 
 is_current() {  # the image is whole, and on the base that was asked for, if any was
     [ -f "$IMAGE" ] && [ "$(field "$IMAGE.json" bytes)" = "$(stat -c %s "$IMAGE")" ] &&
         { [ -z "$BASE" ] || [ "$BASE" = "$(field "$IMAGE.json" base)" ]; }
+}
+
+apt_mirror() {  # the Debian archive that this machine's apt reads, or nothing
+    # shellcheck disable=SC2016  # apt's own placeholder
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | awk '/\/debian\/?$/ && !found++' || true
 }
 
 resolve_base() {  # sets ARGUMENTS, what the definition is filled with
@@ -58,9 +65,8 @@ resolve_base() {  # sets ARGUMENTS, what the definition is filled with
     case ${BASE:=docker://python:$PYTHON_VERSION-slim} in
     debootstrap)
         command -v debootstrap >/dev/null || fail "--base debootstrap needs the program debootstrap"
-        # shellcheck disable=SC2016  # apt's own placeholder
-        [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-            grep -m1 '/debian/\?$') || fail "--base debootstrap: no Debian archive in apt's configuration; name one with MIRROR="
+        [ -n "$mirror" ] || mirror=$(apt_mirror)
+        [ -n "$mirror" ] || fail "--base debootstrap: no Debian archive in apt's configuration; name one with MIRROR="
         ARGUMENTS+=(BOOTSTRAP=debootstrap FROM=none MIRROR="$mirror") ;;
     *://*) ARGUMENTS+=(BOOTSTRAP="${BASE%%://*}" FROM="${BASE#*://}") ;;
     *)
@@ -138,29 +144,30 @@ explain_pip() {
 explain_build() {  # one line from apptainer's log
     local line
     explain_full
-    line=$(said '^BASE: .*') && fail "--base $BASE: ${line#BASE: } (log: $LOG)"
-    if grep -aq 'Running testscript' "$LOG"; then
-        line=$(said '^[A-Za-z.]*(Error|Exception|Timeout)[A-Za-z]*: .*' || said '^.+' || true)
+    ! line=$(said '^BASE: .*') || fail "--base $BASE: ${line#BASE: } (log: $LOG)"
+    if grep -aq 'Running testscript' "$LOG" && ! grep -aq 'Creating SIF file' "$LOG"; then
+        line=$(said '^[A-Za-z.]*(Error|Exception|Timeout)[A-Za-z]*: .*' || last_error < "$LOG")
         fail "the image was built, but its own test failed: $line (log: $LOG)"
     fi
-    line=$(said '^FATAL: .*' || said '^E: .*' || said '.+' || echo "no word from $RUNTIME_NAME")
+    line=$(said '^E: .*' || last_error < "$LOG")
     ! grep -aqE 'pinging container registry|dial tcp|no such host|i/o timeout|manifest unknown|unauthorized|^E: (Failed|Invalid|Couldn)' "$LOG" ||
         fail "the base $BASE cannot be had: $(said '(dial tcp|lookup|manifest unknown|unauthorized|E: ).*' || echo "$line");" \
             "without a network say --base IMAGE, on Debian --base debootstrap (log: $LOG)"
-    fail "$RUNTIME_NAME could not build the image: ${line#*: } (log: $LOG)"
+    fail "${RUNTIME##*/} could not build the image: ${line#*: } (log: $LOG)"
 }
 
 compression() {  # zstd packs three times faster than gzip; an old mksquashfs lacks it
-    mksquashfs -help 2>&1 | grep -qw zstd && "$RUNTIME" build --help | grep -q -- --mksquashfs-args || return 0
+    grep -qw zstd <<< "$(mksquashfs -help 2>&1)" && grep -q -- --mksquashfs-args <<< "$("$RUNTIME" build --help)" || return 0
     printf '%s\n' --mksquashfs-args '-comp zstd -Xcompression-level 3'
 }
 
 build_image() {
     local options argument
     mapfile -t options < <(compression)
+    [ "$(id -u)" = 0 ] && ! root_is_limited || options+=(--fakeroot)
     for argument in "${ARGUMENTS[@]}"; do options+=(--build-arg "$argument"); done
     # the definition names its files relative to this folder
-    (cd "$HERE" && "$RUNTIME" build --fakeroot --bind "$WHEELS:/mnt" "${options[@]}" "$PARTIAL" textocvp.def) >> "$LOG" 2>&1 ||
+    (cd "$HERE" && "$RUNTIME" build --bind "$WHEELS:/mnt" "${options[@]}" "$PARTIAL" textocvp.def) >> "$LOG" 2>&1 ||
         explain_build
 }
 
@@ -181,29 +188,40 @@ publish() {  # the sidecar first: an image is never without it
     mv "$PARTIAL" "$IMAGE"
 }
 
-if is_current; then
-    echo "unchanged: $IMAGE (base $(field "$IMAGE.json" base), built $(field "$IMAGE.json" built))"
-    exit 0
-fi
-resolve_base
-if [ "$ACTION" = dry ]; then
-    printf '%s\n' "would build $IMAGE" "base $BASE" "scratch $SCRATCH"
-    exit 0
-fi
-find_runtime
-mkdir -p "$IMAGES" "$SCRATCH/cache" || fail "cannot write in $IMAGES or $SCRATCH"
-needed=$([ "$LOCK" = cuda ] && echo 25000 || echo 4500)
-free=$(megabytes_free "$SCRATCH")
-[ "$free" -ge "$needed" ] || fail "$free MB free in $SCRATCH, a build needs about $needed: say --scratch DIR"
-sweep "$IMAGES"/.textocvp-*."$(hostname -s)"-*.partial* "$SCRATCH"/*."$(hostname -s)"-*.partial
-TEMPORARY=$SCRATCH/build.$MINE.partial
-trap 'rm -rf "$PARTIAL" "$PARTIAL.json" "$SCRATCH"/*."$MINE".partial 2>/dev/null || true' EXIT
-trap 'exit 130' INT; trap 'exit 143' TERM
-mkdir "$TEMPORARY"
-export APPTAINER_TMPDIR=$TEMPORARY SINGULARITY_TMPDIR=$TEMPORARY APPTAINER_CACHEDIR=$SCRATCH/cache SINGULARITY_CACHEDIR=$SCRATCH/cache
-: > "$LOG"
-wheelhouse
-echo "image: $IMAGE from $BASE (some minutes; log: $LOG)"
-build_image
-publish
-echo "built: $IMAGE, $(($(stat -c %s "$IMAGE") / 1000000)) MB, sha256 $(field "$IMAGE.json" digest)"
+prepare() {
+    local needed free
+    find_runtime "${APPTAINER:-}"
+    mkdir -p "$IMAGES" "$SCRATCH/cache" 2>/dev/null || fail "cannot write into $IMAGES or $SCRATCH"
+    needed=$([ "$LOCK" = cuda ] && echo 25000 || echo 4500)
+    free=$(megabytes_free "$SCRATCH")
+    [ "$free" -ge "$needed" ] || fail "$free MB free in $SCRATCH, a build needs about $needed: say --scratch DIR"
+    sweep "$IMAGES"/.textocvp-*."$(hostname -s)"-*.partial* "$SCRATCH"/*."$(hostname -s)"-*.partial
+    trap 'remove "$PARTIAL" "$PARTIAL.json" "$SCRATCH"/*."$MINE".partial' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    export APPTAINER_TMPDIR=$SCRATCH/build.$MINE.partial APPTAINER_CACHEDIR=$SCRATCH/cache
+    export SINGULARITY_TMPDIR=$APPTAINER_TMPDIR SINGULARITY_CACHEDIR=$APPTAINER_CACHEDIR
+    mkdir "$APPTAINER_TMPDIR"
+    : > "$LOG"
+}
+
+main() {
+    parse "$@"
+    KEY=$(hash "$LOCK_FILE" "$HERE/textocvp.def" "$HERE/selftest.py")
+    [ "$ACTION" != key ] || { echo "$KEY"; return; }
+    name_files
+    if is_current; then
+        echo "unchanged: $IMAGE (base $(field "$IMAGE.json" base), built $(field "$IMAGE.json" built))"
+        return
+    fi
+    resolve_base
+    [ "$ACTION" != dry ] || { printf '%s\n' "would build $IMAGE" "base $BASE" "scratch $SCRATCH"; return; }
+    prepare
+    wheelhouse
+    echo "image: $IMAGE from $BASE (some minutes; log: $LOG)"
+    build_image
+    publish
+    echo "built: $IMAGE, $(($(stat -c %s "$IMAGE") / 1000000)) MB, sha256 $(field "$IMAGE.json" digest)"
+}
+
+main "$@"; exit  # in one line: this file may change while it runs

@@ -1,0 +1,68 @@
+"""lock.py: the cuda lock is the cpu lock and what CUDA needs; --check notices where it is not, offline."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import pytest
+
+from .conftest import CODE, CONTAINERS, run
+
+
+def pins(path):
+    lines = path.read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_the_cuda_lock_is_the_cpu_lock_and_what_cuda_needs():
+    cpu, cuda = (pins(CONTAINERS / f"requirements-{name}.lock") for name in ("cpu", "cuda"))
+    assert cpu.items() <= cuda.items()
+    added = cuda.keys() - cpu.keys()
+    assert {"nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-nccl-cu13", "triton"} <= added
+    assert all(name.startswith(("nvidia-", "cuda-", "triton")) for name in added)
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Runs `lock.py --check` on changed copies of the locks: {path: (old text, new text)}."""
+    shutil.copy(CODE / "pyproject.toml", tmp_path)
+    folder = tmp_path / "containers"
+    shutil.copytree(CONTAINERS, folder, symlinks=True)
+
+    def run_check(changes):
+        for name, (old, new) in changes.items():
+            text = (tmp_path / name).read_text()
+            assert old in text
+            (tmp_path / name).write_text(text.replace(old, new))
+        offline = {"PATH": "/nonexistent", "HOME": str(tmp_path)}
+        return run(sys.executable, folder / "lock.py", "--check", env=offline)
+
+    return run_check
+
+
+def test_the_locks_as_they_are_pass(check):
+    result = check({})
+    assert (result.returncode, result.stdout) == (0, "differ: none\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"containers/requirements-cuda.lock": ("numpy==", "numpy==0.")}, "differ: requirements-cuda.lock"),
+        (
+            {"containers/requirements-cuda.lock": ("of torch 2", "of torch 1")},
+            "differ: requirements-cuda.lock",
+        ),
+        (
+            {"containers/requirements-cuda.lock": ("nvidia-nccl-cu13==", "left-out==")},
+            "error: requirements-cuda.lock lacks nvidia-nccl-cu13: make lock",
+        ),
+        ({"containers/requirements-cpu.lock": ("torch==", "torch==0.")}, "differ: requirements-cpu.lock"),
+        ({"pyproject.toml": ('"h5py>=3.12,<4"', '"iniconfig"')}, "requirements-cpu.lock"),
+    ],
+)
+def test_what_does_not_fit_is_named(check, changes, words):
+    result = check(changes)
+    assert result.returncode == 1
+    assert words in result.stdout + result.stderr
