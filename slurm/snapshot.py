@@ -64,7 +64,7 @@ def tree_files(code: Path) -> List[str]:
     try:
         listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
     except (OSError, subprocess.CalledProcessError):
-        listed = [path.relative_to(code).as_posix() for path in code.rglob("*") if _is_code(path, code)]
+        listed = _walk(code)
     return sorted({name for name in listed if name and os.path.lexists(code / name)
                    and not (code / name).is_dir()})
 
@@ -79,6 +79,11 @@ def tree_hash(code: Path, files: List[str]) -> str:
     return digest.hexdigest()
 
 
-def _is_code(path: Path, code: Path) -> bool:
-    parts = path.relative_to(code).parts
-    return path.is_file() and not any(part.startswith(".") or part in LEFT_OUT for part in parts)
+def _walk(code: Path) -> List[str]:
+    """The files below `code` but for folders that are no code, into which it does not look."""
+    found = []
+    for folder, below, names in os.walk(code):
+        below[:] = [name for name in below if not name.startswith(".") and name not in LEFT_OUT]
+        found += [(Path(folder) / name).relative_to(code).as_posix() for name in names
+                  if not name.startswith(".")]
+    return found

@@ -163,8 +163,9 @@ def test_an_account_that_may_not(site, partition, nobody, slurm):
                                 env={**os.environ, "HOME": str(folder)})
     finally:
         shutil.rmtree(folder)
-    found = findings(result.stdout)
+    assert result.stdout, result.stderr
     assert result.returncode == 1
+    found = findings(result.stdout)
     assert found["partition odd"] == [(FAIL, "AllowAccounts is lab, without other; mend account, or take "
                                              "another partition")]
     level, text = found["probe job"][0]
