@@ -5,7 +5,8 @@
 #
 #   --lock     packages: requirements-LOCK.lock, with torch's CPU or CUDA build                       (cpu)
 #   --base     docker://IMAGE with Python 3.11; a local image, file or folder; debootstrap, which is
-#              Debian 12 from this machine's apt mirror (or MIRROR=)                                  (docker://python:3.11-slim)
+#              Debian 12 from this machine's apt mirror (or MIRROR=)  (docker://python:3.11-slim; where that cannot be
+#              had and debootstrap is there: debootstrap)
 #   --images   folder of images                                                                       (.images)
 #   --scratch  wheels, caches, temporary files: several GB, best on a local disk                      (DIR of --images/scratch)
 #   --key      print the key only;  --dry  print what would be built
@@ -141,6 +142,10 @@ explain_pip() {
     fail "the wheels of $(basename "$LOCK_FILE") could not be fetched: ${line#*: } (log: $LOG)"
 }
 
+base_is_absent() {
+    grep -aqE 'pinging container registry|dial tcp|no such host|i/o timeout|manifest unknown|unauthorized|^E: (Failed|Invalid|Couldn)' "$LOG"
+}
+
 explain_build() {  # one line from apptainer's log
     local line
     explain_full
@@ -150,7 +155,7 @@ explain_build() {  # one line from apptainer's log
         fail "the image was built, but its own test failed: $line (log: $LOG)"
     fi
     line=$(said '^E: .*' || last_error < "$LOG")
-    ! grep -aqE 'pinging container registry|dial tcp|no such host|i/o timeout|manifest unknown|unauthorized|^E: (Failed|Invalid|Couldn)' "$LOG" ||
+    ! base_is_absent ||
         fail "the base $BASE cannot be had: $(said '(dial tcp|lookup|manifest unknown|unauthorized|E: ).*' || echo "$line");" \
             "without a network say --base IMAGE, on Debian --base debootstrap (log: $LOG)"
     fail "${RUNTIME##*/} could not build the image: ${line#*: } (log: $LOG)"
@@ -167,8 +172,16 @@ build_image() {
     [ "$(id -u)" = 0 ] && ! root_is_limited || options+=(--fakeroot)
     for argument in "${ARGUMENTS[@]}"; do options+=(--build-arg "$argument"); done
     # the definition names its files relative to this folder
-    (cd "$HERE" && "$RUNTIME" build --bind "$WHEELS:/mnt" "${options[@]}" "$PARTIAL" textocvp.def) >> "$LOG" 2>&1 ||
-        explain_build
+    (cd "$HERE" && "$RUNTIME" build --bind "$WHEELS:/mnt" "${options[@]}" "$PARTIAL" textocvp.def) >> "$LOG" 2>&1
+}
+
+build_from_debootstrap() {  # where nobody asked for a base, and the usual one cannot be had
+    [ -z "$ASKED" ] && base_is_absent && command -v debootstrap >/dev/null && [ -n "${MIRROR:-$(apt_mirror)}" ] || return 1
+    echo "the base $BASE cannot be had here: building from debootstrap (some minutes; log: $LOG)"
+    BASE=debootstrap
+    resolve_base
+    : > "$LOG"
+    build_image
 }
 
 publish() {  # the sidecar first: an image is never without it
@@ -214,12 +227,13 @@ main() {
         echo "unchanged: $IMAGE (base $(field "$IMAGE.json" base), built $(field "$IMAGE.json" built))"
         return
     fi
+    ASKED=$BASE
     resolve_base
     [ "$ACTION" != dry ] || { printf '%s\n' "would build $IMAGE" "base $BASE" "scratch $SCRATCH"; return; }
     prepare
     wheelhouse
     echo "image: $IMAGE from $BASE (some minutes; log: $LOG)"
-    build_image
+    build_image || build_from_debootstrap || explain_build
     publish
     echo "built: $IMAGE, $(($(stat -c %s "$IMAGE") / 1000000)) MB, sha256 $(field "$IMAGE.json" digest)"
 }

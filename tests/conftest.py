@@ -1,4 +1,4 @@
-"""What tests of launching share: a stand-in for the work, and one real one-host Slurm for cluster tests."""
+"""What tests of launching share: a stand-in for the work, one real one-host Slurm, and the real image."""
 
 from __future__ import annotations
 
@@ -130,3 +130,29 @@ def nobody():
         return SimpleNamespace(prefix=[], ids=(os.getuid(), os.getgid()))
     prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     return SimpleNamespace(prefix=prefix, ids=(65534, 65534))
+
+
+@pytest.fixture(scope="session")
+def runtime():
+    """The path of apptainer or singularity."""
+    path = shutil.which("apptainer") or shutil.which("singularity")
+    if path is None:
+        absent = "needs Apptainer (on Debian 12: .ci/install-apptainer)"
+        pytest.fail(absent) if os.environ.get("CI") else pytest.skip(absent)
+    return path
+
+
+@pytest.fixture(scope="session")
+def image(runtime):
+    """The image of the cpu lock, in TEXTOCVP_TEST_IMAGES or .images; built where it is missing (minutes)."""
+    images = Path(os.environ.get("TEXTOCVP_TEST_IMAGES") or CODE / ".images")
+    build = [str(CODE / "containers" / "build.sh"), "--images", str(images)]
+
+    def said(*more):
+        return subprocess.run([*build, *more], capture_output=True, text=True)
+
+    if not said("--dry").stdout.startswith("unchanged"):
+        base = ("--base", "debootstrap") if shutil.which("debootstrap") else ()
+        built = said(*base)
+        assert built.returncode == 0, built.stderr
+    return images / f"textocvp-cpu-{said('--key').stdout.strip()}.sif"

@@ -1,4 +1,4 @@
-"""A copy of containers/ to build from, and the real image, built once and kept."""
+"""A copy of containers/ to build from, and commands in the real image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 CODE = Path(__file__).resolve().parents[2]
 CONTAINERS = CODE / "containers"
-RUNTIME = shutil.which("apptainer") or shutil.which("singularity")
 
 
 def run(*command, **settings):
@@ -39,27 +38,6 @@ def containers(tmp_path):
         return run(*command, env={**os.environ, **environment})
 
     return SimpleNamespace(folder=folder, images=images, build=build)
-
-
-@pytest.fixture(scope="session")
-def runtime():
-    """The path of apptainer or singularity."""
-    if RUNTIME is None:
-        absent = "needs Apptainer (on Debian 12: .ci/install-apptainer)"
-        pytest.fail(absent) if os.environ.get("CI") else pytest.skip(absent)
-    return RUNTIME
-
-
-@pytest.fixture(scope="session")
-def image(runtime):
-    """The image of the cpu lock, in TEXTOCVP_TEST_IMAGES or .images; built where it is missing (minutes)."""
-    images = Path(os.environ.get("TEXTOCVP_TEST_IMAGES") or CODE / ".images")
-    build = (CONTAINERS / "build.sh", "--images", images)
-    if not run(*build, "--dry").stdout.startswith("unchanged"):
-        base = ("--base", "debootstrap") if shutil.which("debootstrap") else ()
-        built = run(*build, *base, timeout=3000)
-        assert built.returncode == 0, built.stderr
-    return images / f"textocvp-cpu-{key_of(CONTAINERS, 'cpu')}.sif"
 
 
 @pytest.fixture(scope="session")
