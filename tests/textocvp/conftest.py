@@ -23,6 +23,12 @@ class GoldenCase:
         return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
 
 
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """No test waits for the model hub."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 @pytest.fixture
 def golden():
     """Loader of a case by its name."""
