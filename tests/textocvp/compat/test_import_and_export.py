@@ -174,7 +174,8 @@ def test_t5s_tokenizer_is_taken_along(original, tmp_path, capsys, monkeypatch):
     make_data("CATER_Hard", folder / "data", 4, 2, 2, size=16, num_frames=8, max_objects=2, workers=1)
     assert main(["evaluate-predictor", "-d", str(folder), "--decomp_ckpt", CHECKPOINT, "--name_pred_exp",
                  "textocvp_t5_tiny", "--pred_ckpt", CHECKPOINT]) == 2
-    assert "weights/textocvp_t5_tiny_t5: has no tokenizer.json; copy that of the T5" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "weights/textocvp_t5_tiny_t5: has no tokenizer.json; copy that of the T5" in error
 
     make_weights("t5", tmp_path / "shared/google-t5--t5-small", width=8)
     monkeypatch.setenv("TEXTOCVP_WEIGHTS", str(tmp_path / "shared"))
