@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from textocvp import stopping
 from textocvp.cli import main
-from textocvp.config.experiment import load_experiment, load_predictor_experiment
+from textocvp.config.experiment import load_experiment
 from textocvp.data.synthetic.generate import make_data
 from textocvp.data.t5_tokenizer import T5Tokenizer
-from textocvp.data.tokenizers import Text
 from textocvp.modules.make_weights import make_weights
-from textocvp.training.checkpoint import load_decomposition, load_forecaster, load_pth
+from textocvp.training.checkpoint import load_decomposition, load_pth
 
 CHECKPOINT = "checkpoint_epoch_7.pth"
 
@@ -64,22 +61,6 @@ def test_golden_dinosaur_survives_import_and_export(original_dinosaur, golden, t
         slots = model.initial_slots(2, noise=case.tensors["initial_noise"])
         slots, _ = model(case.tensors["input"], slots)
     assert_close(slots, case.tensors["out.slot_history"], atol=3e-5, rtol=0)
-
-
-def test_an_originals_checkpoint_is_read_wherever_it_is_named(original):
-    folder, _ = original
-    model = load_decomposition(load_experiment(folder), folder / "models" / CHECKPOINT)
-    assert model.num_slots == 4
-    experiment = load_predictor_experiment(folder, "textocvp_customtf_tiny")
-    assert not experiment.predictor.predictor_params.fusion_params.mask_padding
-    path = folder / "predictors/textocvp_customtf_tiny/models" / CHECKPOINT
-    whole = load_forecaster(experiment, path).state_dict()
-    content = torch.load(path, weights_only=True)
-    content["model_state_dict"] = {key.removeprefix("predictor."): value
-                                   for key, value in content["model_state_dict"].items()}
-    torch.save(content, path)
-    for key, value in load_forecaster(experiment, path).state_dict().items():
-        assert torch.equal(value, whole[key])
 
 
 def test_imported_experiments_are_evaluated_drawn_and_trained_on(original, tmp_path, capsys):
@@ -183,49 +164,6 @@ def test_t5s_tokenizer_is_taken_along(original, tmp_path, capsys, monkeypatch):
     tokenizer = T5Tokenizer("weights/textocvp_t5_tiny_t5", folder)
     assert tokenizer("the cone") == T5Tokenizer("google-t5/t5-small", folder)("the cone")
     assert "not at hand" not in capsys.readouterr().out
-
-
-def test_frozen_encoders_of_any_size_are_read_in_place(original_dinosaur, original, golden, capsys):
-    """Where no folder of weights is named, the checkpoint tells the encoder's size."""
-    folder, state = original_dinosaur
-    model = load_decomposition(load_experiment(folder), folder / "models" / CHECKPOINT)
-    assert torch.equal(model.encoder.vit.layernorm.bias, state["encoder.vit_backbone.norm.bias"])
-    assert "1 attention heads are assumed" in capsys.readouterr().err
-
-    folder, _ = original
-    experiment = load_predictor_experiment(folder, "textocvp_t5_tiny")
-    path = folder / "predictors/textocvp_t5_tiny/models" / CHECKPOINT
-    forecaster, case = load_forecaster(experiment, path), golden("textocvp_t5_tiny")
-    text = Text(case.tensors["caption_tokens"], case.tensors["attn_masks"].bool())
-    with torch.no_grad():
-        predicted = forecaster(case.tensors["slot_history"], text, 1, 4)
-    assert_close(predicted, case.tensors["out.ctx1.pred_slots"], atol=1e-5, rtol=0)
-
-
-def test_training_begins_from_a_frozen_encoder_in_a_checkpoint(original_dinosaur, capsys):
-    folder, state = original_dinosaur
-    make_data("CLIPort", folder / "data", 4, 2, 2, size=56, num_frames=6, workers=1)
-    path = folder / "experiment_params.json"
-    values = json.loads(path.read_text())
-    values["training"] = {"num_steps": 1, "batch_size": 2, "warmup_steps": 1, "num_workers": 0}
-    path.write_text(json.dumps(values))
-    assert main(["train-decomp", "-d", str(folder), "--checkpoint", CHECKPOINT]) == 0
-    stopping.restore()
-    weights = folder / "weights/facebook/dinov2-base"
-    assert (weights / "model.safetensors").is_file() and not list(folder.glob(".encoder*"))
-    final = folder / "models/checkpoint_epoch_final.pth"
-    model = load_decomposition(load_experiment(folder), final)
-    assert torch.equal(model.encoder.vit.layernorm.bias, state["encoder.vit_backbone.norm.bias"])
-
-    shutil.rmtree(folder / "resume")
-    final.unlink()
-    content = torch.load(folder / "models" / CHECKPOINT, weights_only=True)
-    content["model_state_dict"]["encoder.vit_backbone.norm.bias"] += 1
-    torch.save(content, folder / "models/other.pth")
-    assert main(["train-decomp", "-d", str(folder), "--checkpoint", "other.pth"]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert "other.pth: its frozen encoder differs from the weights that are configured" in error
-    assert "encoder.vit_backbone.norm.bias" in error and "import-checkpoint makes a folder with both" in error
 
 
 def test_what_the_original_cannot_do_is_not_exported(tmp_path, capsys):
