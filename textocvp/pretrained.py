@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from textocvp.config.errors import UserError
 
 WEIGHTS_VARIABLE = "TEXTOCVP_WEIGHTS"
 """A folder of weight folders; jobs get it from `paths.weights` of the cluster's config."""
+WEIGHTS_FOLDER = "weights"
+"""Of an experiment; names of the hub are looked up in it."""
+TOKENIZER_FILE = "tokenizer.json"
 
 
 def find_weights(name: str, folder: Path | None) -> Path | None:
@@ -29,6 +33,12 @@ def find_weights(name: str, folder: Path | None) -> Path | None:
         folder: the experiment's folder, or that of one of its seeds or predictors; its weights come first.
     """
     return next((path for path in _places(name, folder) if (path / "config.json").is_file()), None)
+
+
+def own_place(name: str, folder: Path) -> Path:
+    """Where an experiment keeps weights of this name: in its folder `weights`."""
+    inside = name if name.startswith(f"{WEIGHTS_FOLDER}/") else f"{WEIGHTS_FOLDER}/{name}"
+    return experiment_root(folder) / inside
 
 
 def read_config(config_class: type, name: str, folder: Path | None) -> Any:  # noqa: ANN401
@@ -48,18 +58,25 @@ def read_model(model_class: type, name: str, folder: Path | None, **settings: An
 
 def read_tokenizer(tokenizer_class: type, name: str, folder: Path | None) -> Any:  # noqa: ANN401
     """The tokenizer that lies with the weights (UserError: neither found nor fetched)."""
+    path = find_weights(name, folder)
+    if path is not None and not (path / TOKENIZER_FILE).is_file():
+        # without it, transformers makes up a tokenizer that knows no word, and says nothing
+        raise UserError(f"{path}: has no {TOKENIZER_FILE}; copy that of the T5 that the weights are of there")
     return _read(tokenizer_class, name, folder)
 
 
 def _places(name: str, folder: Path | None) -> list[Path]:
-    places = [experiment_root(folder) / name] if folder is not None else []
+    places = [] if folder is None else [experiment_root(folder) / name, own_place(name, folder)]
     shared = os.environ.get(WEIGHTS_VARIABLE)
     if shared:
         places += [Path(shared) / name, Path(shared) / name.replace("/", "--")]
-    return [*places, Path(name)]
+    return list(dict.fromkeys([*places, Path(name)]))
 
 
 def _read(reader: type, name: str, folder: Path | None, **settings: Any) -> Any:  # noqa: ANN401
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
     path = find_weights(name, folder)
     if path is not None:
         try:
@@ -71,13 +88,15 @@ def _read(reader: type, name: str, folder: Path | None, **settings: Any) -> Any:
     try:
         with contextlib.suppress(Exception):
             return reader.from_pretrained(name, local_files_only=True, **settings)  # the hub's cache
+        if not offline:
+            print(f"asking the model hub for {name!r} (HF_HUB_OFFLINE=1: not)", file=sys.stderr, flush=True)
         with _quiet_hub():
             return reader.from_pretrained(name, local_files_only=offline, **settings)
     except Exception as error:  # noqa: BLE001 (network, hub)
         places = " or ".join(str(place) for place in _places(name, folder))
         raise UserError(f"weights {name!r}: neither on this machine nor to be had from the hub "
                         f"({_first_line(error)}); put their folder (config.json, model.safetensors, for T5 "
-                        f"also the tokenizer's files) at {places}") from None
+                        f"also {TOKENIZER_FILE}) at {places}") from None
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from textocvp.compat.original_keys import (
     dinosaur_names,
     from_original,
     ocvp_seq_names,
+    original_name,
     savi_names,
     textocvp_names,
     textocvp_t5_names,
@@ -48,19 +49,29 @@ def predictor_names(experiment: Experiment) -> Names:
     return _table(PREDICTOR_NAMES, section.predictor_name)(section.predictor_params)
 
 
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the original with the prefixes that its own checkpoints have."""
+    if all(key.startswith(DATA_PARALLEL) for key in state):
+        state = {key[len(DATA_PARALLEL):]: value for key, value in state.items()}
+    if MARK in state:  # a predictor without the rollout's prefix
+        state = {WRAPPER + key: value for key, value in state.items()}
+    return dict(state)
+
+
 def native_state(state: Mapping[str, Tensor], names: Names, source: str) -> dict[str, Tensor]:
     """A state dict of the original under our names, with or without the prefixes that wrappers give.
 
     UserError: naming the file and the keys that do not fit.
     """
-    if all(key.startswith(DATA_PARALLEL) for key in state):
-        state = {key[len(DATA_PARALLEL):]: value for key, value in state.items()}
-    if MARK in state:  # a predictor without the rollout's prefix
-        state = {WRAPPER + key: value for key, value in state.items()}
     try:
-        return from_original(state, names)
+        return from_original(unwrapped(state), names)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+
+
+def labelled(names: Names, name: str) -> str:
+    """A parameter as a message names it: as the original calls it, which calls it ours too."""
+    return f"{original_name(name, names)} ({name})"
 
 
 def original_content(state: Mapping[str, Tensor], names: Names, epoch: int) -> dict[str, Any]:

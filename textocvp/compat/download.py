@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shutil
 import stat
+import sys
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 
@@ -31,7 +33,8 @@ def download_pretrained(out: Path, url: str) -> None:
     An experiment that is there already is kept.
 
     Raises:
-        UserError: no connection, no such file, an archive that is damaged or would write elsewhere.
+        UserError: no connection, no such file, an archive that is damaged or would write elsewhere, or
+            experiments in it that cannot be imported; the others are.
     """
     out.mkdir(parents=True, exist_ok=True)
     archive, unpacked = out / ".pretrained.zip", out / ".pretrained"
@@ -42,15 +45,28 @@ def download_pretrained(out: Path, url: str) -> None:
         sources = sorted(path.parent for path in unpacked.rglob(FILE_NAME)
                          if "predictors" not in path.relative_to(unpacked).parts)
         if not sources:
-            raise UserError(f"{archive}: holds no {FILE_NAME}; is {url} the right address?")
-        for source in sources:
-            if (out / source.name).exists():
-                print(f"{out / source.name}: is there already, kept")
-            else:
-                import_checkpoint(source, out / source.name)
+            archive.unlink()
+            raise UserError(f"{archive}: held no {FILE_NAME} and is removed; is {url} the right address?")
+        failed = [source.name for source in sources if not _import(source, out / source.name)]
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
+    if failed:
+        raise UserError(f"not imported, for the reasons above: {', '.join(failed)}; {archive} is kept, the "
+                        f"same command tries again")
     archive.unlink()
+
+
+def _import(source: Path, to: Path) -> bool:
+    """Import one experiment, unless it is there; whether there is one now."""
+    if to.exists():
+        print(f"{to}: is there already, kept")
+        return True
+    try:
+        import_checkpoint(source, to)
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def fetch(url: str, path: Path) -> None:
@@ -59,12 +75,14 @@ def fetch(url: str, path: Path) -> None:
         return
     part = path.with_name(path.name + ".part")
     done = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310
     try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
             _receive(response, part, done)
+    except ValueError:
+        raise UserError(f"{url}: no address; --url takes one like https://host/archive.zip") from None
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # what lies there is as long as the file, or longer: begin anew
+        if error.code == 416 and done:  # what lies there is as long as the file, or longer: begin anew
             part.unlink()
             fetch(url, path)
             return
@@ -81,15 +99,16 @@ def _receive(response: HTTPResponse, part: Path, done: int) -> None:
     """Append to the part file; from the start where the server sends the whole file."""
     if response.status != 206:
         done = 0
+    elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+        raise ConnectionError(f"the server sends another part than that from byte {done} on")
     length = response.headers.get("Content-Length")
     total = done + int(length) if length else None
-    progress = Progress("download-pretrained", max(1, (total or 0) >> 20), unit="MB")
+    progress = Progress("download-pretrained", total and max(1, total >> 20), unit="MB")
     with open(part, "ab" if done else "wb") as file:
         while block := response.read(BLOCK):
             file.write(block)
             done += len(block)
-            if total:
-                progress.update(done >> 20)
+            progress.update(done >> 20)
     progress.close()
     if total is not None and done != total:
         raise ConnectionError(f"the connection ended after {done} of {total} bytes")
@@ -107,19 +126,16 @@ def extract(archive: Path, folder: Path) -> None:
                 _check_entry(archive, entry)
             if sum(entry.file_size for entry in file.infolist()) > MAX_BYTES:
                 raise UserError(f"{archive}: would unpack to more than {MAX_BYTES >> 30} GB")
-            damaged = file.testzip()
-            if damaged is not None:
-                raise zipfile.BadZipFile(f"{damaged} is damaged")
-            file.extractall(folder)
-    except zipfile.BadZipFile as error:
+            file.extractall(folder)  # checks each entry's checksum
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         archive.unlink()
-        raise UserError(f"{archive}: {error}; it is removed, run the command again to fetch it "
+        raise UserError(f"{archive}: damaged ({error}); it is removed, run the command again to fetch it "
                         f"anew") from None
 
 
 def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
     path = PurePosixPath(entry.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if path.is_absolute() or ".." in path.parts or ":" in str(path):
         raise UserError(f"{archive}: entry {entry.filename!r} leads out of the folder; not unpacked")
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise UserError(f"{archive}: entry {entry.filename!r} is a link; not unpacked")

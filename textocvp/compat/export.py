@@ -15,7 +15,13 @@ from textocvp.artifacts import FINAL, atomic_path
 from textocvp.compat.checkpoints import model_names, original_content, predictor_names
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, load_experiment, load_predictor_experiment
-from textocvp.training.checkpoint import find_checkpoint, load_decomposition, load_forecaster, load_pth
+from textocvp.training.checkpoint import (
+    epoch_of,
+    find_checkpoint,
+    load_decomposition,
+    load_forecaster,
+    load_pth,
+)
 
 
 def export(exp_directory: Path, out: Path, name_pred_exp: str | None = None, checkpoint: str = FINAL) -> None:
@@ -36,7 +42,7 @@ def export(exp_directory: Path, out: Path, name_pred_exp: str | None = None, che
         refuse_other_predictors(experiment)
         names, load = predictor_names(experiment), load_forecaster
     path = find_checkpoint(folder, checkpoint)
-    content = original_content(load(experiment, path).state_dict(), names, load_pth(path)["epoch"])
+    content = original_content(load(experiment, path).state_dict(), names, epoch_of(load_pth(path)))
     with atomic_path(out) as temporary:
         torch.save(content, temporary)
     print(f"{out}: {len(content['model_state_dict'])} entries under the original's names")

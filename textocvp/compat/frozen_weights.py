@@ -1,36 +1,102 @@
-"""Frozen encoders inside checkpoints of the original: written once as a folder that transformers reads."""
+"""Frozen encoders inside checkpoints of the original: written as a folder that transformers reads."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from textocvp.artifacts import atomic_path
+from textocvp.compat.checkpoints import unwrapped
 from textocvp.compat.vit_keys import PREFIX
 from textocvp.config.errors import UserError
+from textocvp.config.experiment import Experiment
+from textocvp.pretrained import find_weights
 
 VIT_HEAD_DIM = 64
 """Width of an attention head of every vision transformer that the original knows."""
+VIT_WIDTHS = (384, 768)
+"""Of the vision transformers that the original knows."""
 T5_PREFIX = "predictor.text_encoder."
 
 
-def write_vit_config(state: Mapping[str, Tensor], encoder_name: str, img_size: int, num_heads: int | None,
-                     folder: Path) -> None:
-    """Write config.json of the vision transformer in an original's state dict.
+def configured_weights(experiment: Experiment, predictor: bool) -> str | None:
+    """Name of the weights of the model's (the predictor's) frozen encoder; None: it has none."""
+    if predictor:
+        return experiment.predictor.predictor_params.tokenizer_weights
+    if experiment.model.model_name != "ExtendedDINOSAUR":
+        return None
+    from textocvp.modules.vit_encoder import weights_name
+
+    section = experiment.model.model_params.encoder
+    return weights_name(section.encoder_name, section.encoder_params)
+
+
+def config_folder(state: Mapping[str, Tensor], experiment: Experiment, predictor: bool, folder: Path,
+                  scratch: Path, source: str) -> Path:
+    """Where a model finds config.json of the frozen encoder in an original's state dict.
+
+    It is `folder`, the experiment's, if the configured weights lie there or there is no such encoder, else
+    `scratch`, where it is written.
+    """
+    name = configured_weights(experiment, predictor)
+    if name is None or Path(name).is_absolute() or find_weights(name, folder) is not None:
+        return folder
+    write_config(state, experiment, predictor, scratch / name, source)
+    return scratch
+
+
+def write_config(state: Mapping[str, Tensor], experiment: Experiment, predictor: bool, folder: Path,
+                 source: str, num_heads: int | None = None) -> None:
+    """Write config.json of the frozen encoder in an original's state dict (UserError: it holds none).
 
     Args:
-        num_heads: attention heads, which the state does not tell; None: one per VIT_HEAD_DIM channels.
+        num_heads: of a vision transformer, which the state does not tell; None: by its width.
     """
+    state = unwrapped(state)
+    try:
+        if predictor:
+            _write_t5(state, folder)
+        else:
+            params = experiment.model.model_params
+            _write_vit(state, params.encoder.encoder_name, params.img_size, num_heads, folder, source)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def write_values(model: nn.Module, below: Path) -> None:
+    """Write the values of the frozen encoder of a model beside its config.json, if that lies in `below`."""
+    from safetensors.torch import save_model
+
+    for module in model.modules():
+        folder = getattr(module, "folder", None)
+        if getattr(module, "pretrained", False) and folder is not None and below in Path(folder).parents:
+            target = Path(folder) / "model.safetensors"
+            if not target.exists():
+                with atomic_path(target) as temporary:
+                    save_model(module.encoder_model, str(temporary), metadata={"format": "pt"})
+
+
+def _write_vit(state: Mapping[str, Tensor], encoder_name: str, img_size: int, num_heads: int | None,
+               folder: Path, source: str) -> None:
     from transformers import Dinov2Config, ViTConfig
 
     width, _, patch_size, _ = _entry(state, f"{PREFIX}patch_embed.proj.weight").shape
     hidden = _entry(state, f"{PREFIX}blocks.0.mlp.fc1.weight").shape[0]
+    heads = num_heads or max(1, width // VIT_HEAD_DIM)
+    if num_heads is None and width not in VIT_WIDTHS:
+        print(f"warning: {source}: a vision transformer of width {width} is none of the published ones; "
+              f"{heads} attention heads are assumed, import-checkpoint --num_heads says otherwise",
+              file=sys.stderr)
+    if width % heads:
+        raise UserError(f"{heads} attention heads do not divide the vision transformer's width {width}; say "
+                        f"import-checkpoint --num_heads")
     settings: dict[str, Any] = {
         "hidden_size": width, "patch_size": patch_size, "image_size": img_size, "layer_norm_eps": 1e-6,
-        "num_hidden_layers": _count(state, f"{PREFIX}blocks."),
-        "num_attention_heads": num_heads or max(1, width // VIT_HEAD_DIM),
+        "num_hidden_layers": _count(state, f"{PREFIX}blocks."), "num_attention_heads": heads,
     }
     if encoder_name.endswith("dinov2"):
         config = Dinov2Config(**settings, mlp_ratio=hidden // width, use_mask_token=False)
@@ -39,8 +105,8 @@ def write_vit_config(state: Mapping[str, Tensor], encoder_name: str, img_size: i
     config.save_pretrained(folder)
 
 
-def write_t5_config(state: Mapping[str, Tensor], folder: Path) -> None:
-    """Write config.json of the T5 encoder in an original's state dict; T5's state tells all sizes."""
+def _write_t5(state: Mapping[str, Tensor], folder: Path) -> None:
+    """T5's state tells all sizes."""
     from transformers import T5Config
 
     block = f"{T5_PREFIX}encoder.block.0.layer."

@@ -9,26 +9,35 @@ Checkpoints get our names. Frozen encoders, which the original writes into every
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from textocvp.artifacts import atomic_path, read_json, write_json
-from textocvp.compat.checkpoints import is_original, model_names, native_state, predictor_names
-from textocvp.compat.frozen_weights import write_t5_config, write_vit_config
+from textocvp.artifacts import experiment_root, read_json, write_json
+from textocvp.compat.checkpoints import is_original
+from textocvp.compat.frozen_weights import configured_weights, write_config, write_values
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, Experiment, parse_experiment
 from textocvp.config.overrides import apply_overrides
 from textocvp.decomposition import build_model
 from textocvp.predictors import build_forecaster
-from textocvp.pretrained import find_weights
-from textocvp.training.checkpoint import frozen_sha256, load_pth, load_weights, save_pth, trained_state
+from textocvp.pretrained import TOKENIZER_FILE, WEIGHTS_FOLDER, find_weights, own_place, read_tokenizer
+from textocvp.training.checkpoint import (
+    epoch_of,
+    frozen_sha256,
+    load_pth,
+    load_weights,
+    native_content,
+    save_pth,
+    trained_state,
+)
 
 VIT_WEIGHTS = "model.model_params.encoder.encoder_params.weights"
 T5_WEIGHTS = "predictor.predictor_params.text_encoder_params.weights"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "special_tokens_map.json")
 
 
 def import_checkpoint(source: Path, to: Path, num_heads: int | None = None) -> None:
@@ -64,19 +73,21 @@ def _import_all(source: Path, to: Path, num_heads: int | None) -> list[Path]:
     states = _states(source)
     experiment = parse_experiment(values, str(source / FILE_NAME))
     changes = _own_vit(experiment, states, to, num_heads)
-    written = _write(source, to, apply_overrides(values, changes), states, Path(), build_model, model_names)
+    written = _write(source, to, apply_overrides(values, changes), states, Path())
     for path in sorted(source.glob(f"predictors/*/{FILE_NAME}")):
         below = path.parent.relative_to(source)
         own, own_states = read_json(path), _states(path.parent)
         own = apply_overrides(own, changes)
         own = apply_overrides(own, _own_t5(parse_experiment(own, str(path)), own_states, to, below))
-        written += _write(source, to, own, own_states, below, build_forecaster, predictor_names)
+        written += _write(source, to, own, own_states, below)
     return written
 
 
 def _states(folder: Path) -> dict[Path, Mapping[str, Any]]:
     """The original's checkpoints of one folder."""
     contents = {path: load_pth(path) for path in sorted((folder / "models").glob("*.pth"))}
+    if not contents:
+        print(f"warning: {folder / 'models'} holds no .pth: parameters alone are imported", file=sys.stderr)
     for path, content in contents.items():
         if not is_original(content):
             raise UserError(f"{path}: is a checkpoint of this suite already; copy the folder instead")
@@ -84,82 +95,86 @@ def _states(folder: Path) -> dict[Path, Mapping[str, Any]]:
 
 
 def _write(source: Path, to: Path, values: Mapping[str, Any], states: Mapping[Path, Mapping[str, Any]],
-           below: Path, build: Callable[..., nn.Module], names_of: Callable[[Experiment], Any]) -> list[Path]:
+           below: Path) -> list[Path]:
     """One folder: its parameters, its checkpoints under our names, its frozen encoder's values."""
     write_json(to / below / FILE_NAME, dict(values))
     experiment = parse_experiment(values, str(source / below / FILE_NAME))
     written = [below / FILE_NAME]
     for path, content in states.items():
-        model = build(experiment, to, pretrained=False)
-        state = native_state(content["model_state_dict"], names_of(experiment), str(path))
-        load_weights(model, {"model_state_dict": state}, str(path))
-        _save_frozen(model, to)
+        model = _build(experiment, content, path, to)
+        write_values(model, to)
         name = below / "models" / path.name
-        save_pth(to / name, experiment, {"epoch": int(content.get("epoch", 0)), "step": 0,
+        save_pth(to / name, experiment, {"epoch": epoch_of(content), "step": 0,
                                          "model_state_dict": trained_state(model),
                                          "frozen_sha256": frozen_sha256(model), "loss_history": []})
         written.append(name)
     return written
 
 
-def _save_frozen(model: nn.Module, to: Path) -> None:
-    """Write the values of a frozen encoder beside the config.json that `_own_vit` or `_own_t5` wrote."""
-    from safetensors.torch import save_model
-
-    for module in model.modules():
-        folder = getattr(module, "folder", None)
-        if getattr(module, "pretrained", False) and folder is not None and to in Path(folder).parents:
-            target = Path(folder) / "model.safetensors"
-            if not target.exists():
-                with atomic_path(target) as temporary:
-                    save_model(module.encoder_model, str(temporary), metadata={"format": "pt"})
+def _build(experiment: Experiment, content: Mapping[str, Any], path: Path, folder: Path) -> nn.Module:
+    """The model of an original's checkpoint; the config.json of its frozen encoder lies in `folder`."""
+    predictor = experiment.predictor is not None
+    build = build_forecaster if predictor else build_model
+    model = build(experiment, folder, pretrained=False)
+    load_weights(model, native_content(dict(content), experiment, str(path), predictor), str(path))
+    return model
 
 
 def _own_vit(experiment: Experiment, states: Mapping[Path, Mapping[str, Any]], to: Path,
              num_heads: int | None) -> dict[str, Any]:
     """The override that points to the vision transformer that lies in the checkpoints, if there is one."""
-    section = getattr(experiment.model.model_params, "encoder", None)
-    if experiment.model.model_name != "ExtendedDINOSAUR" or not states:
+    if configured_weights(experiment, predictor=False) is None or not states:
         return {}
     path, content = next(iter(states.items()))
-    name = f"weights/{section.encoder_name}"
-    state = _without_module(content["model_state_dict"])
-    _named(path, write_vit_config, state, section.encoder_name, experiment.model.model_params.img_size,
-           num_heads, to / name)
+    name = f"{WEIGHTS_FOLDER}/{experiment.model.model_params.encoder.encoder_name}"
+    write_config(content["model_state_dict"], experiment, False, to / name, str(path), num_heads)
     return {VIT_WEIGHTS: name}
 
 
 def _own_t5(experiment: Experiment, states: Mapping[Path, Mapping[str, Any]], to: Path,
             below: Path) -> dict[str, Any]:
-    """The override that points to the T5 that lies in a predictor's checkpoints, if there is one.
-
-    Its tokenizer lies in no checkpoint: it is copied where the T5 that the experiment names is at hand.
-    """
-    if experiment.predictor is None or experiment.predictor.predictor_name != "TextOCVP_T5" or not states:
+    """The override that points to the T5 that lies in a predictor's checkpoints, if there is one."""
+    if experiment.predictor is None or configured_weights(experiment, predictor=True) is None or not states:
         return {}
     path, content = next(iter(states.items()))
-    name = f"weights/{below.name}_t5"
-    _named(path, write_t5_config, _with_wrapper(_without_module(content["model_state_dict"])), to / name)
-    known = find_weights(experiment.predictor.predictor_params.text_encoder_params.weights, None)
-    for file in TOKENIZER_FILES:
-        if known is not None and (known / file).is_file():
-            shutil.copyfile(known / file, to / name / file)
-    if known is None:
-        print(f"note: {name} has no tokenizer; put T5's ({TOKENIZER_FILES[0]} or {TOKENIZER_FILES[2]}) there")
+    name = f"{WEIGHTS_FOLDER}/{below.name}_t5"
+    write_config(content["model_state_dict"], experiment, True, to / name, str(path))
+    _copy_tokenizer(configured_weights(experiment, predictor=True), to / name, name)
     return {T5_WEIGHTS: name}
 
 
-def _named(path: Path, function: Callable[..., None], *arguments: Any) -> None:
+def _copy_tokenizer(weights: str, folder: Path, name: str) -> None:
+    """T5's tokenizer lies in no checkpoint: it is taken from the T5 that the experiment names."""
+    from transformers import AutoTokenizer
+
     try:
-        function(*arguments)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        read_tokenizer(AutoTokenizer, weights, None).save_pretrained(folder)
+    except UserError:
+        print(f"note: the tokenizer of {weights!r} is not at hand; put its {TOKENIZER_FILE} into {name}")
 
 
-def _without_module(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix("module."): value for key, value in state.items()}
+def place_encoder(checkpoint: Path, experiment: Experiment, folder: Path) -> None:
+    """Write the frozen encoder of an original's checkpoint into EXP/weights, where training looks for it.
 
+    Nothing is done where the configured weights are at hand already, or there is no such encoder.
 
-def _with_wrapper(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefix = "predictor." if "mlp_in.weight" in state else ""
-    return {prefix + key: value for key, value in state.items()}
+    Args:
+        folder: the experiment's folder, or that of one of its seeds or predictors.
+    """
+    predictor = experiment.predictor is not None
+    name, content = configured_weights(experiment, predictor), load_pth(checkpoint)
+    if name is None or not is_original(content) or Path(name).is_absolute() or find_weights(name, folder):
+        return
+    with tempfile.TemporaryDirectory(prefix=".encoder.", dir=experiment_root(folder)) as scratch:
+        made = Path(scratch) / name
+        write_config(content["model_state_dict"], experiment, predictor, made, str(checkpoint))
+        write_values(_build(experiment, content, checkpoint, Path(scratch)), Path(scratch))
+        target = own_place(name, folder)
+        if predictor:
+            _copy_tokenizer(name, made, str(target))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            made.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was faster
+                raise

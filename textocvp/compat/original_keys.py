@@ -11,7 +11,7 @@ from typing import Mapping
 
 from torch import Tensor
 
-from textocvp.compat.vit_keys import join_qkv, split_qkv, vit_names
+from textocvp.compat.vit_keys import join_qkv, joined_name, split_qkv, vit_names
 from textocvp.config.errors import UserError
 from textocvp.config.models import ConvDecoderConfig, ExtendedDINOSAURConfig, SAViConfig
 from textocvp.config.predictors import (
@@ -127,6 +127,11 @@ def from_original(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor
 def to_original(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
     """Rename our state dict to the original's names (UserError naming the keys that do not fit)."""
     return join_qkv(_rename(state, names, "our"))
+
+
+def original_name(name: str, names: Names) -> str:
+    """The original's name of one of our parameters."""
+    return joined_name(_new_name(name, names) or name)
 
 
 def _recurrence_names() -> dict[str, str]:

@@ -61,3 +61,11 @@ def join_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif not (key.startswith(PREFIX) and (".attn.k." in key or ".attn.v." in key)):
             joined[key] = value
     return joined
+
+
+def joined_name(name: str) -> str:
+    """timm's name of the matrix that holds one of `split_qkv`'s."""
+    if name.startswith(PREFIX):
+        for projection in _PROJECTIONS:
+            name = name.replace(f".attn.{projection}.", ".attn.qkv.")
+    return name

@@ -19,7 +19,7 @@ from PIL import Image
 from textocvp.artifacts import read_json, sha256_json
 from textocvp.config.data import SPLITS, DatasetConfig
 from textocvp.config.errors import UserError
-from textocvp.data.dataset import read_masks
+from textocvp.data.dataset import read_masks, read_text
 
 SPLIT_FOLDERS = {"train": "train", "valid": "val", "test": "test"}
 EXCLUDED = ("episode07564", "episode09031", "episode13755", "episode11237")
@@ -90,12 +90,9 @@ class CLIPort:
 
 
 def _read_caption(path: Path) -> str:
-    try:
-        caption = path.read_text().strip()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; every episode needs its caption") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: damaged, no text ({error})") from None
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; every episode needs its caption")
+    caption = read_text(path).strip()
     if not caption:
         raise UserError(f"{path}: empty; every episode needs its caption")
     return caption

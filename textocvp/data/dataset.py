@@ -58,4 +58,13 @@ def read_masks(path: Path) -> Optional[np.ndarray]:
         with np.load(path) as arrays:
             return np.asarray(arrays["masks"], dtype=np.uint8)
     except Exception as error:  # zipfile, zlib and numpy each have their own
-        raise UserError(f"{path}: damaged masks ({error}); generate or copy it again") from None
+        reason = type(error).__name__
+        raise UserError(f"{path}: damaged masks ({reason}); generate or copy it again") from None
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8 (UserError: it is none)."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged, no text ({error})") from None

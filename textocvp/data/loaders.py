@@ -127,7 +127,7 @@ def open_windows(experiment: Experiment, folder: Path, split: str, checkpoint_sh
         num_frames: another length than num_context + num_preds; longer than stored: as frames, not slots.
     """
     dataset = open_dataset(experiment, folder, split)
-    stored = slots_config(experiment).mode == "store" and num_frames is None
+    stored = num_frames is None and uses_store(experiment, folder)
     tokens = open_tokens(experiment, folder, dataset)
     videos = open_videos(experiment, folder, split) if with_video or not stored else None
     length = num_frames or experiment.prediction_params.num_frames
@@ -142,6 +142,13 @@ def open_windows(experiment: Experiment, folder: Path, split: str, checkpoint_sh
             dataset.eval_start, experiment.dataset.random_start)
         windows += [(row, window) for window in own]
     return SlotWindowDataset(dataset, windows, length, store, videos, tokens)
+
+
+def uses_store(experiment: Experiment, folder: Path) -> bool:
+    """Whether slots come from EXP/slots; of the original, which knows none, where one was written."""
+    if experiment.suite is None:
+        return slots_folder(folder).is_dir()
+    return slots_config(experiment).mode == "store"
 
 
 def check_lengths(videos: Videos, needed: int) -> None:

@@ -9,6 +9,7 @@ from textocvp.artifacts import write_json
 from textocvp.config import registry
 from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
+from textocvp.data.dataset import read_text
 from textocvp.data.tokenizers import SPECIAL_WORDS, split_words
 
 
@@ -40,5 +41,5 @@ def _captions(source: Path, dataset: Optional[str]) -> List[str]:
     elif source.is_dir():
         raise UserError(f"{source}: is a folder; say with --dataset whose root it is, or give a text file")
     else:
-        captions = source.read_text().splitlines()
+        captions = read_text(source).splitlines()
     return [caption.strip() for caption in captions if caption.strip()]

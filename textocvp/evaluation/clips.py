@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from textocvp.data.loaders import ClipDataset, evaluation_loader, open_videos
 from textocvp.data.median_image import median_image
 from textocvp.data.windows import window_noise, windows_of
 from textocvp.decomposition import Rendering
+from textocvp.training.progress import Progress
 
 DECODED_AT_ONCE = 256
 """Slots that are decoded in one call."""
@@ -59,6 +60,15 @@ def initial_slots(model: nn.Module, batch: Mapping[str, Any], seed: int) -> Tens
     """Initial slots (B, N, D) of a batch: each clip's own, whatever batch it is in."""
     noise = window_noise(seed, windows_of(batch), (model.num_slots, model.slot_dim))
     return model.initial_slots(len(noise), noise=noise)
+
+
+def watched(clips: DataLoader, progress: Progress, first: int = 0) -> Iterator[Mapping[str, Any]]:
+    """The batches; each counts as done, after `first` clips of earlier passes, when the next is asked for."""
+    done = first
+    for batch in clips:
+        yield batch
+        done += len(batch["video_id"])
+        progress.update(done)
 
 
 @torch.inference_mode()

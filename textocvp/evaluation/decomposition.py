@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from textocvp.evaluation.baselines import colour_kmeans, tiling
 from textocvp.evaluation.clips import decode_slots, encode_clips
@@ -16,15 +15,16 @@ from textocvp.evaluation.metrics import psnr
 from textocvp.evaluation.segmentation import SegmentationScores
 
 Scores = dict[str, Optional[float]]
+Clips = Iterable[Mapping[str, Any]]
 
 
 @torch.inference_mode()
-def score_model(model: nn.Module, clips: DataLoader, seed: int) -> Scores:
+def score_model(model: nn.Module, clips: Clips, seed: int) -> Scores:
     """Segmentation METRICS by the largest mask (None without masks in the data), PSNR of the reconstruction.
 
     Args:
         model: in eval mode.
-        clips: from `clip_loader`.
+        clips: batches from `clip_loader`.
         seed: of the initial slots' noise.
     """
     segmentation, quality = SegmentationScores(), []
@@ -36,7 +36,7 @@ def score_model(model: nn.Module, clips: DataLoader, seed: int) -> Scores:
     return {**segmentation.result(), "psnr": float(torch.cat(quality).mean())}
 
 
-def score_baselines(clips: DataLoader, num_slots: int, median: Tensor) -> dict[str, Scores]:
+def score_baselines(clips: Clips, num_slots: int, median: Tensor) -> dict[str, Scores]:
     """Segmentation METRICS of a tiling with as many cells as slots and of k-means on colour.
 
     Args:

@@ -11,17 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from textocvp.artifacts import FINAL, read_json, report_progress, sha256_file, write_json
+from torch.utils.data import DataLoader
+
+from textocvp.artifacts import FINAL, read_json, sha256_file, write_json
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, load_experiment, load_predictor_experiment
 from textocvp.data.sources import open_dataset, open_tokenizer
 from textocvp.data.windows import slots_config
-from textocvp.evaluation.clips import best_device, clip_loader, training_median
+from textocvp.evaluation.clips import best_device, clip_loader, training_median, watched
 from textocvp.evaluation.decomposition import score_baselines, score_model
 from textocvp.evaluation.forecast import REFERENCES, score_forecasters
 from textocvp.evaluation.seeds import Seeds, find_seeds, seed_checkpoint
 from textocvp.evaluation.tables import decomposition_table, prediction_table
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition, load_forecaster
+from textocvp.training.progress import Progress
 
 SPLIT = "test"
 SINGLE = ""
@@ -45,11 +48,14 @@ def evaluate_decomp(
     clips = clip_loader(
         experiment, exp_directory, SPLIT, experiment.dataset.num_frames, batch_size, with_masks=True
     )
-    scored = _score_checkpoints(
-        experiment, [checkpoint, *(seed_checkpoint(exp_directory, seed) for seed in seeds.finished)], clips
-    )
     num_slots = experiment.model.model_params.num_slots
     sha256 = sha256_file(checkpoint)
+    # by hash: the selected seed and its copy are evaluated once
+    paths = {sha256: checkpoint}
+    for seed in seeds.finished:
+        path = seed_checkpoint(exp_directory, seed)
+        paths.setdefault(sha256_file(path), path)
+    scored, baselines = _score_all(experiment, exp_directory, paths, clips)
     results = {
         "checkpoint": _relative(checkpoint, exp_directory),
         "checkpoint_sha256": sha256,
@@ -58,7 +64,7 @@ def evaluate_decomp(
         "num_frames": experiment.dataset.num_frames,
         "num_slots": num_slots,
         **scored[sha256],
-        **score_baselines(clips, num_slots, training_median(experiment, exp_directory)),
+        **baselines,
         "seeds": _seed_results(exp_directory, seeds, scored),
         "missing_seeds": seeds.missing,
     }
@@ -68,18 +74,22 @@ def evaluate_decomp(
     print(decomposition_table(results))
 
 
-def _score_checkpoints(
-    experiment: Experiment, paths: Sequence[Path], clips: Any
-) -> dict[str, dict[str, Any]]:
-    """Scores by the checkpoint's hash: the selected seed and its copy are evaluated once."""
-    scored: dict[str, dict[str, Any]] = {}
+def _score_all(
+    experiment: Experiment, folder: Path, paths: Mapping[str, Path], clips: DataLoader
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Scores of each checkpoint under its hash, and of the baselines."""
     device, seed = best_device(), slots_config(experiment).seed
-    for step, path in enumerate(paths):
-        sha256 = sha256_file(path)
-        if sha256 not in scored:
-            scored[sha256] = score_model(load_decomposition(experiment, path).to(device), clips, seed)
-        report_progress(step + 1, len(paths))
-    return scored
+    num_clips = len(clips.dataset)
+    progress = Progress("evaluate-decomp", (len(paths) + 1) * num_clips, unit="clip")
+    scored: dict[str, dict[str, Any]] = {}
+    for number, (sha256, path) in enumerate(paths.items()):
+        model = load_decomposition(experiment, path).to(device)
+        scored[sha256] = score_model(model, watched(clips, progress, number * num_clips), seed)
+    batches = watched(clips, progress, len(paths) * num_clips)
+    num_slots = experiment.model.model_params.num_slots
+    baselines = score_baselines(batches, num_slots, training_median(experiment, folder))
+    progress.close()
+    return scored, baselines
 
 
 def _seed_results(folder: Path, seeds: Seeds, scored: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -120,7 +130,11 @@ def evaluate_predictor(
     clips = clip_loader(experiment, exp_directory, SPLIT, num_context + num_preds, batch_size)
     tokenizer = open_tokenizer(experiment, folder, open_dataset(experiment, folder, SPLIT))
     seed = slots_config(experiment).seed
-    scored = score_forecasters(model, forecasters, clips, num_context, seed, tokenizer)
+    progress = Progress("evaluate-predictor", len(clips.dataset), unit="clip")
+    scored = score_forecasters(
+        model, forecasters, watched(clips, progress), num_context, seed, tokenizer
+    )
+    progress.close()
     figures = {seed: scored[seed] for seed in forecasters}
     results = {
         "predictor_name": experiment.predictor.predictor_name,

@@ -23,12 +23,13 @@ from textocvp.data.sources import open_dataset, open_tokenizer
 from textocvp.data.text_store import Tokenizer
 from textocvp.data.windows import slots_config
 from textocvp.decomposition import Rendering
-from textocvp.evaluation.clips import best_device, clip_loader, decode_slots, encode_clips
+from textocvp.evaluation.clips import best_device, clip_loader, decode_slots, encode_clips, watched
 from textocvp.evaluation.drawing import PALETTE, Row, draw_sheet, palette, save_gif, save_png
 from textocvp.evaluation.evaluate import load_forecasters
 from textocvp.evaluation.forecast import caption_text
 from textocvp.evaluation.report import PLOTS
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
+from textocvp.training.progress import Progress
 
 SPLIT = "test"
 MAX_COLUMNS = 12
@@ -63,7 +64,8 @@ def figures(exp_directory: Path, num_seqs: int = 6) -> None:
     predictors = load_predictors(exp_directory)
     num_frames = max([experiment.dataset.num_frames, *(p.num_context + p.num_preds for p in predictors)])
     clips = clip_loader(experiment, exp_directory, SPLIT, num_frames, 1, with_masks=True, limit=num_seqs)
-    for number, batch in enumerate(clips):
+    progress = Progress("figures", len(clips.dataset), unit="clip")
+    for number, batch in enumerate(watched(clips, progress)):
         video, slots = encode_clips(model, batch, slots_config(experiment).seed)
         title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
         path = exp_directory / PLOTS / f"decomposition_{number:02d}.png"
@@ -73,6 +75,7 @@ def figures(exp_directory: Path, num_seqs: int = 6) -> None:
             video, slots = video[:, :horizon], slots[:, :horizon]
             rows = prediction_rows(model, predictors, video, slots, batch["caption"])
             save_prediction(exp_directory / PLOTS / f"prediction_{number:02d}", title, rows, predictors)
+    progress.close()
     names = ", ".join(p.name for p in predictors) or "no predictor"
     print(f"{exp_directory / PLOTS}: {len(clips.dataset)} clips, {names}")
 
@@ -84,11 +87,13 @@ def figures_decomp(exp_directory: Path, decomp_ckpt: str = FINAL, num_seqs: int 
     clips = clip_loader(
         experiment, exp_directory, SPLIT, experiment.dataset.num_frames, 1, with_masks=True, limit=num_seqs
     )
-    for number, batch in enumerate(clips):
+    progress = Progress("figures-decomp", len(clips.dataset), unit="clip")
+    for number, batch in enumerate(watched(clips, progress)):
         video, slots = encode_clips(model, batch, slots_config(experiment).seed)
         title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
         sheet = decomposition_sheet(title, video[0], decode_slots(model, slots), batch)
         save_png(exp_directory / PLOTS / f"decomposition_{number:02d}.png", sheet)
+    progress.close()
     print(f"{exp_directory / PLOTS}: {len(clips.dataset)} clips")
 
 
@@ -117,11 +122,13 @@ def figures_predictor(
         name_pred_exp, next(iter(forecasters.values())), num_context, num_preds, tokenizer
     )
     clips = clip_loader(experiment, exp_directory, SPLIT, num_context + num_preds, 1, limit=num_seqs)
-    for number, batch in enumerate(clips):
+    progress = Progress("figures-predictor", len(clips.dataset), unit="clip")
+    for number, batch in enumerate(watched(clips, progress)):
         video, slots = encode_clips(model, batch, slots_config(experiment).seed)
         title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
         rows = prediction_rows(model, [predictor], video, slots, batch["caption"])
         save_prediction(folder / PLOTS / f"prediction_{number:02d}", title, rows, [predictor])
+    progress.close()
     print(f"{folder / PLOTS}: {len(clips.dataset)} clips")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from textocvp.data.text_store import Tokenizer
 from textocvp.data.tokenizers import Text, pad_tokens
@@ -67,7 +66,7 @@ def caption_text(tokenizer: Tokenizer | None, captions: Sequence[str], device: t
 def score_forecasters(
     model: nn.Module,
     forecasters: Mapping[str, nn.Module],
-    clips: DataLoader,
+    clips: Iterable[Mapping[str, Any]],
     num_context: int,
     seed: int,
     tokenizer: Tokenizer | None,
@@ -76,7 +75,7 @@ def score_forecasters(
 
     Args:
         model: decomposition model in eval mode; forecasters: on its device, in eval mode.
-        clips: clips of C + P frames, from `clip_loader`.
+        clips: batches of clips of C + P frames, from `clip_loader`.
         tokenizer: of the forecasters, from `open_tokenizer`.
     """
     scores = {name: PredictionScores() for name in (*forecasters, *REFERENCES)}

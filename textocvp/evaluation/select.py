@@ -8,18 +8,25 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from textocvp.artifacts import FINAL, atomic_path, report_progress, sha256_file, write_json
+from textocvp.artifacts import FINAL, atomic_path, sha256_file, write_json
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, load_experiment
 from textocvp.data.windows import slots_config
-from textocvp.evaluation.clips import best_device, clip_loader, decode_slots, encode_clips, training_median
+from textocvp.evaluation.clips import (
+    best_device,
+    clip_loader,
+    decode_slots,
+    encode_clips,
+    training_median,
+    watched,
+)
 from textocvp.evaluation.criteria import (
     CRITERIA,
     DEFAULT_CRITERION,
@@ -31,6 +38,7 @@ from textocvp.evaluation.seeds import find_seeds, seed_checkpoint
 from textocvp.evaluation.tables import SELECTED_MARK, format_table
 from textocvp.training.checkpoint import load_decomposition
 from textocvp.training.losses import frame_loss
+from textocvp.training.progress import Progress
 
 SPLIT = "valid"
 MAX_CLIPS = 256
@@ -98,24 +106,27 @@ def score_seeds(experiment: Experiment, folder: Path) -> tuple[dict[str, Scores]
         )
     clips = clip_loader(experiment, folder, SPLIT, experiment.dataset.num_frames, BATCH_SIZE, limit=MAX_CLIPS)
     median, scores = training_median(experiment, folder), {}
+    num_clips = len(clips.dataset)
+    progress = Progress("select-decomp", len(seeds.finished) * num_clips, unit="clip")
     for step, seed in enumerate(seeds.finished):
         try:
             model = load_decomposition(experiment, seed_checkpoint(folder, seed)).to(best_device())
         except UserError as error:
             left_out[seed] = str(error)
             continue
-        values = mean_scores(observe(model, clips, experiment, median))
-        report_progress(step + 1, len(seeds.finished))
+        batches = watched(clips, progress, step * num_clips)
+        values = mean_scores(observe(model, batches, experiment, median))
         if all(map(math.isfinite, values.values())):
             scores[seed] = values
         else:
             left_out[seed] = "its scores are not finite: training diverged"
+    progress.close()
     return scores, left_out
 
 
 @torch.inference_mode()
 def observe(
-    model: nn.Module, clips: DataLoader, experiment: Experiment, median: Tensor
+    model: nn.Module, clips: Iterable[Mapping[str, Any]], experiment: Experiment, median: Tensor
 ) -> Iterator[Observation]:
     """What the model makes of each batch of clips, on the CPU."""
     for batch in clips:

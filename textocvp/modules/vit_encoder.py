@@ -62,10 +62,10 @@ class ViTEncoder(nn.Module):
         """
         super().__init__()
         self.vit, blocks = _build(name, config, img_size, folder)
-        self.folder = find_weights(config.weights, folder) if config.weights else None
+        self.folder = find_weights(weights_name(name, config), folder)
         self._blocks = (blocks,)  # a tuple: they are registered as parts of `vit` already
         if pretrained:
-            _load_pretrained(self.vit, config.weights or ARCHITECTURES[name].hub_name, folder)
+            _load_pretrained(self.vit, weights_name(name, config), folder)
         mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
         std = mean if config.normalization == "mean" else torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
@@ -95,13 +95,18 @@ class ViTEncoder(nn.Module):
         return tokens[:, 1:]
 
 
+def weights_name(name: str, config: ViTEncoderConfig) -> str:
+    """Folder or hub name of the weights of the registered transformer `name`."""
+    return config.weights or ARCHITECTURES[name].hub_name
+
+
 def _build(
     name: str, config: ViTEncoderConfig, img_size: int, folder: Path | None
 ) -> tuple[PreTrainedModel, nn.ModuleList]:
     """The transformer for frames of this size, with random values, and its blocks that are used."""
-    architecture, patch_size = _architecture(name, config.weights, folder), vit_patch_size(name)
+    architecture, patch_size = _architecture(name, config, folder), vit_patch_size(name)
     if architecture.patch_size != patch_size:
-        raise ConfigError(f"model_params.encoder: the patches of {config.weights} have "
+        raise ConfigError(f"model_params.encoder: the patches of {weights_name(name, config)} have "
                           f"{architecture.patch_size} pixels, those of {name} {patch_size}")
     architecture.image_size = img_size
     vit = Dinov2Model(architecture) if ARCHITECTURES[name].dino_v2 else ViTModel(architecture, False)
@@ -113,11 +118,11 @@ def _build(
     return vit, blocks
 
 
-def _architecture(name: str, weights: str | None, folder: Path | None) -> PretrainedConfig:
+def _architecture(name: str, settings: ViTEncoderConfig, folder: Path | None) -> PretrainedConfig:
     """The transformers config; what a registered name stands for needs no file."""
-    known = ARCHITECTURES[name]
+    known, weights = ARCHITECTURES[name], weights_name(name, settings)
     config_class = Dinov2Config if known.dino_v2 else ViTConfig
-    if weights is None:
+    if settings.weights is None and find_weights(weights, folder) is None:
         config = config_class(hidden_size=known.width, num_attention_heads=known.num_heads,
                               patch_size=vit_patch_size(name))
         if not known.dino_v2:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from textocvp.artifacts import atomic_path, provenance
-from textocvp.compat.checkpoints import is_original, model_names, native_state, predictor_names
+from textocvp.compat.checkpoints import is_original, labelled, model_names, native_state, predictor_names
+from textocvp.compat.frozen_weights import config_folder
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.overrides import difference
@@ -70,7 +73,16 @@ def load_pth(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: damaged or no checkpoint ({reason}); copy it again") from None
     if not isinstance(content, dict) or "model_state_dict" not in content:
         raise UserError(f"{path}: no checkpoint, it has no model_state_dict")
+    state = content["model_state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path}: no checkpoint, its model_state_dict holds something else than tensors")
     return content
+
+
+def epoch_of(content: Mapping[str, Any]) -> int:
+    """Passes through the training split; 0 where a checkpoint of the original does not tell."""
+    epoch = content.get("epoch")
+    return epoch if isinstance(epoch, int) else 0
 
 
 def find_checkpoint(folder: Path, name: str | Path) -> Path:
@@ -114,21 +126,35 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], source: str) -> N
         UserError: naming what does not fit, or that the frozen encoders are not those of the training.
     """
     state, expected = content["model_state_dict"], model.state_dict()
-    frozen = frozen_names(model)
+    frozen, label = frozen_names(model), content.get("label", str)
     if not frozen & set(state):
         known = content.get("frozen_sha256")
         if known is not None and known != frozen_sha256(model):
             raise UserError(f"{source}: was trained with other weights of the frozen encoder; give the same "
                             f"weights as then")
         state = {**{name: expected[name] for name in frozen}, **state}
-    wrong = [f"{name} is missing" for name in expected if name not in state]
-    wrong += [f"{name} is unknown" for name in state if name not in expected]
-    wrong += [f"{name} has shape {list(state[name].shape)}, not {list(expected[name].shape)}"
+    wrong = [f"{label(name)} is missing" for name in expected if name not in state]
+    wrong += [f"{label(name)} is unknown" for name in state if name not in expected]
+    wrong += [f"{label(name)} has shape {list(state[name].shape)}, not {list(expected[name].shape)}"
               for name in expected if name in state and state[name].shape != expected[name].shape]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"{source}: does not fit the configured model: {'; '.join(wrong[:3])}{more}")
     model.load_state_dict(state)
+
+
+def without_frozen(model: nn.Module, content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A checkpoint's content less the frozen encoders that the original writes along, for training on.
+
+    UserError: they are not the model's, beyond the rounding of resampled position embeddings.
+    """
+    expected, state = model.state_dict(), dict(content["model_state_dict"])
+    for name in frozen_names(model) & set(state):
+        value = state.pop(name)
+        if value.shape != expected[name].shape or not torch.allclose(value, expected[name], 1e-3, 1e-4):
+            raise UserError(f"{source}: its frozen encoder differs from the weights that are configured "
+                            f"({content['label'](name)}); import-checkpoint makes a folder with both")
+    return {**content, "model_state_dict": state}
 
 
 def load_decomposition(experiment: Experiment, path: Path) -> nn.Module:
@@ -146,12 +172,15 @@ def native_content(
 ) -> dict[str, Any]:
     """A checkpoint of the original under our names; one of ours as it is, if it belongs to the experiment.
 
+    `label` in the original's turns our names into those for messages.
+
     Raises:
         UserError: keys that do not fit, or a model with other settings.
     """
     if is_original(content):
         names = predictor_names(experiment) if predictor else model_names(experiment)
-        return {**content, "model_state_dict": native_state(content["model_state_dict"], names, source)}
+        return {"epoch": epoch_of(content), "label": partial(labelled, names),
+                "model_state_dict": native_state(content["model_state_dict"], names, source)}
     section = "predictor" if predictor else "model"
     found, asked = content["config"].get(section), to_dict(getattr(experiment, section))
     # where weights lie decides nothing: their hash is compared
@@ -167,6 +196,11 @@ def _load(build: Callable[..., nn.Module], experiment: Experiment, path: Path, p
     content = load_pth(path)
     # a frozen encoder's weights may lie in the experiment: EXP/models/NAME.pth, EXP/weights; the original's
     # checkpoints bring them along
-    model = build(experiment, path.parent.parent, pretrained=not is_original(content))
+    folder = path.parent.parent
+    with tempfile.TemporaryDirectory() as scratch:
+        if is_original(content):
+            folder = config_folder(content["model_state_dict"], experiment, predictor, folder, Path(scratch),
+                                   str(path))
+        model = build(experiment, folder, pretrained=not is_original(content))
     load_weights(model, native_content(content, experiment, str(path), predictor), str(path))
     return model.eval().requires_grad_(False)

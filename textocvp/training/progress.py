@@ -22,8 +22,9 @@ class Progress:
     The loss is read from its device only when something is shown.
     """
 
-    def __init__(self, name: str, total: int, first: int = 0, is_main: bool = True,
+    def __init__(self, name: str, total: int | None, first: int = 0, is_main: bool = True,
                  unit: str = "step") -> None:
+        """total: None where nobody knows."""
         self._name, self._total, self._first, self._is_main, self._unit = name, total, first, is_main, unit
         self._started = time.monotonic()
         self._shown = self._written = float("-inf")
@@ -39,7 +40,7 @@ class Progress:
         if last or now - self._shown > (LINE_SECONDS if self._bar is None else BAR_SECONDS):
             self._shown = now
             self._show(done, None if loss is None else float(loss))
-        if last or now - self._written > FILE_SECONDS:
+        if self._total is not None and (last or now - self._written > FILE_SECONDS):
             self._written = now
             self._write(done, loss)
 
@@ -58,6 +59,9 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(done - self._bar.n)
+            return
+        if self._total is None:
+            print(f"{self._name}: {self._unit} {done}", flush=True)
             return
         rate, seconds_left = self._pace(done)
         parts = [f"{self._unit} {done}/{self._total} ({done / self._total:.0%})", text,

@@ -8,10 +8,17 @@ from typing import Any, Optional
 
 from textocvp import stopping
 from textocvp.artifacts import FINAL
+from textocvp.compat.import_experiment import place_encoder
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.schema import to_dict
-from textocvp.training.checkpoint import frozen_sha256, load_pth, load_weights, native_content
+from textocvp.training.checkpoint import (
+    frozen_sha256,
+    load_pth,
+    load_weights,
+    native_content,
+    without_frozen,
+)
 from textocvp.training.deepspeed_engine import Engine, World, join_world
 from textocvp.training.hang import no_step_expected
 from textocvp.training.history import LossHistory
@@ -36,6 +43,8 @@ def run_training(folder: Path, experiment: Experiment, make_task: Callable[[Worl
     if start is None:
         print(f"{folder}: training is finished, see {folder / 'models' / FINAL}", flush=True)
         return 0
+    if start.checkpoint is not None:
+        place_encoder(start.checkpoint, experiment, folder)
     world = join_world()
     task = make_task(world)
     try:
@@ -64,7 +73,7 @@ def _train(folder: Path, experiment: Experiment, task: Task, world: World, belon
     if start.checkpoint is not None:
         source, predictor = str(start.checkpoint), experiment.predictor is not None
         content = native_content(load_pth(start.checkpoint), experiment, source, predictor)
-        load_weights(task.model, content, source)
+        load_weights(task.model, without_frozen(task.model, content, source), source)
     if start.state is not None:
         check_belongs(start.state, belongs_to, to_dict(config))
     engine = Engine(task.model, config, world)

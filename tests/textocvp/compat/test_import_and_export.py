@@ -7,9 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from textocvp.cli import main
-from textocvp.config.experiment import load_experiment, load_predictor_experiment
+from textocvp.config.experiment import load_experiment
 from textocvp.data.synthetic.generate import make_data
-from textocvp.training.checkpoint import load_decomposition, load_forecaster, load_pth
+from textocvp.data.t5_tokenizer import T5Tokenizer
+from textocvp.modules.make_weights import make_weights
+from textocvp.training.checkpoint import load_decomposition, load_pth
 
 CHECKPOINT = "checkpoint_epoch_7.pth"
 
@@ -61,22 +63,6 @@ def test_golden_dinosaur_survives_import_and_export(original_dinosaur, golden, t
     assert_close(slots, case.tensors["out.slot_history"], atol=3e-5, rtol=0)
 
 
-def test_an_originals_checkpoint_is_read_wherever_it_is_named(original):
-    folder, _ = original
-    model = load_decomposition(load_experiment(folder), folder / "models" / CHECKPOINT)
-    assert model.num_slots == 4
-    experiment = load_predictor_experiment(folder, "textocvp_customtf_tiny")
-    assert not experiment.predictor.predictor_params.fusion_params.mask_padding
-    path = folder / "predictors/textocvp_customtf_tiny/models" / CHECKPOINT
-    whole = load_forecaster(experiment, path).state_dict()
-    content = torch.load(path, weights_only=True)
-    content["model_state_dict"] = {key.removeprefix("predictor."): value
-                                   for key, value in content["model_state_dict"].items()}
-    torch.save(content, path)
-    for key, value in load_forecaster(experiment, path).state_dict().items():
-        assert torch.equal(value, whole[key])
-
-
 def test_imported_experiments_are_evaluated_drawn_and_trained_on(original, tmp_path, capsys):
     source, _ = original
     folder = imported(source, tmp_path / "imported")
@@ -118,10 +104,66 @@ def test_bad_folders_and_files_are_named(original, tmp_path, capsys):
     del content["model_state_dict"]["predictor.ema"], content["model_state_dict"]["predictor.mlp_in.bias"]
     torch.save(content, path)
     error = error_of("import-checkpoint", "--from", source, "--to", to)
-    assert str(path) in error and "input_projection.bias is missing" in error
+    assert str(path) in error
+    assert "predictor.mlp_in.bias (predictor.input_projection.bias) is missing" in error
+    content["model_state_dict"]["predictor.mlp_in.bias"] = torch.zeros(3)
+    torch.save(content, path)
+    assert "predictor.mlp_in.bias (predictor.input_projection.bias) has shape [3], not [" in error_of(
+        "import-checkpoint", "--from", source, "--to", to)
+    for wrong in ({"predictor.mlp_in.bias": 3}, [1, 2]):
+        torch.save({"model_state_dict": wrong}, path)
+        error = error_of("import-checkpoint", "--from", source, "--to", to)
+        assert str(path) in error and "its model_state_dict holds something else than tensors" in error
     path.write_bytes(b"damaged")
     assert "damaged or no checkpoint" in error_of("import-checkpoint", "--from", source, "--to", to)
     assert not to.exists() and not list(tmp_path.glob(".to*"))
+
+
+def test_a_folder_without_checkpoints_is_told_of(original, tmp_path, capsys):
+    source, _ = original
+    (source / "models" / CHECKPOINT).unlink()
+    imported(source, tmp_path / "imported")
+    assert f"{source / 'models'} holds no .pth: parameters alone are imported" in capsys.readouterr().err
+
+
+def test_epochs_that_a_checkpoint_does_not_tell(original, tmp_path):
+    folder, states = original
+    path = folder / "models" / CHECKPOINT
+    for epoch in ({}, {"epoch": None}):
+        torch.save({"model_state_dict": states["."], **epoch}, path)
+        out = tmp_path / f"out{len(epoch)}.pth"
+        assert exported(folder, out)["epoch"] == 0
+
+
+def test_an_unusual_vision_transformer_is_told_of(original_dinosaur, tmp_path, capsys):
+    source, _ = original_dinosaur
+    imported(source, tmp_path / "imported")
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and str(source / "models" / CHECKPOINT) in error
+    assert "of width 32 is none of the published ones; 1 attention heads are assumed" in error
+    assert main(["import-checkpoint", "--from", str(source), "--to", str(tmp_path / "x"), "--num_heads",
+                 "3"]) == 2
+    assert "3 attention heads do not divide the vision transformer's width 32" in capsys.readouterr().err
+
+
+def test_t5s_tokenizer_is_taken_along(original, tmp_path, capsys, monkeypatch):
+    """It lies in no checkpoint, and transformers would make one up that knows no word."""
+    source, _ = original
+    folder = imported(source, tmp_path / "without")
+    assert "'google-t5/t5-small' is not at hand; put its tokenizer.json into weights/textocvp_t5_tiny_t5" in \
+        capsys.readouterr().out
+    make_data("CATER_Hard", folder / "data", 4, 2, 2, size=16, num_frames=8, max_objects=2, workers=1)
+    assert main(["evaluate-predictor", "-d", str(folder), "--decomp_ckpt", CHECKPOINT, "--name_pred_exp",
+                 "textocvp_t5_tiny", "--pred_ckpt", CHECKPOINT]) == 2
+    error = capsys.readouterr().err
+    assert "weights/textocvp_t5_tiny_t5: has no tokenizer.json; copy that of the T5" in error
+
+    make_weights("t5", tmp_path / "shared/google-t5--t5-small", width=8)
+    monkeypatch.setenv("TEXTOCVP_WEIGHTS", str(tmp_path / "shared"))
+    folder = imported(source, tmp_path / "with")
+    tokenizer = T5Tokenizer("weights/textocvp_t5_tiny_t5", folder)
+    assert tokenizer("the cone") == T5Tokenizer("google-t5/t5-small", folder)("the cone")
+    assert "not at hand" not in capsys.readouterr().out
 
 
 def test_what_the_original_cannot_do_is_not_exported(tmp_path, capsys):

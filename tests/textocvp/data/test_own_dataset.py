@@ -141,6 +141,9 @@ def test_build_vocabulary_from_lines(tmp_path, capsys):
     assert "ids of a vocabulary must not change" in capsys.readouterr().err
     with pytest.raises(UserError, match="is a folder; say with --dataset whose root it is"):
         build_vocabulary(tmp_path, tmp_path / "other.json")
+    (tmp_path / "no_text.txt").write_bytes(b"\x89PNG")
+    with pytest.raises(UserError, match="no_text.txt: damaged, no text"):
+        build_vocabulary(tmp_path / "no_text.txt", tmp_path / "other.json")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(UserError, match="empty.txt: holds no caption"):
         build_vocabulary(tmp_path / "empty.txt", tmp_path / "other.json")

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.testing import assert_close
 
 from textocvp.config.errors import UserError
 from textocvp.evaluation.metrics import (
@@ -12,18 +13,21 @@ from textocvp.evaluation.metrics import (
 )
 
 
-def test_psnr_and_ssim_equal_the_original_frame_by_frame(golden):
+def test_golden_psnr_and_ssim_of_each_frame(golden):
     case = golden("metrics")
     preds, targets = case.tensors["preds"], case.tensors["targets"]
-    assert torch.allclose(psnr(preds, targets), case.tensors["psnr"], atol=1e-5)
-    assert torch.allclose(ssim(preds, targets), case.tensors["ssim"], atol=1e-5)
+    for name, metric in (("psnr", psnr), ("ssim", ssim)):
+        found = metric(preds, targets)
+        assert_close(found, case.tensors[name], atol=1e-5, rtol=0)
+        assert_close(found.mean(0), case.tensors[f"{name}_framewise"], atol=1e-5, rtol=0)
+        assert_close(found.mean(), case.tensors[f"{name}_mean"], atol=1e-5, rtol=0)
 
 
-def test_window_equals_the_original(golden):
+def test_golden_window(golden):
     assert torch.allclose(gaussian_window(), golden("metrics").tensors["ssim_kernel"][0, 0], atol=1e-7)
 
 
-def test_scores_over_batches_of_different_size_weigh_clips_equally(golden):
+def test_golden_scores_over_batches_of_different_size_weigh_clips_equally(golden):
     tensors = golden("metrics").tensors
     scores = PredictionScores()
     for preds, targets in (("preds", "targets"), ("preds_batch2", "targets_batch2")):

@@ -44,7 +44,7 @@ def test_t5_tokenizer_ends_captions_and_never_lacks_a_word(tmp_path):
     again = T5Tokenizer(str(tmp_path / "t5"), tmp_path / "elsewhere")
     assert tokenizer.key() == again.key(), "no path enters a key"
     (tmp_path / "t5/tokenizer.json").unlink()
-    with pytest.raises(UserError, match="t5: cannot be read as AutoTokenizer"):
+    with pytest.raises(UserError, match="t5: has no tokenizer.json; copy that of the T5"):
         read_tokenizer(AutoTokenizer, str(tmp_path / "t5"), None)
 
 
@@ -52,7 +52,8 @@ def test_places_in_order(tmp_path, monkeypatch):
     shared, folder = tmp_path / "shared", tmp_path / "exp"
     monkeypatch.setenv("TEXTOCVP_WEIGHTS", str(shared))
     assert find_weights("org/name", folder) is None
-    for place in (shared / "org--name", shared / "org/name", folder / "org/name"):
+    inside = (folder / "weights/org/name", folder / "org/name")
+    for place in (shared / "org--name", shared / "org/name", *inside):
         place.mkdir(parents=True)
         (place / "config.json").write_text("{}")
         assert find_weights("org/name", folder / "seeds/3") == place

@@ -78,12 +78,13 @@ def sample_episode(
 
 
 def _colors(rng: np.random.Generator, num_bowls: int, count: int, test: bool) -> list[str]:
-    """A colour for each piece; no two bowls and no two blocks are alike."""
+    """A colour for each piece: no two bowls, no two blocks, nor the named block and bowl are alike."""
     palette = list(TEST_COLORS if test else TRAIN_COLORS)
     while True:
         bowls = [palette[i] for i in rng.permutation(len(palette))[:num_bowls]]
         blocks = [palette[i] for i in rng.permutation(len(palette))[: count - num_bowls]]
-        if not test or bowls[0] in UNSEEN_COLORS or blocks[0] in UNSEEN_COLORS:
+        named = {bowls[0], blocks[0]}
+        if len(named) == 2 and (not test or named & set(UNSEEN_COLORS)):
             return bowls + blocks
 
 

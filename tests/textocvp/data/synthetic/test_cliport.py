@@ -43,6 +43,7 @@ def test_a_caption_names_one_block_and_one_bowl_only():
         for kind in ("block", "bowl"):
             colors = [piece.color for piece in episode.pieces if piece.kind == kind]
             assert len(set(colors)) == len(colors)
+        assert episode.pieces[episode.block].color != episode.pieces[episode.bowl].color
 
 
 def test_pieces_do_not_touch_at_the_start():
