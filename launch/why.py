@@ -18,11 +18,11 @@ ADVICE: Tuple[Tuple[str, str], ...] = (
     ("job memory limit", "raise resources.{stage}.mem_gb in the cluster's config or lower "
                          "training.batch_size, then " + AGAIN),
     ("outofmemory", "lower training.batch_size, or ask for a larger GPU (constraint), then " + AGAIN),
+    ("timeout (0:", "a process waited for a step that never came: see the stacks in the log; " + AGAIN),
     ("timeout", "raise resources.{stage}.time in the cluster's config, then " + AGAIN),
     ("no space left", "free space or ask for quota, then " + AGAIN),
     ("disk quota", "free space or ask for quota, then " + AGAIN),
     ("node_fail", "the node died; " + AGAIN),
-    ("timeout (0:", "a process waited for a step that never came: see the stacks in the log; " + AGAIN),
     ("modulenotfounderror", "the jobs' python lacks a package: see `python` in the cluster's config"),
     ("cancelled", AGAIN),
     ("interrupted", AGAIN),

@@ -9,6 +9,8 @@ from typing import Any, Dict, List
 from slurm.records import job_folder
 
 TAIL_BYTES = 64 * 1024
+HANG = "Timeout ("
+"""How faulthandler begins when a training has taken no step for hang_minutes."""
 
 
 def read_progress(root: Path, stage: str, index: int) -> Dict[str, Any]:
@@ -61,11 +63,26 @@ def tail(path: Path, lines: int) -> List[str]:
 
 
 def failure_lines(log: Path, lines: int = 6) -> List[str]:
-    """What a log says of a failure: its last `error:` line, the end of its last traceback, or its end."""
+    """What a log says of a failure: its last `error:` line, the end of its last traceback, or its end.
+
+    Of a process that hung: the top of its main thread's stack, which faulthandler writes last.
+    """
     text = tail(log, 200)
     for number in range(len(text) - 1, -1, -1):
         if text[number].startswith("error: "):
             return [text[number]]
+        if text[number].startswith(HANG):
+            return [text[number], *_main_stack(text[number + 1 :])[:lines]]
         if text[number].startswith("Traceback (most recent call last)"):
             return text[number:][:200][-lines:] if len(text) - number > lines else text[number:]
     return text[-lines:]
+
+
+def _main_stack(text: List[str]) -> List[str]:
+    frames = []
+    for line in text:
+        if line.startswith(("Thread ", "Current thread ")):
+            frames = []
+        elif line.startswith("  File "):
+            frames.append(line)
+    return frames

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 from launch.cli import main
+from slurm.cluster import CODE
 from slurm.ledger import last_events, read_ledger
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -31,16 +34,16 @@ def slurm(dev_cluster):
 @pytest.fixture
 def train(dev_cluster, tmp_path):
     """Submits the training of a tiny SAVi on two nodes with ZeRO-2; returns EXP."""
-    site = tmp_path / "site.yaml"
-    site.write_text(yaml.safe_dump({
-        "scheduler": "slurm", "slurm_conf": dev_cluster["SLURM_CONF"], "partition": "main",
-        "paths": {"experiments": str(tmp_path)},
-        "resources": {"default": {"cpus_per_task": 1, "mem_gb": 1.5},
-                      "train_decomp": {"nodes": 2, "mem_gb": 2}},
-    }))
 
-    def submit(name):
-        from slurm.cluster import CODE
+    def submit(name, **values):
+        site = tmp_path / "site.yaml"
+        site.write_text(yaml.safe_dump({
+            "scheduler": "slurm", "slurm_conf": dev_cluster["SLURM_CONF"], "partition": "main",
+            "paths": {"experiments": str(tmp_path)},
+            "resources": {"default": {"cpus_per_task": 1, "mem_gb": 1.5},
+                          "train_decomp": {"nodes": 2, "mem_gb": 2}},
+            **values,
+        }))
 
         recipe = yaml.safe_load((CODE / "experiments/recipes/smoke.yaml").read_text())
         recipe.update(name=name, predictors=[])
@@ -118,3 +121,33 @@ def test_a_cancelled_job_stays_cancelled_and_is_continued_by_the_same_command(tr
     train("cancelled")
     wait_for(lambda: done(root))
     assert last_events(root)[("train_decomp", 0)]["job_id"] != job
+
+
+def pid_of_rank(root, job, rank):
+    """The process of one rank of a job on this machine, which is all of the cluster's nodes."""
+    wanted = {f"SLURM_PROCID={rank}", f"SLURM_JOB_ID={job.split('_')[0]}"}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = set((folder / "environ").read_bytes().decode(errors="replace").split("\0"))
+            name = (folder / "comm").read_text()
+        except OSError:
+            continue
+        if wanted <= variables and name.startswith("python"):
+            return int(folder.name)
+    raise AssertionError(f"no process of rank {rank} of job {job}")
+
+
+def test_a_training_that_hangs_ends_with_stacks_and_its_node(train, slurm, capsys):
+    root = train("hanging", hang_minutes=0.1)
+    job = last_events(root)[("train_decomp", 0)]["job_id"]
+    wait_for(lambda: step_of(root) > 0)
+    os.kill(pid_of_rank(root, job, 1), signal.SIGSTOP)
+    wait_for(lambda: state_of(slurm, job) == "FAILED")
+    log = log_of(root)
+    assert "rank 0 of 2 on n1" in log
+    assert "Timeout (0:00:06)!" in log and 'training/loop.py", line' in log
+    assert main(["why", "--exp", str(root)]) == 0
+    said = capsys.readouterr().out
+    assert "failed, job " in said and ", on n[1-2], exit code 1:0" in said
+    assert "  Timeout (0:00:06)!" in said
+    assert "what to do: a process waited for a step that never came" in said
