@@ -24,6 +24,7 @@ from launch.why import why_lines
 from slurm.cluster import ClusterConfig, load_cluster
 from slurm.progress import tail
 from textocvp.config.errors import UserError, nearest
+from textocvp.disk_space import writing
 
 COMMANDS: Dict[str, Tuple[Optional[FrozenSet[str]], str]] = {
     "pipeline": (None, "run or submit everything that is missing, in dependency order"),
@@ -43,7 +44,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command; returns its exit status: 0, 1 a task failed, 2 a user's error, 130 interrupted."""
     options = build_parser().parse_args(argv)
     try:
-        return options.run(options)
+        with writing(getattr(options, "exp", None) or Path()):
+            return options.run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

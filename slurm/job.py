@@ -7,6 +7,7 @@ is what every executor runs, once per rank. Rank 0 alone checks and records; the
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -14,16 +15,18 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, NoReturn
 
 from slurm import ledger
 from slurm.progress import read_progress
+from slurm.prune import alive_by_ledger, leftovers
 from slurm.ranks import set_rank_variables
 from slurm.records import Records, job_folder, read_task, set_aside, write_manifest
 from slurm.standing import CHANGED, DONE, InputError, check_upstream, input_hashes, refusal, stand
 from slurm.task import Task
-from textocvp.artifacts import JOB_DIR_VARIABLE, provenance, read_json, write_json
-from textocvp.config.errors import UserError
+from textocvp.artifacts import JOB_DIR_VARIABLE, REQUEUE_FILE, provenance, read_json, write_json
+from textocvp.config.errors import DiskFullError, UserError
+from textocvp.disk_space import format_bytes
 
 ATTEMPT_VARIABLE = "TEXTOCVP_ATTEMPT"
 """Names one attempt at a task, the same on all of its ranks, where no scheduler gives it a name."""
@@ -31,6 +34,9 @@ PATIENCE = 600.0
 """Seconds that a rank waits for rank 0's checks."""
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
 """Exit codes of a command that saved its state and stopped on a signal."""
+DISK_FULL = "disk full"
+"""What the ledger's line on a full disk begins with."""
+EXIT_USER_ERROR = 2
 RUN, SKIP = "run", "skip"
 MAX_STOPS = 3
 """Restarts without progress that end a task; with progress any number is normal."""
@@ -53,19 +59,26 @@ def run_task_file(path: str) -> Dict[str, Any]:
     os.environ[JOB_DIR_VARIABLE] = str(folder)
     os.environ["TEXTOCVP_ALWAYS_RESUME"] = "1"
     own_signals()
-    if rank == 0:
-        return run_first_rank(root, task)
-    if wait_for_word(folder) == RUN:
-        run_command(task)
+    try:
+        if rank == 0:
+            return run_first_rank(root, task)
+        if wait_for_word(folder) == RUN:
+            run_command(task)
+    except DiskFullError as error:
+        end_on_full_disk(root, task, error)
+    except Exception:
+        elsewhere = disk_full_elsewhere(root, task)
+        if elsewhere:  # it left this rank waiting
+            end_with_line(task, elsewhere)
+        raise
     return {"stage": stage, "task": index, "rank": rank}
 
 
 def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
     """Rank 0: the checks before the command and the records after it."""
     print(task.command, flush=True)
-    where = {"host": socket.gethostname(), "pid": os.getpid(), "job_id": job_name()}
     started = time.time()
-    ledger.record(root, ledger.STARTED, *task.id, **where)
+    ledger.record(root, ledger.STARTED, *task.id, **whereabouts())
     try:
         if not needs_run(root, task):
             print(f"{task.name} is done: same config, same inputs, outputs whole", flush=True)
@@ -76,13 +89,53 @@ def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
             give_word(job_folder(root, *task.id), RUN)
             run_command(task)
             write_manifest(root, task, input_hashes(Records(root), task), time.time() - started, provenance())
-    except BaseException as error:
-        event = ledger.STOPPED if was_stopped(error) else ledger.FAILED
-        step = read_progress(root, *task.id).get("step")
-        ledger.record(root, event, *task.id, error=describe(error), step=step, **where)
+    except DiskFullError:
         raise
-    ledger.record(root, ledger.FINISHED, *task.id, seconds=round(time.time() - started, 1), **where)
+    except BaseException as error:
+        if disk_full_elsewhere(root, task):
+            raise
+        event = ledger.STOPPED if was_stopped(error) else ledger.FAILED
+        with contextlib.suppress(DiskFullError):
+            record_end(root, task, event, describe(error))
+        raise
+    seconds = round(time.time() - started, 1)
+    ledger.record(root, ledger.FINISHED, *task.id, seconds=seconds, **whereabouts())
     return {"stage": task.stage, "task": task.index, "rank": 0}
+
+
+def end_on_full_disk(root: Path, task: Task, error: DiskFullError) -> NoReturn:
+    """One line in log and ledger, no request to be queued again, and out: the job would only fail again."""
+    (job_folder(root, *task.id) / REQUEUE_FILE).unlink(missing_ok=True)
+    freed = format_bytes(sum(leftover.bytes for leftover in leftovers(root, alive_by_ledger(root))))
+    text = f"{error}; `make prune EXP={root}` would free {freed}"
+    with contextlib.suppress(DiskFullError):  # the ledger may find no space either
+        record_end(root, task, ledger.FAILED, f"{DISK_FULL}: {text}")
+    end_with_line(task, text)
+
+
+def end_with_line(task: Task, text: str) -> NoReturn:
+    """The line in the log that says why the job ends."""
+    with contextlib.suppress(OSError):  # the log may find no space either
+        print(f"error: {task.name}: {text}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_USER_ERROR)
+
+
+def disk_full_elsewhere(root: Path, task: Task) -> str:
+    """What another rank of this attempt has said of a full disk; "" where none has."""
+    last = ledger.last_events(root).get(task.id, {})
+    found = last.get("event") == ledger.FAILED and last.get("error", "").startswith(DISK_FULL)
+    return last["error"] if found else ""
+
+
+def record_end(root: Path, task: Task, event: str, error: str) -> None:
+    """The ledger's line on an attempt that did not succeed."""
+    step = read_progress(root, *task.id).get("step")
+    ledger.record(root, event, *task.id, error=error, step=step, **whereabouts())
+
+
+def whereabouts() -> Dict[str, Any]:
+    """Where this process runs, for the ledger."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "job_id": job_name()}
 
 
 def needs_run(root: Path, task: Task) -> bool:
@@ -182,7 +235,7 @@ def main() -> int:
         run_task_file(sys.argv[1])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return EXIT_USER_ERROR
     return 0
 
 

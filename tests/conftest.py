@@ -111,3 +111,26 @@ def nobody():
         return SimpleNamespace(prefix=[], ids=(os.getuid(), os.getgid()))
     prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     return SimpleNamespace(prefix=prefix, ids=(65534, 65534))
+
+
+@pytest.fixture
+def mount_small(tmp_path):
+    """Mounts a file system of a size ("3m"), called again makes it larger; returns its folder."""
+    folder, mounted = tmp_path / "small", []
+    folder.mkdir()
+
+    def mount(size):
+        options = f"{'remount,' if mounted else ''}size={size}"
+        command = ["mount", "-t", "tmpfs", "-o", options, "small", str(folder)]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True)
+        except OSError as error:
+            pytest.skip(f"nothing can be mounted here: {error}")
+        if result.returncode:
+            pytest.skip(f"nothing can be mounted here: {result.stderr.strip()}")
+        mounted.append(size)
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", str(folder)], check=True)
