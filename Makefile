@@ -38,7 +38,7 @@ EXPERIMENT = $(if $(EXP),--exp $(EXP),$(error say EXP=experiments/NAME))
 HERE := $(or $(CLUSTER),local)
 
 .PHONY: help setup demo demo-check smoke pipeline plan train-decomp select-decomp precompute-slots train-predictor \
-	evaluate status logs why cancel verify prune tensorboard cluster-up cluster-down test test-cluster lint lock clean
+	evaluate status logs why cancel verify prune efficiency tensorboard cluster-up cluster-down test test-cluster lint lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,9 @@ verify: $(ANY_READY)  ## EXP=: hash the outputs of all finished tasks again
 
 prune: $(ANY_READY)  ## EXP= [DRY=1]: free what is never needed again (states and checkpoints on the way of finished trainings)
 	$(LOOK) prune $(EXPERIMENT)$(if $(DRY), --dry)
+
+efficiency: $(ANY_READY)  ## EXP=: requested against used time, memory and cores; what would be enough
+	$(LOOK) efficiency $(EXPERIMENT)
 
 tensorboard: $(ENV_READY)  ## EXP= [PORT=6006]: curves and pictures of all trainings
 	@test -d "$(or $(EXP),$(error say EXP=experiments/NAME))" || { echo "error: $(EXP): no such folder" >&2; exit 2; }

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Sequence, Tuple
 
+from launch.efficiency import efficiency_lines
 from launch.jobs import cancel_experiment
 from launch.pipeline import Pipeline, from_folder, from_recipe, with_decomposition_seeds, with_predictors
 from launch.prune import prune
@@ -73,7 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
     verifying = _command(commands, "verify", run_verify, "hash the outputs of all finished tasks again")
     pruning = _command(commands, "prune", run_prune, "free what is never needed again")
     pruning.add_argument("--dry", action="store_true", help="only list it")
-    for command in (status, logs, why, cancelling, verifying, pruning):
+    efficiency = _command(commands, "efficiency", run_efficiency, "requested against used time and memory")
+    for command in (status, logs, why, cancelling, verifying, pruning, efficiency):
         command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
     return parser
 
@@ -156,6 +158,12 @@ def run_verify(options: argparse.Namespace) -> int:
 def run_prune(options: argparse.Namespace) -> int:
     """Free what is never needed again, or list it."""
     print("\n".join(prune(from_folder(options.exp).root, options.dry)))
+    return 0
+
+
+def run_efficiency(options: argparse.Namespace) -> int:
+    """Print what tasks asked for and used."""
+    print("\n".join(efficiency_lines(from_folder(options.exp).root)))
     return 0
 
 
