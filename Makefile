@@ -39,8 +39,8 @@ EXPERIMENT = $(if $(EXP),--exp $(EXP),$(error say EXP=experiments/NAME))
 HERE := $(or $(CLUSTER),local)
 
 .PHONY: help setup demo demo-check smoke pipeline plan train-decomp select-decomp precompute-slots train-predictor \
-	evaluate status logs why cancel fork shell verify prune tensorboard doctor image image-dir cluster-up cluster-down test \
-	test-cluster test-container lint lock clean
+	evaluate status logs why cancel fork shell verify prune efficiency tensorboard doctor image image-dir cluster-up \
+	cluster-down test test-cluster test-container lint lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ verify: $(ANY_READY)  ## EXP=: hash the outputs of all finished tasks again
 
 prune: $(ANY_READY)  ## EXP= [DRY=1]: free what is never needed again (states and checkpoints on the way of finished trainings)
 	$(LOOK) prune $(EXPERIMENT)$(if $(DRY), --dry)
+
+efficiency: $(ANY_READY)  ## EXP=: requested against used time, memory and cores; what would be enough
+	$(LOOK) efficiency $(EXPERIMENT)
 
 fork: $(ANY_READY)  ## EXP= TO= SET="training.lr=0.001" [PRED=]: a variant that takes over what stays the same
 	$(LOOK) fork $(EXPERIMENT) --to $(or $(TO),$(error say TO=experiments/NAME)) --set '$(or $(SET),$(error say SET="training.lr=0.001"))'$(if $(PRED), --predictor $(PRED))

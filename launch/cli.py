@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, NoReturn, Optional, Sequence, Tuple
 
 from launch.doctor import run_doctor
+from launch.efficiency import efficiency_lines
 from launch.fork import fork
 from launch.interactive import run_shell, run_tensorboard
 from launch.jobs import cancel_experiment
@@ -24,6 +25,7 @@ from slurm.cluster import load_cluster
 from slurm.image import build_image
 from textocvp.config.errors import UserError
 from textocvp.config.overrides import parse_overrides
+from textocvp.disk_space import writing
 
 COMMANDS: Dict[str, Tuple[Optional[FrozenSet[str]], str]] = {
     "pipeline": (None, "run or submit everything that is missing, in dependency order"),
@@ -42,7 +44,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command; returns its exit status: 0, 1 a task failed, 2 a user's error, 130 interrupted."""
     options = build_parser().parse_args(argv)
     try:
-        return options.run(options)
+        with writing(getattr(options, "exp", None) or Path()):
+            return options.run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -78,11 +81,12 @@ def _experiment_commands(commands: Any) -> None:
     verifying = _command(commands, "verify", run_verify, "hash the outputs of all finished tasks again")
     pruning = _command(commands, "prune", run_prune, "free what is never needed again")
     pruning.add_argument("--dry", action="store_true", help="list it only")
+    efficiency = _command(commands, "efficiency", run_efficiency, "requested against used time and memory")
     forking = _command(commands, "fork", run_fork, "a variant that takes over what stays the same")
     forking.add_argument("--to", type=Path, required=True, help="the new experiment's folder")
     forking.add_argument("--set", required=True, help='what is different: "training.lr=0.001 ..."')
     forking.add_argument("--predictor", help="the values are this predictor's, not the decomposition's")
-    for command in (status, logs, why, cancelling, verifying, pruning, forking):
+    for command in (status, logs, why, cancelling, verifying, pruning, efficiency, forking):
         command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
 
 
@@ -187,6 +191,12 @@ def run_fork(options: argparse.Namespace) -> int:
 def run_prune(options: argparse.Namespace) -> int:
     """Free what is never needed again, or list it."""
     print("\n".join(prune(from_folder(options.exp).root, options.dry)))
+    return 0
+
+
+def run_efficiency(options: argparse.Namespace) -> int:
+    """Print what tasks asked for and used."""
+    print("\n".join(efficiency_lines(from_folder(options.exp).root)))
     return 0
 
 

@@ -12,7 +12,11 @@ BROKEN = ("failed", "timeout", "out_of_memory", "node_fail", "boot_fail", "deadl
 DEPENDANT = ("cancelled",)
 """What becomes of a task whose upstream failed; looked at only where nothing else is broken."""
 AGAIN = "run the same command again: what is done is skipped, training continues from its last state"
+SPACE = ("free space (`make prune EXP=...` removes what is never needed again, DRY=1 only lists it) or ask "
+         "for quota, then " + AGAIN)
 ADVICE: Tuple[Tuple[str, str], ...] = (
+    ("no space left", SPACE),
+    ("disk quota", SPACE),
     ("out_of_memory", "raise resources.{stage}.mem_gb in the cluster's config or lower training.batch_size, "
                       "then " + AGAIN),
     ("job memory limit", "raise resources.{stage}.mem_gb in the cluster's config or lower "
@@ -20,8 +24,6 @@ ADVICE: Tuple[Tuple[str, str], ...] = (
     ("outofmemory", "lower training.batch_size, or ask for a larger GPU (constraint), then " + AGAIN),
     ("timeout (0:", "a process waited for a step that never came: see the stacks in the log; " + AGAIN),
     ("timeout", "raise resources.{stage}.time in the cluster's config, then " + AGAIN),
-    ("no space left", "free space or ask for quota, then " + AGAIN),
-    ("disk quota", "free space or ask for quota, then " + AGAIN),
     ("node_fail", "the node died; " + AGAIN),
     ("modulenotfounderror", "the jobs' python lacks a package: see `python` in the cluster's config"),
     ("cancelled", AGAIN),

@@ -7,6 +7,7 @@ is what every executor runs, once per rank. Rank 0 alone checks and records; the
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -14,34 +15,42 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, NoReturn
 
 from slurm import ledger
+from slurm.attempt import (
+    RUN,
+    SKIP,
+    attempt_name,
+    check_progress,
+    give_word,
+    job_name,
+    last_saved,
+    wait_for_word,
+)
 from slurm.progress import read_progress
+from slurm.prune import alive_by_ledger, leftovers
 from slurm.ranks import set_rank_variables
-from slurm.records import Records, job_folder, output_files, read_task, set_aside, write_manifest
+from slurm.records import Records, job_folder, read_task, set_aside, write_manifest
 from slurm.standing import CHANGED, DONE, InputError, check_upstream, input_hashes, refusal, stand
 from slurm.task import Task
 from textocvp.artifacts import (
-    ATTEMPT_FILE,
     ATTEMPT_VARIABLE,
     JOB_DIR_VARIABLE,
+    REQUEUE_FILE,
     provenance,
-    read_json,
     refuse_if_superseded,
-    write_json,
 )
-from textocvp.config.errors import UserError
+from textocvp.config.errors import DiskFullError, UserError
+from textocvp.disk_space import format_bytes
 
-PATIENCE = 600.0
-"""Seconds that a rank waits for rank 0's checks."""
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
 """Exit codes of a command that saved its state and stopped on a signal."""
-RUN, SKIP = "run", "skip"
+DISK_FULL = "disk full"
+"""What the ledger's line on a full disk begins with."""
+EXIT_USER_ERROR = 2
 HEADER_END = "rank 0 of "
 """The last line before what the task itself prints begins like this."""
-MAX_STARTS = 3
-"""Starts without progress after which a job ends."""
 
 
 def run_task_file(path: str) -> Dict[str, Any]:
@@ -63,19 +72,26 @@ def run_task_file(path: str) -> Dict[str, Any]:
     os.environ[ATTEMPT_VARIABLE] = attempt_name()
     os.environ["TEXTOCVP_ALWAYS_RESUME"] = "1"
     own_signals()
-    if rank == 0:
-        return run_first_rank(root, task)
-    if wait_for_word(folder) == RUN:
-        run_command(task)
+    try:
+        if rank == 0:
+            return run_first_rank(root, task)
+        if wait_for_word(folder) == RUN:
+            run_command(task)
+    except DiskFullError as error:
+        end_on_full_disk(root, task, error)
+    except Exception:
+        elsewhere = disk_full_elsewhere(root, task)
+        if elsewhere:  # it left this rank waiting
+            end_with_line(task, elsewhere)
+        raise
     return {"stage": stage, "task": index, "rank": rank}
 
 
 def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
     """Rank 0: the checks before the command and the records after it."""
-    where = {"host": socket.gethostname(), "pid": os.getpid(), "job_id": job_name()}
     started, saved = time.time(), last_saved(root, task)
     try:
-        ledger.record(root, ledger.STARTED, *task.id, saved=saved, **where)
+        ledger.record(root, ledger.STARTED, *task.id, saved=saved, **whereabouts())
         if not needs_run(root, task):
             print(f"{task.name} is done: same config, same inputs, outputs whole", flush=True)
             give_word(job_folder(root, *task.id), SKIP)
@@ -86,13 +102,53 @@ def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
             run_command(task)
             refuse_if_superseded()
             write_manifest(root, task, input_hashes(Records(root), task), time.time() - started, provenance())
-    except BaseException as error:
-        event = ledger.STOPPED if was_stopped(error) else ledger.FAILED
-        step = read_progress(root, *task.id).get("step")
-        ledger.record(root, event, *task.id, error=describe(error), step=step, **where)
+    except DiskFullError:
         raise
-    ledger.record(root, ledger.FINISHED, *task.id, seconds=round(time.time() - started, 1), **where)
+    except BaseException as error:
+        if disk_full_elsewhere(root, task):
+            raise
+        event = ledger.STOPPED if was_stopped(error) else ledger.FAILED
+        with contextlib.suppress(DiskFullError):
+            record_end(root, task, event, describe(error))
+        raise
+    seconds = round(time.time() - started, 1)
+    ledger.record(root, ledger.FINISHED, *task.id, seconds=seconds, **whereabouts())
     return {"stage": task.stage, "task": task.index, "rank": 0}
+
+
+def end_on_full_disk(root: Path, task: Task, error: DiskFullError) -> NoReturn:
+    """One line in log and ledger, no request to be queued again, and out: the job would only fail again."""
+    (job_folder(root, *task.id) / REQUEUE_FILE).unlink(missing_ok=True)
+    freed = format_bytes(sum(leftover.bytes for leftover in leftovers(root, alive_by_ledger(root))))
+    text = f"{error}; `make prune EXP={root}` would free {freed}"
+    with contextlib.suppress(DiskFullError):  # the ledger may find no space either
+        record_end(root, task, ledger.FAILED, f"{DISK_FULL}: {text}")
+    end_with_line(task, text)
+
+
+def end_with_line(task: Task, text: str) -> NoReturn:
+    """The line in the log that says why the job ends."""
+    with contextlib.suppress(OSError):  # the log may find no space either
+        print(f"error: {task.name}: {text}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_USER_ERROR)
+
+
+def disk_full_elsewhere(root: Path, task: Task) -> str:
+    """What another rank of this attempt has said of a full disk; "" where none has."""
+    last = ledger.last_events(root).get(task.id, {})
+    found = last.get("event") == ledger.FAILED and last.get("error", "").startswith(DISK_FULL)
+    return last["error"] if found else ""
+
+
+def record_end(root: Path, task: Task, event: str, error: str) -> None:
+    """The ledger's line on an attempt that did not succeed."""
+    step = read_progress(root, *task.id).get("step")
+    ledger.record(root, event, *task.id, error=error, step=step, **whereabouts())
+
+
+def whereabouts() -> Dict[str, Any]:
+    """Where this process runs, for the ledger."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "job_id": job_name()}
 
 
 def needs_run(root: Path, task: Task) -> bool:
@@ -106,33 +162,6 @@ def needs_run(root: Path, task: Task) -> bool:
     elif standing.state == CHANGED and not task.replaceable:
         raise InputError(refusal(task, standing))
     return standing.state != DONE
-
-
-def check_progress(root: Path, task: Task, saved: float) -> None:
-    """RuntimeError where MAX_STARTS starts of this job in a row have found nothing newer than this one.
-
-    With progress any number of restarts is normal: a week of preemptions.
-
-    Args:
-        saved: from `last_saved`.
-    """
-    job = job_name()
-    starts = [event.get("saved") for event in ledger.read_ledger(root)
-              if event["event"] == ledger.STARTED and (event["stage"], event["task"]) == task.id
-              and event["job_id"] == job]
-    if job and starts[-MAX_STARTS:] == [saved] * MAX_STARTS:
-        raise RuntimeError(
-            f"{task.name} was started {MAX_STARTS} times without saving anything new: its time limit, or the "
-            f"time between two preemptions, is too short for it; submit it again with more time "
-            f"(RES=\"time=...\")"
-        )
-
-
-def last_saved(root: Path, task: Task) -> float:
-    """Time of the newest saved state or output of a task, seconds since the epoch; 0.0 for none."""
-    states = [path for name in task.leftovers if Path(name).name == "resume"
-              for path in (root / name).glob("[!.]*")]
-    return max((path.stat().st_mtime for path in [*states, *output_files(root, task)]), default=0.0)
 
 
 def run_command(task: Task) -> None:
@@ -150,37 +179,6 @@ def own_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have left it ignored
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-
-
-def job_name() -> str:
-    """The scheduler's name of this job: "12", "12_3" in an array, "" without a scheduler."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    if "SUBMITIT_EXECUTOR" not in os.environ:
-        return ""
-    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "")
-
-
-def attempt_name() -> str:
-    """Differs between any two attempts at a task, and is the same on all ranks of one."""
-    if "SUBMITIT_EXECUTOR" in os.environ:
-        return f"{os.environ.get('SLURM_JOB_ID', '')}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
-    return os.environ.get(ATTEMPT_VARIABLE, str(os.getpid()))
-
-
-def give_word(folder: Path, word: str) -> None:
-    """Tell the other ranks to run, or that there is nothing to do; this is the newest attempt now."""
-    write_json(folder / ATTEMPT_FILE, {"attempt": attempt_name(), "word": word})
-
-
-def wait_for_word(folder: Path) -> str:
-    """Rank 0's word on this attempt."""
-    path, deadline = folder / ATTEMPT_FILE, time.time() + PATIENCE
-    while time.time() < deadline:
-        said = read_json(path) if path.exists() else {}
-        if said.get("attempt") == attempt_name():
-            return said["word"]
-        time.sleep(0.1)
-    raise TimeoutError(f"rank 0 gave no word in {PATIENCE:.0f} s")
 
 
 def was_stopped(error: BaseException) -> bool:
@@ -202,7 +200,7 @@ def main() -> int:
         run_task_file(sys.argv[1])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return EXIT_USER_ERROR
     return 0
 
 

@@ -84,7 +84,6 @@ def accounted_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> 
         "--noheader",
         "--parsable2",
         "--allocations",
-        "--array",
         "--format=JobID,State,NodeList,ExitCode",
     ]
     try:

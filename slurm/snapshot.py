@@ -6,6 +6,7 @@ Equal trees share one folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import List
 
 from textocvp.config.errors import UserError
+from textocvp.disk_space import writing
 
 MAX_BYTES = 50 << 20
 """A larger tree holds something that is no code."""
@@ -38,19 +40,25 @@ def take_snapshot(code: Path, folder: Path) -> Path:
     target = snapshot_path(code, folder)
     if not target.is_dir():
         temporary = folder / f".{target.name}.{os.uname().nodename}.{os.getpid()}"
-        for name in files:
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(code / name, temporary / name, follow_symlinks=False)
         try:
-            temporary.rename(target)
-        except OSError:  # another submission was faster
-            shutil.rmtree(temporary)
+            with writing(target):
+                _copy(code, files, temporary)
+            with contextlib.suppress(OSError):  # another submission was faster
+                temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
 def snapshot_folder(root: Path) -> Path:
     """Where the snapshots of the experiment in `root` lie."""
     return Path(root).resolve() / "jobs" / "snapshots"
+
+
+def _copy(code: Path, files: List[str], folder: Path) -> None:
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(code / name, folder / name, follow_symlinks=False)
 
 
 def snapshot_path(code: Path, folder: Path) -> Path:

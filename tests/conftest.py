@@ -156,3 +156,26 @@ def image(runtime):
         built = said(*base)
         assert built.returncode == 0, built.stderr
     return images / f"textocvp-cpu-{said('--key').stdout.strip()}.sif"
+
+
+@pytest.fixture
+def mount_small(tmp_path):
+    """Mounts a file system of a size ("3m"), called again makes it larger; returns its folder."""
+    folder, mounted = tmp_path / "small", []
+    folder.mkdir()
+
+    def mount(size):
+        options = f"{'remount,' if mounted else ''}size={size}"
+        command = ["mount", "-t", "tmpfs", "-o", options, "small", str(folder)]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True)
+        except OSError as error:
+            pytest.skip(f"nothing can be mounted here: {error}")
+        if result.returncode:
+            pytest.skip(f"nothing can be mounted here: {result.stderr.strip()}")
+        mounted.append(size)
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -7,6 +7,7 @@ temporary name, flushed to disk and renamed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import hashlib
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional
 
 from textocvp.config.errors import UserError
+from textocvp.disk_space import writing
 
 JOB_DIR_VARIABLE = "TEXTOCVP_JOB_DIR"
 """A job's own folder EXP/jobs/STAGE/TASK; unset where a command runs by hand."""
@@ -28,6 +30,8 @@ ATTEMPT_VARIABLE = "TEXTOCVP_ATTEMPT"
 """Names one attempt at a task, the same on all of its ranks."""
 ATTEMPT_FILE = "attempt.json"
 """In a job's folder: the newest attempt at its task."""
+REQUEUE_FILE = "requeue_request"
+"""In a job's folder: the job asks to be queued again."""
 FINAL = "checkpoint_epoch_final.pth"
 """What a training writes when it ends: where it lies, the training is finished."""
 VERSIONED_PACKAGES = ("torch", "deepspeed", "transformers", "h5py", "numpy")
@@ -66,16 +70,20 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, flushed and renamed to it on success, removed on an error."""
+    """A temporary path beside `path`, flushed and renamed to it on success, removed on an error.
+
+    DiskFullError, with the path, where there is too little space for it.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # the name tells of host and process: nodes of one cluster share the folder
     temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -91,11 +99,17 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def append_jsonl(path: Path, value: Any) -> None:
-    """Append one JSON line under a lock, so that concurrent writers never mix lines."""
-    with file_lock(Path(path).with_name(Path(path).name + ".lock")), open(path, "a") as file:
-        file.write(json.dumps(value) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Append one JSON line under a lock, so that concurrent writers never mix lines; whole or not at all."""
+    lock = Path(path).with_name(Path(path).name + ".lock")
+    with writing(path), file_lock(lock), open(path, "ab", buffering=0) as file:
+        size, line = file.seek(0, os.SEEK_END), (json.dumps(value) + "\n").encode()
+        try:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def experiment_root(folder: Path) -> Path:

@@ -13,24 +13,34 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 
-from textocvp.artifacts import FINAL
-from textocvp.config.errors import UserError
+from textocvp.artifacts import FINAL, job_folder
+from textocvp.config.errors import DiskFullError, UserError
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
 from textocvp.config.synthetic import ACTIONS
+from textocvp.disk_space import writing
 from textocvp.stopping import skip_teardown
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+AGAIN = "; free some or ask for quota and run it again, what is finished is kept"
 PRETRAINED_URL = "https://uni-bonn.sciebo.de/s/UXXOoBY01sceJNF/download"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run one command; returns its exit status: 0, or 2 (130: Ctrl-C) after one line on standard error."""
+    """Run one command; returns its exit status: 0, or 2 (130: Ctrl-C) after one line on standard error.
+
+    Raises:
+        DiskFullError: in a job, which knows more to say about it.
+    """
     options = vars(build_parser().parse_args(argv))
     handler, command = options.pop("handler"), options.pop("command")
     try:
-        status = load_handler(handler)(**options)
+        with writing(options.get("exp_directory") or options.get("out") or Path()):
+            status = load_handler(handler)(**options)
     except UserError as error:
-        print(f"error: {command}: {error}", file=sys.stderr)
+        full = isinstance(error, DiskFullError)
+        if full and job_folder() is not None:
+            raise
+        print(f"error: {command}: {error}{AGAIN if full else ''}", file=sys.stderr)
         return EXIT_USER_ERROR
     except OSError as error:
         if error.filename is None or error.strerror is None:

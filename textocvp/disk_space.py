@@ -1,4 +1,6 @@
-"""How much may still be written somewhere: free bytes of the file system, quotas. Standard library only.
+"""How much may still be written somewhere: free bytes of the file system, quotas; and failing for want of it.
+
+Standard library only.
 
 Quotas are asked of `quota` and `lfs quota` where these programs exist; one that does not answer, or answers
 something that cannot be understood, counts for nothing.
@@ -6,6 +8,8 @@ something that cannot be understood, counts for nothing.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import shutil
@@ -13,12 +17,52 @@ import subprocess
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
+from textocvp.config.errors import DiskFullError
+
 PATIENCE = 10
 """Seconds that a program may take to tell a quota."""
+FULL = {errno.ENOSPC: "no space left on device", errno.EDQUOT: "disk quota exceeded"}
+_FULL_TEXT = re.compile(r"(?:errno = |\[Errno )(\d+)\b")
+"""As h5py and others write an error's number into their own errors' text."""
+_TORCH_TEXT = re.compile(r"PytorchStreamWriter failed writing|inline_container\.cc:\d+\] \. unexpected pos|"
+                         r"basic_ios::clear: iostream error")
+"""torch.save names no cause, but the file was open: what remains is a lack of space."""
 _OWNER = re.compile(r"Disk quotas for (\S+) (\S+)")
 _NUMBER = re.compile(r"\[?(\d+)\*?\]?")
 _KINDS = {"usr": "user", "grp": "group", "prj": "project"}
 """Lustre's words."""
+
+
+def full_disk_reason(error: BaseException) -> Optional[str]:
+    """Why an error is one of too little space ("no space left on device", ...); None where it is another."""
+    seen: List[BaseException] = []
+    cause: Optional[BaseException] = error
+    while cause is not None and cause not in seen:
+        number = getattr(cause, "errno", None)
+        told = [number] if isinstance(number, int) else map(int, _FULL_TEXT.findall(str(cause)))
+        reason = next((FULL[each] for each in told if each in FULL), None)
+        if reason:
+            return reason
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return "no space left on device" if any(map(_TORCH_TEXT.search, map(str, seen))) else None
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever fails inside for want of space is a DiskFullError, one line with path and limit."""
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        reason = full_disk_reason(error)
+        if reason is None:
+            raise
+        space = space_at(path)
+        named = getattr(error, "filename2", None) or getattr(error, "filename", None)
+        raise DiskFullError(f"{named or path}: {reason}: {format_bytes(space.free)} free of "
+                            f"{format_bytes(space.total)} ({space.limit})") from None
 
 
 class Space(NamedTuple):

@@ -20,11 +20,10 @@ import time
 from types import FrameType
 from typing import Dict, List, Optional
 
-from textocvp.artifacts import job_folder
+from textocvp.artifacts import REQUEUE_FILE, job_folder
 
 SIGNALS: List[signal.Signals] = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
 """In order of precedence: processes of one run agree on the largest wish, 1 + an index into this list."""
-REQUEUE_FILE = "requeue_request"
 TERM_WAIT_VARIABLE = "TEXTOCVP_TERM_WAIT"
 """Seconds that a run stays alive after it saved on SIGTERM, so that the scheduler, not the run's exit,
 decides whether the job was cancelled or is queued again. Set by jobs; unset: exit at once."""

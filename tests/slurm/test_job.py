@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -9,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from slurm import job
 from slurm.ledger import read_ledger
 from slurm.ranks import slurm_rank_variables
 from slurm.records import Records, job_folder, write_task
 from slurm.standing import InputError, check_upstream
 from slurm.task import ANY, Edge, Task
-from textocvp.config.errors import UserError
 
 CODE = Path(__file__).parents[2]
 FIRST = Task("make_data", 0, "", ("make-data",), {"n": 1}, outputs=("data.txt",))
@@ -141,62 +138,3 @@ def test_rank_variables_come_from_srun():
         "MASTER_ADDR": "10.0.0.7",
         "MASTER_PORT": "20017",
     }
-
-
-def test_other_ranks_wait_for_the_first_ones_word(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "PATIENCE", 0.3)
-    monkeypatch.setenv(job.ATTEMPT_VARIABLE, "second")
-    (tmp_path / "attempt.json").write_text(json.dumps({"attempt": "first", "word": job.RUN}))
-    with pytest.raises(TimeoutError, match="rank 0 gave no word"):
-        job.wait_for_word(tmp_path)
-    job.give_word(tmp_path, job.SKIP)
-    assert job.wait_for_word(tmp_path) == job.SKIP
-
-
-def test_three_starts_without_anything_new_saved_end_a_job(tmp_path, monkeypatch):
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    task = replace(SECOND, leftovers=("models", "resume"))
-
-    def started(*times, job_id="7"):
-        for saved in times:
-            job.ledger.record(tmp_path, "started", *task.id, job_id=job_id, saved=saved)
-
-    started(0.0, 0.0)
-    job.check_progress(tmp_path, task, 0.0)
-    started(0.0)
-    job.check_progress(tmp_path, task, 5.0)
-    job.check_progress(tmp_path, FIRST, 0.0)
-    with pytest.raises(RuntimeError, match=r"was started 3 times without saving anything new.*RES="):
-        job.check_progress(tmp_path, task, 0.0)
-    started(5.0, 5.0, job_id="8")
-    monkeypatch.setenv("SLURM_JOB_ID", "8")
-    job.check_progress(tmp_path, task, 5.0)
-    monkeypatch.delenv("SUBMITIT_EXECUTOR")
-    started(5.0, 5.0, 5.0, job_id="")
-    job.check_progress(tmp_path, task, 5.0)  # by hand and locally nobody restarts but the user
-
-
-def test_what_was_saved_last_is_a_whole_state_or_an_output(tmp_path):
-    task = replace(SECOND, leftovers=("models", "resume"))
-    assert job.last_saved(tmp_path, task) == 0.0
-    for name, when in (("resume/step_1", 100), ("resume/.step_2.tmp", 300), ("models", 400)):
-        (tmp_path / name).mkdir(parents=True)
-        os.utime(tmp_path / name, (when, when))
-    assert job.last_saved(tmp_path, task) == 100
-    (tmp_path / "model.txt").touch()
-    os.utime(tmp_path / "model.txt", (200, 200))
-    assert job.last_saved(tmp_path, task) == 200
-
-
-def test_an_attempt_that_was_given_up_writes_no_more(tmp_path, monkeypatch):
-    monkeypatch.setenv(job.JOB_DIR_VARIABLE, str(tmp_path))
-    monkeypatch.delenv(job.ATTEMPT_VARIABLE, raising=False)
-    job.refuse_if_superseded()  # by hand: nobody counts attempts
-    monkeypatch.setenv(job.ATTEMPT_VARIABLE, "40.0")
-    job.refuse_if_superseded()
-    job.give_word(tmp_path, job.RUN)
-    job.refuse_if_superseded()
-    (tmp_path / "attempt.json").write_text(json.dumps({"attempt": "40.1", "word": job.RUN}))
-    with pytest.raises(UserError, match=r"attempt 40.0 was given up, attempt 40.1 has taken over"):
-        job.refuse_if_superseded()

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+import errno
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 
 from textocvp import disk_space
-from textocvp.disk_space import Quota, Space, format_bytes, mount_of, parse_quotas, space_at
+from textocvp.artifacts import append_jsonl, atomic_path
+from textocvp.config.errors import DiskFullError, UserError
+from textocvp.disk_space import (
+    Quota,
+    Space,
+    format_bytes,
+    full_disk_reason,
+    mount_of,
+    parse_quotas,
+    space_at,
+    writing,
+)
 
 QUOTA = """\
 Disk quotas for user alice (uid 1000):
@@ -99,3 +112,68 @@ def test_mount_points():
 def test_bytes_for_people():
     assert [format_bytes(n) for n in (0, 999, 1000, 123456, 5.2e9, 4e12, 5e15)] == [
         "0 B", "999 B", "1.0 kB", "123 kB", "5.2 GB", "4.0 TB", "5000 TB"]
+
+
+FULL = Path("/dev/full")
+"""Each write to it fails as on a full disk."""
+
+
+def test_errors_of_a_full_disk():
+    with pytest.raises(OSError) as python, open(FULL, "wb", buffering=0) as file:
+        file.write(b"x")
+    assert full_disk_reason(python.value) == "no space left on device"
+    assert full_disk_reason(pickle.loads(pickle.dumps(python.value))) == "no space left on device"
+    assert full_disk_reason(OSError(errno.EDQUOT, "x")) == "disk quota exceeded"
+    assert full_disk_reason(OSError("Can't write (errno = 122, message = '...')")) == "disk quota exceeded"
+    try:
+        raise ValueError("what comes of it") from python.value
+    except ValueError as error:
+        assert full_disk_reason(error) == "no space left on device"
+    for other in (OSError(errno.EIO, "x"), OSError("errno = 5"), ValueError("28"), UserError("space")):
+        assert full_disk_reason(other) is None
+
+
+@pytest.mark.parametrize("numbers", [10, 10**6])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_torch_names_no_cause(by_name, numbers):
+    import torch
+
+    with pytest.raises(DiskFullError, match="no space left on device"), writing(FULL):
+        if by_name:
+            torch.save({"x": torch.zeros(numbers)}, FULL)
+        else:
+            with open(FULL, "wb") as file:
+                torch.save({"x": torch.zeros(numbers)}, file)
+
+
+def test_the_thread_of_tensorboard_ends_quietly(tmp_path, capfd, mount_small):
+    import torch
+
+    from textocvp.training.tensorboard import Curves
+
+    curves = Curves(mount_small("64k"))
+    with pytest.raises(DiskFullError, match="no space left on device"):
+        for step in range(200):
+            curves.pictures({"noise": torch.rand(3, 64, 64)}, step)
+            curves.flush()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_file_is_whole_or_not_there(mount_small):
+    folder = mount_small("64k")
+    (folder / "x").write_text("before")
+    with pytest.raises(DiskFullError) as error, atomic_path(folder / "x") as temporary:
+        temporary.write_bytes(bytes(100_000))
+    limit = f"0 B free of 65.5 kB (file system {folder})"
+    assert str(error.value) == f"{folder / 'x'}: no space left on device: {limit}"
+    assert [path.name for path in folder.iterdir()] == ["x"] and (folder / "x").read_text() == "before"
+
+
+def test_a_line_of_the_ledger_is_whole_or_not_there(mount_small):
+    folder = mount_small("64k")
+    path = folder / "x.jsonl"
+    with pytest.raises(DiskFullError):
+        for _ in range(100):
+            append_jsonl(path, "x" * 1500)
+    lines = path.read_text()
+    assert lines.endswith('"\n') and len(lines) % 1503 == 0 and len(lines) > 40_000

@@ -14,6 +14,10 @@ class ConfigError(UserError):
     """A value in a configuration file is missing, unknown, of the wrong type or out of range."""
 
 
+class DiskFullError(UserError):
+    """Nothing more can be written: the disk is full or a quota is exceeded. What is finished is kept."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: ", did you mean 'x'?", or the known names where none is near."""
     known = list(known)

@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 
 from textocvp.artifacts import atomic_path, provenance, read_json, sha256_file, write_json  # noqa: E402
 from textocvp.config.errors import UserError  # noqa: E402
+from textocvp.data.lost_file import lost_on_a_full_disk  # noqa: E402
 
 PART_VIDEOS = 64
 SCHEMA = 1
@@ -65,7 +66,7 @@ def write_part(folder: Path, part: Part, key: Mapping[str, Any], content: Any,
     """
     path = Path(folder) / f"{part.name}.h5"
     with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(temporary, "w") as file, lost_on_a_full_disk(file):
             more = fill(file) or {}
             for name, value in {**key, "config": config, "provenance": provenance()}.items():
                 file.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value)

@@ -18,7 +18,7 @@ from textocvp import stopping
 from textocvp.artifacts import experiment_root, report_progress
 from textocvp.config import schema
 from textocvp.config.data import SPLITS
-from textocvp.config.errors import UserError
+from textocvp.config.errors import DiskFullError, UserError
 from textocvp.config.experiment import FILE_NAME, Experiment, load_experiment, load_predictor_experiment
 from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import frame_parts, frames_key, write_frame_part
@@ -125,6 +125,8 @@ def _single_thread() -> None:
 def _write(task: PartTask) -> Optional[str]:
     try:
         task.write()
+    except DiskFullError:
+        raise  # the other parts would find no space either
     except UserError as error:
         return str(error)
     return None

@@ -13,6 +13,8 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Callable, Iterator, List, Optional
 
+from textocvp.config.errors import DiskFullError
+
 ASK_SECONDS, KILL_SECONDS = 0.3, 5.0
 
 
@@ -22,13 +24,17 @@ def worker_pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """A pool of processes, started by `method` ("fork" or "spawn").
 
-    An exception that leaves the block (Ctrl-C) ends the workers in the middle of what they do.
+    An exception that leaves the block (Ctrl-C) ends the workers in the middle of what they do; on a full disk
+    they come to their end themselves.
     """
     before = multiprocessing.active_children()
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(workers, context, _start_worker, (initializer,))
     try:
         yield pool
+    except DiskFullError:
+        pool.shutdown(cancel_futures=True)
+        raise
     except BaseException:
         workers_now = [process for process in multiprocessing.active_children() if process not in before]
         pool.shutdown(wait=False, cancel_futures=True)

@@ -18,8 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from textocvp.artifacts import read_json, sha256_file, write_json
+from textocvp.artifacts import atomic_path, read_json, sha256_file, write_json
 from textocvp.config.errors import UserError
+from textocvp.disk_space import writing
 from textocvp.training.deepspeed_engine import Engine
 
 KEEP = 2
@@ -56,9 +57,20 @@ class ResumeFolder:
         return None
 
     def save(self, engine: Engine, step: int, content: dict[str, Any]) -> None:
-        """Save the state after `step` steps; all processes must call it together."""
+        """Save the state after `step` steps; all processes must call it together.
+
+        DiskFullError where there is too little space for it: the states before stay, nothing is left of it.
+        """
         final = self.folder / f"step_{step:08d}"
         temporary = self.folder / f".{final.name}.tmp"
+        try:
+            with writing(final):
+                self._save(engine, step, content, final, temporary)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    def _save(self, engine: Engine, step: int, content: dict[str, Any], final: Path, temporary: Path) -> None:
         if engine.world.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -103,9 +115,8 @@ def _seal(folder: Path) -> None:
 
 
 def _point_to(state: Path) -> None:
-    pointer = state.parent / ".latest.tmp"
-    pointer.write_text(state.name + "\n")
-    os.replace(pointer, state.parent / "latest")
+    with atomic_path(state.parent / "latest") as pointer:
+        pointer.write_text(state.name + "\n")
 
 
 def _damage(state: Path) -> str | None:

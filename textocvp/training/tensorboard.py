@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from textocvp.disk_space import full_disk_reason, writing
 
 GAP = 2
 """White pixels between two pictures of a sheet."""
@@ -21,32 +24,45 @@ class Curves:
 
     def __init__(self, folder: Path, done: int = 0, is_main: bool = True) -> None:
         self._writer: Any = None
+        self._folder = folder
         if is_main:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            self._writer = SummaryWriter(str(folder), purge_step=done + 1)
+            threading.excepthook = _quiet_where_the_disk_is_full
+            with writing(folder):
+                self._writer = SummaryWriter(str(folder), purge_step=done + 1)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """One point per curve."""
         if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+            with writing(self._folder):
+                for name, value in values.items():
+                    self._writer.add_scalar(name, value, step)
 
     def pictures(self, sheets: dict[str, Tensor], step: int) -> None:
         """One picture (3, H, W) in [0, 1] per name."""
         if self._writer is not None:
-            for name, sheet in sheets.items():
-                self._writer.add_image(name, sheet.float().clamp(0, 1).cpu(), step)
+            with writing(self._folder):
+                for name, sheet in sheets.items():
+                    self._writer.add_image(name, sheet.float().clamp(0, 1).cpu(), step)
 
     def flush(self) -> None:
         """Write out what is buffered."""
         if self._writer is not None:
-            self._writer.flush()
+            with writing(self._folder):
+                self._writer.flush()
 
     def close(self) -> None:
         """Write out and close."""
         if self._writer is not None:
-            self._writer.close()
+            with writing(self._folder):
+                self._writer.close()
+
+
+def _quiet_where_the_disk_is_full(failure: threading.ExceptHookArgs) -> None:
+    """The writer's thread hands its error to whoever writes next, who tells of it in one line."""
+    if failure.exc_value is None or full_disk_reason(failure.exc_value) is None:
+        threading.__excepthook__(failure)
 
 
 def sheet(rows: list[Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 
@@ -7,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from textocvp.config.errors import UserError
+from textocvp.config.errors import DiskFullError, UserError
 from textocvp.data import part_files
 from textocvp.data.part_files import (
     MAX_CHUNK_BYTES,
@@ -197,3 +198,20 @@ def test_few_files_stay_open(tmp_path, monkeypatch):
 
 def test_locking_is_off_for_readers():
     assert os.environ["HDF5_USE_FILE_LOCKING"] == "FALSE"
+
+
+@pytest.mark.parametrize("size", ["16k", "40k", "100k", "500k", "900k"])
+def test_a_part_that_finds_no_space_is_not_there_and_says_so_once(mount_small, capfd, size):
+    folder = mount_small(size)
+
+    def fill(file):
+        create_rows(file, "frames", (8, 10, 3, 64, 64), "uint8")
+        for row in range(8):
+            noise = np.random.default_rng(row).integers(0, 255, (10, 3, 64, 64), dtype=np.uint8)
+            file["frames"][row] = noise
+
+    with pytest.raises(DiskFullError, match="part_0000.h5: no space left on device"):
+        write_part(folder, plan_parts(8)[0], {"kind": "x"}, [1], fill, {})
+    gc.collect()
+    assert list(folder.iterdir()) == []
+    assert capfd.readouterr().err == ""

@@ -24,6 +24,7 @@ from textocvp.config.synthetic import CLIPortSettings
 from textocvp.data.cliport import CAPTION_FILE, EXCLUDED, SPLIT_FOLDERS
 from textocvp.data.synthetic.cliport_render import render_episode
 from textocvp.data.synthetic.cliport_scene import Episode, sample_episode
+from textocvp.data.synthetic.files import whole_folder
 
 GENERATED = "generated"
 SIBLINGS = (GENERATED,)
@@ -64,14 +65,13 @@ def write_one(folder: Path, settings: CLIPortSettings, split: str, index: int) -
         rng, split == "test", settings.min_objects, settings.max_objects, settings.num_frames
     )
     frames, masks = render_episode(episode, settings.size, settings.antialias)
-    temporary = final.with_name(f".{final.name}")
-    (temporary / "color").mkdir(parents=True)
-    for number, frame in enumerate(frames):
-        Image.fromarray(frame).save(temporary / "color" / f"{number:03d}_color.png")
-    np.savez_compressed(temporary / "masks.npz", masks=masks)
-    (temporary / CAPTION_FILE).write_text(episode.caption + "\n")
-    (temporary / "states.json").write_text(json.dumps(describe(episode)) + "\n")
-    temporary.rename(final)
+    with whole_folder(final) as temporary:
+        (temporary / "color").mkdir()
+        for number, frame in enumerate(frames):
+            Image.fromarray(frame).save(temporary / "color" / f"{number:03d}_color.png")
+        np.savez_compressed(temporary / "masks.npz", masks=masks)
+        (temporary / CAPTION_FILE).write_text(episode.caption + "\n")
+        (temporary / "states.json").write_text(json.dumps(describe(episode)) + "\n")
     return episode.caption
 
 

@@ -1,0 +1,128 @@
+"""What jobs asked for and what they used, from one call of sacct."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import Dict, Iterable, List, Mapping, Optional
+
+from slurm.queue import run
+
+FIELDS = ("JobID", "State", "ElapsedRaw", "TimelimitRaw", "ReqMem", "MaxRSS", "TotalCPU", "AllocCPUS",
+          "NNodes", "NTasks")
+_MEMORY = re.compile(r"([\d.]+)([KMGTP]?)([nc]?)")
+_CPU = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
+
+
+@dataclass
+class Usage:
+    """One job; its attempts (it may have been queued again) together."""
+
+    state: str = ""
+    """Of the last attempt."""
+    attempts: int = 0
+    seconds: float = 0.0
+    """All attempts summed, as are the two below."""
+    cpu_seconds: float = 0.0
+    core_seconds: float = 0.0
+    """Seconds of each core that it had."""
+    limit_seconds: Optional[float] = None
+    """Of one attempt; None: no limit, or not known."""
+    memory: Optional[int] = None
+    """Bytes per node, at most: the largest process times the processes of its node."""
+    asked_memory: Optional[int] = None
+    """Bytes per node."""
+    processes: int = 1
+    """Of its largest step."""
+
+
+def usages(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, Usage]:
+    """What the accounting knows of jobs; {} without one."""
+    wanted = sorted(set(job_ids))
+    if not wanted or shutil.which("sacct", path=environment.get("PATH")) is None:
+        return {}
+    command = ["sacct", "--noheader", "--parsable2", "--duplicates", f"--format={','.join(FIELDS)}"]
+    try:
+        return parse_usages(run([*command, "--jobs", ",".join(wanted)], environment))
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def parse_usages(lines: Iterable[str]) -> Dict[str, Usage]:
+    """Job id -> usage, from sacct's lines: one for each attempt, each followed by its steps."""
+    found: Dict[str, Usage] = {}
+    for line in lines:
+        values = dict(zip(FIELDS, line.split("|")))
+        if len(values) < len(FIELDS):
+            continue
+        job_id, _, step = values["JobID"].partition(".")
+        usage = found.setdefault(job_id, Usage())
+        if step:
+            _add_step(usage, values)
+        else:
+            _add_attempt(usage, values)
+    return found
+
+
+def _add_attempt(usage: Usage, values: Mapping[str, str]) -> None:
+    seconds, cores = _number(values["ElapsedRaw"]) or 0, _number(values["AllocCPUS"]) or 0
+    nodes = max(1, int(_number(values["NNodes"]) or 1))
+    usage.state = values["State"].split(" ")[0]  # "CANCELLED by 0"
+    usage.attempts += 1
+    usage.seconds += seconds
+    usage.cpu_seconds += cpu_seconds(values["TotalCPU"]) or 0
+    usage.core_seconds += seconds * cores
+    minutes = _number(values["TimelimitRaw"])
+    usage.limit_seconds = None if minutes is None else 60 * minutes
+    usage.asked_memory = asked_memory(values["ReqMem"], cores, nodes)
+
+
+def _add_step(usage: Usage, values: Mapping[str, str]) -> None:
+    each = memory_bytes(values["MaxRSS"])
+    processes, nodes = (int(_number(values[name]) or 1) for name in ("NTasks", "NNodes"))
+    usage.processes = max(usage.processes, processes)
+    if each:
+        usage.memory = max(usage.memory or 0, each * math.ceil(processes / max(1, nodes)))
+
+
+def asked_memory(text: str, cores: float, nodes: int) -> Optional[int]:
+    """ReqMem per node: since Slurm 21.08 it is the whole job's, before it said n (node) or c (core)."""
+    found, unit = memory_bytes(text), text[-1:]
+    if not found:
+        return None
+    return {"n": found, "c": round(found * cores / nodes)}.get(unit, found // nodes)
+
+
+def memory_bytes(text: str) -> Optional[int]:
+    """ "154247K" -> bytes; None for what is no amount."""
+    found = _MEMORY.fullmatch(text)
+    return round(float(found[1]) * _UNITS[found[2]]) if found else None
+
+
+def cpu_seconds(text: str) -> Optional[float]:
+    """ "[days-][hours:]minutes:seconds" -> seconds."""
+    found = _CPU.fullmatch(text)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _number(text: str) -> Optional[float]:
+    """None for UNLIMITED, Partition_Limit and the like."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def by_cluster(jobs: Mapping[str, str]) -> Dict[str, List[str]]:
+    """Job id -> cluster, turned round."""
+    found: Dict[str, List[str]] = {}
+    for job_id, cluster in jobs.items():
+        found.setdefault(cluster, []).append(job_id)
+    return found

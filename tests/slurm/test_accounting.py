@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from slurm.accounting import asked_memory, cpu_seconds, memory_bytes, parse_usages, usages
+
+LINES = """\
+2|COMPLETED|5|10|600M||00:04.830|2|2|
+2.batch|COMPLETED|5|||4717K|00:00.012|1|1|1
+2.0|COMPLETED|4|||154247K|00:04.818|4|2|4
+3|REQUEUED|5|10|600M||00:02.060|2|1|
+3.batch|CANCELLED|5|||4372K|00:00.013|2|1|1
+3.0|COMPLETED|5|||154116K|00:02.046|2|1|1
+1_0|COMPLETED|5|10|400M||00:01.730|1|1|
+1_0.batch|COMPLETED|5|||4393K|00:00.010|1|1|1
+1_0.extern|COMPLETED|5||||00:00.001|1|1|1
+1_0.0|COMPLETED|5|||154381K|00:01.719|1|1|1
+1_2|CANCELLED by 1000|7|Partition_Limit|||00:00:00|0|1|
+3|RUNNING|4|10|600M||1-00:00:02.500|2|1|
+a line that is none
+""".splitlines()
+MB = 2**20
+
+
+def test_the_lines_of_sacct():
+    found = parse_usages(LINES)
+    assert set(found) == {"2", "3", "1_0", "1_2"}
+    two = found["2"]
+    assert (two.state, two.attempts, two.seconds, two.cpu_seconds, two.core_seconds) == (
+        "COMPLETED", 1, 5, 4.83, 10)
+    assert (two.limit_seconds, two.asked_memory, two.processes) == (600, 300 * MB, 4)
+    assert two.memory == 2 * 154247 * 1024  # four processes on two nodes
+    three = found["3"]
+    assert (three.state, three.attempts, three.seconds, three.core_seconds) == ("RUNNING", 2, 9, 18)
+    assert three.cpu_seconds == 86404.56 and three.memory == 154116 * 1024
+    assert (found["1_2"].state, found["1_2"].limit_seconds, found["1_2"].asked_memory) == (
+        "CANCELLED", None, None)
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    ("154247K", 154247 * 1024), ("1.50G", 3 * 2**29), ("0", 0), ("", None), ("300Mn", 300 * MB), ("?", None)])
+def test_memory(text, number):
+    assert memory_bytes(text) == number
+
+
+def test_asked_memory_of_old_and_new_versions():
+    assert asked_memory("600M", 8, 2) == asked_memory("300Mn", 8, 2) == asked_memory("75Mc", 8, 2) == 300 * MB
+    assert asked_memory("0n", 8, 2) is None
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("00:01.730", 1.73), ("02:03:04", 7384), ("1-02:03:04", 93784), ("10:00", 600), ("", None)])
+def test_cpu_time(text, seconds):
+    assert cpu_seconds(text) == seconds
+
+
+def test_without_accounting_nothing_is_known(tmp_path):
+    assert usages(["1"], {"PATH": str(tmp_path)}) == {}
+    assert usages([], {}) == {}
+    (tmp_path / "sacct").write_text("#!/bin/sh\necho Slurm accounting storage is disabled >&2\nexit 1\n")
+    (tmp_path / "sacct").chmod(0o755)
+    assert usages(["1"], {"PATH": f"{tmp_path}:/usr/bin:/bin"}) == {}
