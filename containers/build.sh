@@ -151,7 +151,7 @@ explain_build() {  # one line from apptainer's log
     explain_full
     ! line=$(said '^BASE: .*') || fail "--base $BASE: ${line#BASE: } (log: $LOG)"
     if grep -aq 'Running testscript' "$LOG" && ! grep -aq 'Creating SIF file' "$LOG"; then
-        line=$(said '^[A-Za-z.]*(Error|Exception|Timeout)[A-Za-z]*: .*' || last_error < "$LOG")
+        line=$(said '^[A-Za-z_.]*(Error|Exception|Timeout)[A-Za-z]*: .*' || last_error < "$LOG")
         fail "the image was built, but its own test failed: $line (log: $LOG)"
     fi
     line=$(said '^E: .*' || last_error < "$LOG")
@@ -166,10 +166,18 @@ compression() {  # zstd packs three times faster than gzip; an old mksquashfs la
     printf '%s\n' --mksquashfs-args '-comp zstd -Xcompression-level 3'
 }
 
+unpack_base() {  # users without subordinate ids cannot build from an image file, but from its folder
+    local folder=$SCRATCH/base.$MINE.partial
+    [ -f "$BASE" ] && [ "$(id -u)" != 0 ] || return 0
+    "$RUNTIME" build --fix-perms --sandbox "$folder" "$BASE" >> "$LOG" 2>&1 || explain_build
+    ARGUMENTS+=(FROM="$folder")
+}
+
 build_image() {
     local options argument
     mapfile -t options < <(compression)
     [ "$(id -u)" = 0 ] && ! root_is_limited || options+=(--fakeroot)
+    unpack_base
     for argument in "${ARGUMENTS[@]}"; do options+=(--build-arg "$argument"); done
     # the definition names its files relative to this folder
     (cd "$HERE" && "$RUNTIME" build --bind "$WHEELS:/mnt" "${options[@]}" "$PARTIAL" textocvp.def) >> "$LOG" 2>&1

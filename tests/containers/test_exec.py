@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -97,11 +98,10 @@ class TestInTheImage:
         packages = tmp_path / ".local" / "lib" / "python3.11" / "site-packages"
         packages.mkdir(parents=True)
         (packages / "yaml.py").write_text("raise SystemExit('the packages in HOME were used')")
-        code = "import os, yaml; print(os.path.expanduser('~'), yaml.__file__)"
-        environment = {**os.environ, "HOME": str(tmp_path)}
-        result = in_image("python3", "-c", code, env=environment, cwd=tmp_path)
-        home, file = result.stdout.split()
-        assert os.path.isdir(os.path.join(home, ".local"))
+        code = "import os, yaml; print(os.path.expanduser('~/.local'), yaml.__file__)"
+        result = in_image("python3", "-c", code, options=(f"--option=--home={tmp_path}",))
+        local, file = result.stdout.split()
+        assert local == str(tmp_path / ".local")
         assert file.startswith("/opt/textocvp/")
 
     @pytest.mark.parametrize("code", [0, 1, 3, 255])
@@ -171,10 +171,11 @@ def start(runtime, image):
 
 def signal_everyone(process, number):
     """As Slurm does: every process of the step, those that serve the image too; returns their names."""
-    processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    names = [one.name() for one in processes]
-    for one in processes:
-        one.send_signal(number)
+    names = []
+    for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
+            names.append(one.name())
+            one.send_signal(number)
     return names
 
 
