@@ -77,6 +77,7 @@ def _read(reader: type, name: str, folder: Path | None, **settings: Any) -> Any:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # its report of what is missing: our own error tells it
     path = find_weights(name, folder)
     if path is not None:
         try:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from textocvp.artifacts import FINAL, atomic_path
 from textocvp.compat.checkpoints import model_names, original_content, predictor_names
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, load_experiment, load_predictor_experiment
+from textocvp.modules.vit_encoder import IMAGENET_MEAN, IMAGENET_STD
 from textocvp.training.checkpoint import (
     epoch_of,
     find_checkpoint,
@@ -22,6 +24,11 @@ from textocvp.training.checkpoint import (
     load_forecaster,
     load_pth,
 )
+
+T5_PREFIX, T5_PROJECTION = "predictor.text_encoder.t5.model.", "predictor.text_encoder.projection."
+PATCHES = "encoder.vit.embeddings.patch_embeddings.projection.weight"
+CONTEXT_LENGTH = 50
+"""Of the original's text transformer."""
 
 
 def export(exp_directory: Path, out: Path, name_pred_exp: str | None = None, checkpoint: str = FINAL) -> None:
@@ -42,10 +49,27 @@ def export(exp_directory: Path, out: Path, name_pred_exp: str | None = None, che
         refuse_other_predictors(experiment)
         names, load = predictor_names(experiment), load_forecaster
     path = find_checkpoint(folder, checkpoint)
-    content = original_content(load(experiment, path).state_dict(), names, epoch_of(load_pth(path)))
+    state = load(experiment, path).state_dict()
+    if any(name.startswith(T5_PROJECTION) for name in state) and T5_PREFIX in names:
+        raise UserError("predictor.predictor_params.predictor_params.token_dim: differs from the width of "
+                        "its T5; the original has no projection between them, so that it cannot load this "
+                        "predictor")
+    _fold_normalization(experiment, state)
+    content = original_content(state, names, epoch_of(load_pth(path)))
     with atomic_path(out) as temporary:
         torch.save(content, temporary)
     print(f"{out}: {len(content['model_state_dict'])} entries under the original's names")
+
+
+def _fold_normalization(experiment: Experiment, state: dict[str, Tensor]) -> None:
+    """Let the frozen encoder expect frames as the original normalises them: divided by the mean.
+
+    (x - mean) / std is (x - mean) / mean times mean / std, which its first, linear layer takes over.
+    """
+    section = getattr(experiment.model.model_params, "encoder", None)
+    if PATCHES in state and section.encoder_params.normalization == "imagenet":
+        scale = torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD)
+        state[PATCHES] = state[PATCHES] * scale.view(1, 3, 1, 1)
 
 
 def refuse_other_models(experiment: Experiment) -> None:
@@ -63,8 +87,7 @@ def refuse_other_models(experiment: Experiment) -> None:
             "input_scale": (params.input_scale, 1.0),
         })
     else:
-        encoder = params.encoder.encoder_params
-        fixed["encoder.encoder_params.normalization"] = (encoder.normalization, "mean")
+        fixed["encoder.encoder_params.num_blocks"] = (params.encoder.encoder_params.num_blocks, None)
     _refuse(fixed, "model.model_params")
 
 
@@ -72,7 +95,10 @@ def refuse_other_predictors(experiment: Experiment) -> None:
     """UserError naming a setting of the predictor that the original does not have."""
     standardizes = experiment.prediction_params.standardize_slots
     _refuse({"standardize_slots": (standardizes, False)}, "prediction_params")
-    fusion = getattr(experiment.predictor.predictor_params, "fusion_params", None)
+    params = experiment.predictor.predictor_params
+    length = getattr(getattr(params, "text_encoder_params", None), "context_length", CONTEXT_LENGTH)
+    _refuse({"text_encoder_params.context_length": (length, CONTEXT_LENGTH)}, "predictor.predictor_params")
+    fusion = getattr(params, "fusion_params", None)
     if fusion is not None and fusion.mask_padding:
         print("note: the original attends the padding of captions, this predictor was trained not to: of "
               "captions in one batch the original takes the longest as it is")

@@ -194,8 +194,9 @@ def _rename(state: Mapping[str, Tensor], names: Names, whose: str) -> dict[str, 
         else:
             renamed[new] = value
     if unknown:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         raise UserError(
-            f"these keys are not among {whose} names for this configuration: {', '.join(unknown)}"
+            f"these keys are not among {whose} names for this configuration: {', '.join(unknown[:5])}{more}"
         )
     return renamed
 

@@ -127,11 +127,8 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], source: str) -> N
     """
     state, expected = content["model_state_dict"], model.state_dict()
     frozen, label = frozen_names(model), content.get("label", str)
-    if not frozen & set(state):
-        known = content.get("frozen_sha256")
-        if known is not None and known != frozen_sha256(model):
-            raise UserError(f"{source}: was trained with other weights of the frozen encoder; give the same "
-                            f"weights as then")
+    brings_frozen = bool(frozen & set(state))
+    if not brings_frozen:
         state = {**{name: expected[name] for name in frozen}, **state}
     wrong = [f"{label(name)} is missing" for name in expected if name not in state]
     wrong += [f"{label(name)} is unknown" for name in state if name not in expected]
@@ -140,6 +137,10 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], source: str) -> N
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"{source}: does not fit the configured model: {'; '.join(wrong[:3])}{more}")
+    known = content.get("frozen_sha256")
+    if not brings_frozen and known is not None and known != frozen_sha256(model):
+        raise UserError(f"{source}: was trained with other weights of the frozen encoder; give the same "
+                        f"weights as then")
     model.load_state_dict(state)
 
 

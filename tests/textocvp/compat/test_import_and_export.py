@@ -173,10 +173,11 @@ def test_what_the_original_cannot_do_is_not_exported(tmp_path, capsys):
 
     for model, setting in (("SAVi", {"model.model_params.input_scale": 4.0}),
                            ("SAVi", {"model.model_params.initializer": "BackgroundRandom"}),
-                           ("ExtendedDINOSAUR", {})):
-        experiment = parse_experiment(experiment_values(model, "CATER_Hard", setting), "test")
-        name = next(iter(setting), "encoder.encoder_params.normalization")
-        with pytest.raises(UserError, match=name):
+                           ("ExtendedDINOSAUR",
+                            {"model.model_params.encoder.encoder_params.num_blocks": 3})):
+        dataset = {"SAVi": "CATER_Hard", "ExtendedDINOSAUR": "CLIPort"}[model]
+        experiment = parse_experiment(experiment_values(model, dataset, setting), "test")
+        with pytest.raises(UserError, match=f"{next(iter(setting))}: the original has no such setting"):
             refuse_other_models(experiment)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from textocvp import stopping
 from textocvp.cli import main
@@ -76,8 +78,6 @@ def test_trains_at_every_zero_stage_without_its_encoder(folder, stage, capsys):
 
 
 def test_continues_as_if_it_had_never_stopped(folder, tmp_path):
-    import shutil
-
     whole = shutil.copytree(folder, tmp_path / "whole")
     for target in (folder, whole):
         change(target, num_steps=4, save_every_steps=2)
@@ -109,6 +109,54 @@ def test_the_whole_chain_to_a_predictor_with_t5(folder, capsys):
     assert (folder / "plots/prediction_00.gif").is_file()
 
 
+def test_exported_models_see_frames_as_the_original_normalises_them(folder, tmp_path, capsys):
+    assert main(["train-decomp", "-d", str(folder)]) == 0
+    assert main(["export", "-d", str(folder), "--out", str(tmp_path / "original/models/out.pth")]) == 0
+    values = json.loads((folder / "experiment_params.json").read_text())
+    del values["suite"], values["model"]["model_params"]["encoder"]["encoder_params"]["normalization"]
+    (tmp_path / "original/experiment_params.json").write_text(json.dumps(values))
+    (folder / "weights").rename(tmp_path / "original/weights")
+    again = load_experiment(tmp_path / "original")
+    assert again.model.model_params.encoder.encoder_params.normalization == "mean"
+    frames, noise = torch.rand(1, 2, 3, 28, 28), torch.randn(1, 3, 8)
+    slots = []
+    for experiment, path in ((again, tmp_path / "original/models/out.pth"),
+                             (load_experiment(folder), tmp_path / "original" / FINAL)):
+        if not path.is_file():
+            path.write_bytes((folder / FINAL).read_bytes())
+        model = load_decomposition(experiment, path)
+        slots.append(model.encode(frames, model.initial_slots(1, noise=noise)))
+    assert_close(*slots, atol=3e-5, rtol=0)
+
+
+def test_a_t5_of_another_width_cannot_be_exported(folder, tmp_path, capsys):
+    create_predictor_experiment(folder, "pred", "TextOCVP_T5", overrides({
+        "predictor.predictor_params": PREDICTOR, "training": TRAINING,
+        "prediction_params": {"num_context": 1, "num_preds": 3, "input_buffer_size": 3},
+        "suite.slots.mode": "online"}))
+    assert main(["train-decomp", "-d", str(folder)]) == 0
+    stopping.restore()
+    assert main(["train-predictor", "-d", str(folder), "--name_pred_exp", "pred"]) == 0
+    capsys.readouterr()
+    out = tmp_path / "x.pth"
+    assert main(["export", "-d", str(folder), "--name_pred_exp", "pred", "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert "token_dim: differs from the width of its T5; the original has no projection" in error
+    assert not out.exists()
+
+
+def test_a_predictors_checkpoint_is_no_models(folder, capsys):
+    assert main(["train-decomp", "-d", str(folder)]) == 0
+    path = folder / "models/other.pth"
+    content = load_pth(folder / FINAL)
+    content["frozen_sha256"], content["model_state_dict"] = "other", {"predictor.x": torch.zeros(1)}
+    torch.save(content, path)
+    capsys.readouterr()
+    assert main(["evaluate-decomp", "-d", str(folder), "--decomp_ckpt", "other.pth"]) == 2
+    error = capsys.readouterr().err
+    assert "does not fit the configured model: " in error and "other weights" not in error
+
+
 def test_other_weights_than_those_of_the_training_are_refused(folder, capsys):
     assert main(["train-decomp", "-d", str(folder)]) == 0
     (folder / "weights/vit").rename(folder / "weights/first")
@@ -116,6 +164,11 @@ def test_other_weights_than_those_of_the_training_are_refused(folder, capsys):
     stopping.restore()
     assert main(["evaluate-decomp", "-d", str(folder)]) == 2
     assert "was trained with other weights of the frozen encoder" in capsys.readouterr().err
+    make_weights("t5", folder / "weights/text", width=8)
+    shutil.copyfile(folder / "weights/text/model.safetensors", folder / "weights/vit/model.safetensors")
+    assert main(["evaluate-decomp", "-d", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "they are not of a Dinov2Model" in error
     (folder / "weights/vit/model.safetensors").write_bytes(b"cut off")
     assert main(["evaluate-decomp", "-d", str(folder)]) == 2
     error = capsys.readouterr().err
