@@ -107,8 +107,8 @@ def image(tmp_path, monkeypatch):
     return path
 
 
-def contained(image, **container):
-    return parse(container={"runtime": "apptainer", **container}, paths={"image_cache": str(image.parent)},
+def contained(built, **container):
+    return parse(container={"runtime": "apptainer", **container}, paths={"image_cache": str(built.parent)},
                  environment={"MINE": "1"})
 
 
