@@ -19,6 +19,7 @@ from slurm.job import run_task_file
 from slurm.options import job_options
 from slurm.records import job_folder
 from slurm.task import Resources, Task
+from textocvp.artifacts import REQUEUE_FILE
 from textocvp.config.errors import UserError
 
 TaskId = Tuple[str, int]
@@ -162,11 +163,17 @@ def job_variables(submission: Submission, resources: Resources) -> Dict[str, str
 
 
 def teardown_lines(stage_folder: Path) -> List[str]:
-    """Shell lines after srun: queue the job again if its task asked for it; keep srun's exit code."""
-    request = f"{shlex.quote(str(Path(stage_folder).resolve()))}/${{SLURM_ARRAY_TASK_ID:-0}}/requeue_request"
+    """Shell lines after srun: queue the job again if its task asked for it; keep srun's exit code.
+
+    Asked several times: a controller that is busy for a moment would end a night's chain.
+    """
+    request = f"{shlex.quote(str(Path(stage_folder).resolve()))}/${{SLURM_ARRAY_TASK_ID:-0}}/{REQUEUE_FILE}"
+    # one element has the array's own id as SLURM_JOB_ID, and by that id all of them would be queued again
+    job = "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
+    again = f'for _ in 1 2 3 4 5; do scontrol requeue "{job}" && break; sleep 5; done'
     return [
         "rc=$?",
-        f'if [ -e {request} ]; then rm -f {request}; scontrol requeue "$SLURM_JOB_ID"; fi',
+        f"if [ -e {request} ]; then rm -f {request}; {again}; fi",
         "exit $rc",
     ]
 

@@ -110,16 +110,33 @@ def test_the_request_to_be_queued_again_is_that_of_the_array_element(tmp_path):
     (tmp_path / "scontrol").write_text('#!/bin/sh\necho scontrol "$@"\n')
     (tmp_path / "scontrol").chmod(0o755)
     script = "\n".join(["(exit 7)", *teardown_lines(tmp_path / "a b")])
+    # the last element of an array has the array's id: by that alone all elements would be queued again
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "40"}
+    element = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "1"}
 
     def run(**more):
         result = subprocess.run(["bash", "-c", script], env={**environment, **more}, capture_output=True,
                                 text=True)
         return result.returncode, result.stdout.strip()
 
-    assert run() == (7, "") and run(SLURM_ARRAY_TASK_ID="0") == (7, "")
-    assert run(SLURM_ARRAY_TASK_ID="1") == (7, "scontrol requeue 40")
-    assert run(SLURM_ARRAY_TASK_ID="1") == (7, ""), "a request counts once"
+    assert run() == (7, "") and run(**{**element, "SLURM_ARRAY_TASK_ID": "0"}) == (7, "")
+    assert run(**element) == (7, "scontrol requeue 40_1")
+    assert run(**element) == (7, ""), "a request counts once"
+    (tmp_path / "a b" / "0").mkdir()
+    (tmp_path / "a b" / "0" / "requeue_request").touch()
+    assert run() == (7, "scontrol requeue 40")
+
+
+def test_a_controller_that_does_not_answer_is_asked_again(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "requeue_request").touch()
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho asked >> "$0.log"; [ "$(wc -l < "$0.log")" = 3 ]\n')
+    (tmp_path / "sleep").write_text("#!/bin/sh\n")
+    for name in ("scontrol", "sleep"):
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "40"}
+    subprocess.run(["bash", "-c", "\n".join(teardown_lines(tmp_path))], env=environment, check=True)
+    assert (tmp_path / "scontrol.log").read_text() == "asked\n" * 3
 
 
 def test_array_indices():
