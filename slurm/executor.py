@@ -7,16 +7,17 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import _make_sbatch_string
 
+from slurm import ledger
 from slurm.cluster import ClusterConfig
 from slurm.dependency import group_by_dependency
 from slurm.job import run_task_file
-from slurm.options import job_options
+from slurm.options import job_options, outside_of_a_job
 from slurm.records import job_folder
 from slurm.task import Resources, Task
 from textocvp.artifacts import REQUEUE_FILE
@@ -44,25 +45,24 @@ class Submission:
 
 
 def submit_stage(submission: Submission, tasks: Sequence[Task],
-                 jobs: Mapping[TaskId, str]) -> Dict[TaskId, Dict[str, str]]:
+                 jobs: Mapping[TaskId, str]) -> Iterator[Tuple[Task, Dict[str, str]]]:
     """Submit tasks of one stage, one array for each set of equal dependencies; array index = task index.
 
     Args:
         tasks: what is to run of the stage; their task.json is there.
         jobs: job id of every task that is queued or runs.
-    Returns:
-        for each task its job_id, depends_on and log.
+    Yields:
+        each task with its job_id, depends_on and log, before the next array is submitted: sbatch may refuse
+        that one, and these jobs run all the same.
     """
-    root, submitted = submission.root, {}
+    root = submission.root
     folder = log_folder(root, tasks[0].stage)
     folder.mkdir(parents=True, exist_ok=True)
-    for dependency, group in group_by_dependency(tasks, jobs):
+    for dependency, group in group_by_dependency(tasks, jobs, ledger.submitted_jobs(root)):
         executor = make_executor(submission, group, dependency)
         for task, job_id in zip(group, submit_array(executor, root, group)):
             log = folder / f"{job_id}_0_log.out"
-            submitted[task.id] = {"job_id": job_id, "depends_on": dependency,
-                                  "log": log.relative_to(root).as_posix()}
-    return submitted
+            yield task, {"job_id": job_id, "depends_on": dependency, "log": log.relative_to(root).as_posix()}
 
 
 def submit_array(executor: submitit.SlurmExecutor, root: Path, group: Sequence[Task]) -> List[str]:
@@ -73,7 +73,8 @@ def submit_array(executor: submitit.SlurmExecutor, root: Path, group: Sequence[T
     last = max(task.index for task in group)
     paths = [str(job_folder(root, group[0].stage, index) / "task.json") for index in range(last + 1)]
     try:
-        jobs = executor.map_array(run_task_file, paths)
+        with outside_of_a_job():
+            jobs = executor.map_array(run_task_file, paths)
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"sbatch refused {group[0].stage}: {' '.join(str(error).split())}") from None
     return [jobs[task.index].job_id for task in group]
