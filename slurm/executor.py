@@ -20,12 +20,13 @@ from slurm.job import run_task_file
 from slurm.options import job_options, outside_of_a_job
 from slurm.records import job_folder
 from slurm.task import Resources, Task
-from textocvp.artifacts import REQUEUE_FILE
+from textocvp.artifacts import REQUEUE_FILE, TERM_WAIT_VARIABLE
 from textocvp.config.errors import UserError
 
 TaskId = Tuple[str, int]
-TERM_WAIT = 600
-"""Seconds that a task which saved on SIGTERM waits for the scheduler to end it or queue it again."""
+TERM_WAIT = 3600
+"""Seconds that a task waits after SIGTERM for the scheduler to end it or queue it again; more than a
+GraceTime."""
 
 SIGNAL_PROOF = "sh -c 'trap \"\" USR1 USR2 TERM; exec \"$0\" \"$@\"'"
 """Starts a program that lives through the signals; in an image containers/exec.sh does the same."""
@@ -142,20 +143,24 @@ def setup_lines(submission: Submission, resources: Resources) -> List[str]:
     """Shell lines of the batch script before srun."""
     exports = [f"export {name}={shlex.quote(value)}"
                for name, value in job_variables(submission, resources).items()]
-    # the batch shell outlives the signals that its step gets: it has the teardown to do
-    return [*submission.cluster.setup, *exports, "trap : TERM USR2"]
+    # the batch shell outlives a failing srun and the signals that its step gets: it has the teardown to do
+    return [*submission.cluster.setup, "set +e", *exports, "trap : TERM USR2"]
 
 
 def job_variables(submission: Submission, resources: Resources) -> Dict[str, str]:
     """The environment of every job, besides what it inherits."""
     cluster, about = submission.cluster, submission.about
+    # srun no longer takes it from sbatch since Slurm 22.05: processes would be bound to one core each
+    cores = {"SRUN_CPUS_PER_TASK": str(resources.cpus_per_task)} if resources.cpus_per_task else {}
     return {
+        **cores,
+        "SLURM_KILL_BAD_EXIT": "1",  # a dead rank ends its peers, whatever the site's KillOnBadExit says
         "PYTHONPATH": str(submission.code),
         "PYTHONSAFEPATH": "1",  # else the current folder, the checkout, would come first
         "TEXTOCVP_REVISION": about["revision"],
         "TEXTOCVP_DIRTY": str(int(about["dirty"])),
         "TEXTOCVP_IMAGE": about["image"],
-        "TEXTOCVP_TERM_WAIT": str(TERM_WAIT),
+        TERM_WAIT_VARIABLE: str(TERM_WAIT),
         "TEXTOCVP_HANG_MINUTES": str(cluster.hang_minutes),
         "OMP_NUM_THREADS": str(resources.cpus_per_task or 1),
         "SUBMITIT_LOG_LEVEL": "WARNING",  # the log opens with the task's own line

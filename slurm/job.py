@@ -15,7 +15,8 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, NoReturn
+from types import FrameType
+from typing import Any, Callable, Dict, NoReturn, Optional
 
 from slurm import ledger
 from slurm.attempt import (
@@ -38,6 +39,7 @@ from textocvp.artifacts import (
     ATTEMPT_VARIABLE,
     JOB_DIR_VARIABLE,
     REQUEUE_FILE,
+    TERM_WAIT_VARIABLE,
     provenance,
     refuse_if_superseded,
 )
@@ -90,6 +92,8 @@ def run_task_file(path: str) -> Dict[str, Any]:
 def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
     """Rank 0: the checks before the command and the records after it."""
     started, saved = time.time(), last_saved(root, task)
+    # of an attempt that was killed before its batch script saw it: this one would be queued again for it
+    (job_folder(root, *task.id) / REQUEUE_FILE).unlink(missing_ok=True)
     try:
         ledger.record(root, ledger.STARTED, *task.id, saved=saved, **whereabouts())
         if not needs_run(root, task):
@@ -174,11 +178,31 @@ def run_command(task: Task) -> None:
 def own_signals() -> None:
     """Take back what submitit has its handlers on: they requeue from inside the job, and on rank 0 alone.
 
-    Training installs its own; a stage without any dies of TERM and lives on after USR2.
+    Training installs its own; a stage without any lives on after USR2, and leaves TERM to the scheduler.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have left it ignored
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, leave_to_scheduler(os.getpid()) if job_name() else signal.SIG_DFL)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def leave_to_scheduler(owner: int) -> Callable[[int, Optional[FrameType]], None]:
+    """A handler of TERM that does nothing more and waits: for the end (scancel) or for being queued again.
+
+    A preempted job that ended by itself in its grace time would count as failed, and never be queued again.
+    """
+
+    def wait(number: int, frame: Optional[FrameType]) -> None:
+        if os.getpid() != owner:  # a child that inherited this handler
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where its workers have ended
+        deadline = time.monotonic() + float(os.environ.get(TERM_WAIT_VARIABLE, "0"))
+        while time.monotonic() < deadline:
+            time.sleep(0.2)
+        raise SystemExit(128 + number)
+
+    return wait
 
 
 def was_stopped(error: BaseException) -> bool:

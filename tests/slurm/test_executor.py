@@ -12,10 +12,11 @@ from slurm.executor import (
     make_executor,
     sbatch_parameters,
     sbatch_text,
+    setup_lines,
     submit_stage,
     teardown_lines,
 )
-from slurm.task import Edge, Task
+from slurm.task import Edge, Resources, Task
 from textocvp.config.errors import UserError
 
 ABOUT = {"cluster": "site", "revision": "abc", "dirty": True, "image": "sha"}
@@ -87,6 +88,8 @@ def test_everything_a_site_says_reaches_sbatch(script):
         "export OMP_NUM_THREADS=8",
         "#SBATCH --requeue",
         "export TEXTOCVP_HANG_MINUTES=30.0",
+        "export SRUN_CPUS_PER_TASK=8",
+        "export SLURM_KILL_BAD_EXIT=1",
         "trap : TERM USR2",
         "rc=$?",
         "exit $rc",
@@ -189,3 +192,13 @@ def test_a_job_that_is_submitted_from_a_job_inherits_nothing_of_it(sbatch, tmp_p
     assert names["SLURM_CONF"] == "SLURM_CONF=/site/slurm.conf"
     assert not {"SLURM_MEM_PER_CPU", "SLURM_ARRAY_TASK_ID"} & set(names)
     assert os.environ["SLURM_MEM_PER_CPU"] == "100"
+
+
+def test_a_site_that_sets_errexit_keeps_the_teardown(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "requeue_request").touch()
+    setup = setup_lines(Submission(cluster(setup=["set -eu"]), tmp_path, CODE, ABOUT), Resources())
+    script = "\n".join([*setup, "scontrol() { echo queued again; }", "(exit 140)", *teardown_lines(tmp_path)])
+    result = subprocess.run(["bash", "-c", script], env={"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "4"},
+                            capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (140, "queued again\n")
