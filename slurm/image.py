@@ -40,6 +40,6 @@ def job_words(cluster: ClusterConfig, words: List[str], wait: bool) -> List[str]
     options = {**job_options(cluster, cluster.stage_resources(IMAGE_JOB)), **cluster.extra_sbatch}
     log = Path(CODE / cluster.paths.image_cache) / "build-job-%j.log"
     runtime = [f"export APPTAINER={cluster.container.runtime}"] if cluster.container.used else []
-    script = "; ".join([*cluster.setup, *runtime, shlex.join(words)])
+    script = "\n".join([*cluster.setup, *runtime, shlex.join(words)])
     return ["sbatch", "--parsable", *(["--wait"] if wait else []), "--job-name=textocvp.image",
             f"--output={log}", *option_words(options), f"--wrap={script}"]

@@ -9,6 +9,10 @@ from typing import Any, Dict, Iterator, List, Mapping
 from slurm.cluster import ClusterConfig
 from slurm.task import Resources
 
+BATCH_ONLY = ("requeue", "no-requeue", "get-user-env", "parsable", "wait", "wait-all-nodes", "test-only",
+              "kill-on-invalid-dep", "signal", "begin", "deadline")
+"""Options in extra_sbatch that srun does not have, or that would only make it wait."""
+
 
 def job_options(cluster: ClusterConfig, resources: Resources) -> Dict[str, Any]:
     """Option (with underscores) -> value; what neither site nor stage says is left out."""
@@ -25,6 +29,11 @@ def job_options(cluster: ClusterConfig, resources: Resources) -> Dict[str, Any]:
         "constraint": cluster.constraint,
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def srun_extra(cluster: ClusterConfig) -> Dict[str, Any]:
+    """The site's other options for somebody who waits for srun."""
+    return {name: value for name, value in cluster.extra_sbatch.items() if name not in BATCH_ONLY}
 
 
 @contextlib.contextmanager
