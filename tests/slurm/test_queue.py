@@ -64,3 +64,16 @@ def test_a_scheduler_that_does_not_answer_is_an_error(programs, tmp_path):
     )
     with pytest.raises(subprocess.CalledProcessError):
         job_states(["5"], {})
+
+
+def test_an_accounting_that_does_not_answer_is_none(programs, tmp_path, monkeypatch):
+    programs(squeue="5|RUNNING|None|n1", sacct="")
+    (tmp_path / "sacct").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr("slurm.queue.SECONDS", 1)
+    assert set(job_states(["5", "4"], {})) == {"5"}
+
+
+@pytest.mark.parametrize("state", ["REQUEUE_HOLD", "SPECIAL_EXIT", "SIGNALING", "COMPLETING"])
+def test_a_job_that_may_start_again_is_active(state):
+    """Else its task would be submitted a second time beside it."""
+    assert JobState(state).active
