@@ -84,7 +84,9 @@ class Waiting:
     def _say_ended(self, task: Task, state: JobState) -> bool:
         """Print how a task ended; True where it succeeded."""
         last = ledger.last_events(self.root).get(task.id, {})
-        if state.state == "COMPLETED" and Records(self.root).manifest(task.id) is not None:
+        # a network file system may not show a new manifest yet; the ledger it opens anew
+        finished = last.get("event") == ledger.FINISHED or Records(self.root).manifest(task.id) is not None
+        if state.state == "COMPLETED" and finished:
             self.watch.event(f"{title(task)} done in {duration(last.get('seconds'))}")
             return True
         job_id = self.jobs[task.id]

@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import signal
 import socket
 import sys
 import time
 from pathlib import Path
-from types import FrameType
-from typing import Any, Callable, Dict, NoReturn, Optional
+from typing import Any, Dict, NoReturn
 
 from slurm import ledger
 from slurm.attempt import (
@@ -33,24 +31,24 @@ from slurm.progress import read_progress
 from slurm.prune import alive_by_ledger, leftovers
 from slurm.ranks import set_rank_variables
 from slurm.records import Records, job_folder, read_task, set_aside, write_manifest
+from slurm.signals import own_signals, was_stopped
 from slurm.standing import CHANGED, DONE, InputError, check_upstream, input_hashes, refusal, stand
 from slurm.task import Task
 from textocvp.artifacts import (
     ATTEMPT_VARIABLE,
     JOB_DIR_VARIABLE,
     REQUEUE_FILE,
-    TERM_WAIT_VARIABLE,
     provenance,
     refuse_if_superseded,
 )
 from textocvp.config.errors import DiskFullError, UserError
 from textocvp.disk_space import format_bytes
 
-STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
-"""Exit codes of a command that saved its state and stopped on a signal."""
 DISK_FULL = "disk full"
 """What the ledger's line on a full disk begins with."""
 EXIT_USER_ERROR = 2
+CACHE_SECONDS, POLL_SECONDS = 90.0, 5.0
+"""NFS believes for up to 60 seconds (acregmax, acdirmax) what it knew of a file or folder."""
 HEADER_END = "rank 0 of "
 """The last line before what the task itself prints begins like this."""
 
@@ -157,9 +155,7 @@ def whereabouts() -> Dict[str, Any]:
 
 def needs_run(root: Path, task: Task) -> bool:
     """Whether the task has work to do; raises where it may not do it."""
-    records = Records(root)
-    check_upstream(records, task)
-    input_hashes(records, task)
+    records = checked_records(root, task)
     standing = stand(records, task)
     if standing.state == CHANGED and task.rerun:
         print(f"moved the old outputs to {set_aside(root, task)}", flush=True)
@@ -168,48 +164,30 @@ def needs_run(root: Path, task: Task) -> bool:
     return standing.state != DONE
 
 
+def checked_records(root: Path, task: Task) -> Records:
+    """Records in which all that the task needs is there; InputError where it is not.
+
+    In a job it is looked for a while: a network file system shows what another node has just written only
+    when its caches have run out.
+    """
+    deadline = time.monotonic() + (CACHE_SECONDS if job_name() else 0)
+    while True:
+        records = Records(root)
+        try:
+            check_upstream(records, task)
+            input_hashes(records, task)
+            return records
+        except InputError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_SECONDS)
+
+
 def run_command(task: Task) -> None:
     """Call the entry point that `python -m textocvp` calls, in this process."""
     status = importlib.import_module("textocvp.cli").main(list(task.argv))
     if status:
         raise SystemExit(status)
-
-
-def own_signals() -> None:
-    """Take back what submitit has its handlers on: they requeue from inside the job, and on rank 0 alone.
-
-    Training installs its own; a stage without any lives on after USR2, and leaves TERM to the scheduler.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have left it ignored
-    signal.signal(signal.SIGTERM, leave_to_scheduler(os.getpid()) if job_name() else signal.SIG_DFL)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-
-
-def leave_to_scheduler(owner: int) -> Callable[[int, Optional[FrameType]], None]:
-    """A handler of TERM that does nothing more and waits: for the end (scancel) or for being queued again.
-
-    A preempted job that ended by itself in its grace time would count as failed, and never be queued again.
-    """
-
-    def wait(number: int, frame: Optional[FrameType]) -> None:
-        if os.getpid() != owner:  # a child that inherited this handler
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where its workers have ended
-        deadline = time.monotonic() + float(os.environ.get(TERM_WAIT_VARIABLE, "0"))
-        while time.monotonic() < deadline:
-            time.sleep(0.2)
-        raise SystemExit(128 + number)
-
-    return wait
-
-
-def was_stopped(error: BaseException) -> bool:
-    """Whether a signal ended the command in an orderly way."""
-    return isinstance(error, KeyboardInterrupt) or (
-        isinstance(error, SystemExit) and error.code in STOPPED_CODES
-    )
 
 
 def describe(error: BaseException) -> str:

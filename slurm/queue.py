@@ -107,10 +107,19 @@ def slurm_settings(environment: Mapping[str, str]) -> Dict[str, str]:
 
 
 def cancel(job_ids: Iterable[str], environment: Mapping[str, str]) -> None:
-    """Cancel jobs; those that have ended meanwhile do not matter."""
+    """Cancel jobs; those that have ended meanwhile do not matter.
+
+    CalledProcessError: some still wait or run; whoever took them for cancelled would submit them twice.
+    """
     job_ids = list(job_ids)
-    if job_ids:
-        subprocess.run(["scancel", *job_ids], env={**os.environ, **environment}, check=False, timeout=SECONDS)
+    if not job_ids:
+        return
+    try:
+        run(["scancel", *job_ids], environment)
+    except subprocess.CalledProcessError:
+        states = job_states(job_ids, environment).values()
+        if any(state.active and state.state != "COMPLETING" for state in states):
+            raise
 
 
 def attached(command: Sequence[str], environment: Mapping[str, str]) -> int:

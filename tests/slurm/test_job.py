@@ -4,15 +4,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from slurm import job
 from slurm.ledger import read_ledger
 from slurm.ranks import slurm_rank_variables
-from slurm.records import Records, job_folder, write_task
+from slurm.records import Records, job_folder, write_manifest, write_task
 from slurm.standing import InputError, check_upstream
 from slurm.task import ANY, Edge, Task
 
@@ -170,3 +172,19 @@ def test_the_request_of_an_attempt_that_was_killed_is_not_the_next_ones(stub_pyt
     request.touch()
     assert run(stub_python, tmp_path, FIRST).returncode == 0
     assert not request.exists()
+
+
+def test_a_job_waits_for_what_another_node_has_just_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "CACHE_SECONDS", 20.0)
+    monkeypatch.setattr(job, "POLL_SECONDS", 0.1)
+    write_task(tmp_path, FIRST)
+    with pytest.raises(InputError):  # by hand or without a scheduler at once
+        job.checked_records(tmp_path, SECOND)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (tmp_path / "data.txt").write_text("data")
+    about = {"revision": "", "image": "", "versions": {}}
+    later = threading.Timer(0.5, write_manifest, (tmp_path, FIRST, {}, 1.0, about))
+    later.start()
+    assert job.checked_records(tmp_path, SECOND).manifest(("make_data", 0)) is not None
+    later.join()
