@@ -1,4 +1,4 @@
-"""Building the image for a site: here, or as a job of its cluster."""
+"""The image for a site: built here or as a job of its cluster, and unpacked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import List, Optional
 from slurm.cluster import CODE, IMAGE_JOB, ClusterConfig
 from slurm.options import job_options, option_words
 from slurm.queue import attached
+from textocvp.config.errors import UserError
 
 
 def build_image(cluster: ClusterConfig, base: Optional[str], lock: Optional[str], wait: bool) -> int:
@@ -24,6 +25,16 @@ def build_image(cluster: ClusterConfig, base: Optional[str], lock: Optional[str]
         (CODE / cluster.paths.image_cache).mkdir(parents=True, exist_ok=True)
     print(shlex.join(words), flush=True)
     return attached(words, cluster.slurm_environment())
+
+
+def unpack_image(cluster: ClusterConfig) -> int:
+    """Unpack the site's image into a folder beside it, which its jobs then take; returns the exit status."""
+    if not cluster.container.used:
+        raise UserError(f"cluster {cluster.name}: container.runtime is none, its jobs use no image")
+    words = ["env", f"APPTAINER={cluster.container.runtime}", "bash",
+             str(CODE / "containers" / "unpack.sh"), str(cluster.image_file())]
+    print(shlex.join(words), flush=True)
+    return attached(words, {})
 
 
 def build_words(cluster: ClusterConfig, base: Optional[str], lock: Optional[str]) -> List[str]:
