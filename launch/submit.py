@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from launch.experiment_files import write_experiment
 from launch.jobs import active_jobs, cancel_jobs
 from launch.pipeline import INDICES
 from launch.plan import QUEUED, Plan, TaskId, make_plan
-from launch.recipe import write_experiment
 from launch.request import Request
 from launch.show import by_stage, print_report, summary_line
 from launch.stages import all_tasks
