@@ -91,10 +91,11 @@ download_for_other_python() {  # wheels for the image's Python, with a pip of an
     for minor in $(seq 36 -1 5); do platform+=(--platform "manylinux_2_${minor}_$(uname -m)"); done
     platform+=(--platform "manylinux2014_$(uname -m)" --platform "linux_$(uname -m)")
     "${PIP[@]}" download --no-deps --prefer-binary --python-version "$PYTHON_VERSION" --implementation cp --abi cp311 \
-        --abi abi3 --abi none "${platform[@]}" -r "$LOCK_FILE" -d "$1"
+        --abi abi3 --abi none "${platform[@]}" -r "$LOCK_FILE" -d "$1" || return
     for source in "$1"/*.tar.gz "$1"/*.zip; do
         [ -e "$source" ] || continue
-        "${PIP[@]}" wheel --no-deps "$source" -w "$1" && rm "$source"
+        "${PIP[@]}" wheel --no-deps --use-pep517 --ignore-requires-python "$source" -w "$1" || return
+        rm "$source"
     done
     ! find "$1" -name '*.whl' | grep -- "-cp${PIP_PYTHON/./}-" ||
         { echo "PIP: these can be built by Python $PYTHON_VERSION only"; return 1; }
