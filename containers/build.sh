@@ -7,14 +7,15 @@
 #   --base     docker://IMAGE with Python 3.11; a local image, file or folder; debootstrap, which is
 #              Debian 12 from this machine's apt mirror (or MIRROR=)                                  (docker://python:3.11-slim)
 #   --images   folder of images                                                                       (.images)
-#   --scratch  wheels, caches, temporary files: several GB, best on a local disk                      (DIR of --images/scratch)
+#   --scratch  wheels, caches, temporary files: several GB, best on a local disk                      (IMAGES/scratch)
 #   --key      print the key only;  --dry  print what would be built
 #
 # Writes DIR/textocvp-LOCK-KEY.sif, and .sif.json beside it: {digest, bytes, lock, key, base, built, apptainer}. KEY is the
 # first 16 hex digits of sha256(requirements-LOCK.lock + textocvp.def + selftest.py), the three files' bytes in this order.
 # An image that is there under its key is not built again, unless another --base is asked for.
 # Environment: APPTAINER (apptainer or singularity), PYTHON (whose pip fetches the wheels), pip's own PIP_*.
-# Built and run so far: debootstrap and a local image (Debian 12). docker:// bases take the same steps, but were not at hand.
+# Built and run so far, with the cpu lock: debootstrap; local images (Debian 12: a file, a folder, one without a compiler).
+# docker:// takes the same steps, but no registry was at hand. Without root and subordinate ids: local images.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=containers/common.sh
