@@ -81,9 +81,9 @@ def script_lines(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) -
     arrays = by_stage(plan.to_run)
     jobs.update({task.id: f"{stage.upper().replace('_', '-')}_{task.index}"
                  for stage, tasks in arrays.items() for task in tasks})
-    lines = []
+    lines, earlier = [], ledger.submitted_jobs(plan.root)
     for stage, tasks in arrays.items():
-        for dependency, group in group_by_dependency(tasks, jobs):
+        for dependency, group in group_by_dependency(tasks, jobs, earlier):
             lines += ["", f"{stage}[{','.join(str(task.index) for task in group)}] is submitted as:"]
             script = sbatch_text(submission, group, dependency)
             lines += [f"    {line}".rstrip() for line in script.splitlines()]

@@ -91,9 +91,7 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) ->
     submission = Submission(cluster, plan.root, code, about)
     for stage, tasks in by_stage(plan.to_run).items():
         resources = vars(cluster.stage_resources(stage))
-        submitted = submit_stage(submission, tasks, jobs)
-        for task in tasks:
-            details = submitted[task.id]
+        for task, details in submit_stage(submission, tasks, jobs):
             ledger.record(plan.root, ledger.SUBMITTED, *task.id, **details, **submission.about,
                           argv=list(task.argv), resources=resources, snapshot=code.name)
             jobs[task.id] = details["job_id"]

@@ -7,18 +7,20 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import _make_sbatch_string
 
+from slurm import ledger
 from slurm.cluster import ClusterConfig
 from slurm.dependency import group_by_dependency
 from slurm.job import run_task_file
-from slurm.options import job_options
+from slurm.options import job_options, outside_of_a_job
 from slurm.records import job_folder
 from slurm.task import Resources, Task
+from textocvp.artifacts import REQUEUE_FILE
 from textocvp.config.errors import UserError
 
 TaskId = Tuple[str, int]
@@ -43,25 +45,24 @@ class Submission:
 
 
 def submit_stage(submission: Submission, tasks: Sequence[Task],
-                 jobs: Mapping[TaskId, str]) -> Dict[TaskId, Dict[str, str]]:
+                 jobs: Mapping[TaskId, str]) -> Iterator[Tuple[Task, Dict[str, str]]]:
     """Submit tasks of one stage, one array for each set of equal dependencies; array index = task index.
 
     Args:
         tasks: what is to run of the stage; their task.json is there.
         jobs: job id of every task that is queued or runs.
-    Returns:
-        for each task its job_id, depends_on and log.
+    Yields:
+        each task with its job_id, depends_on and log, before the next array is submitted: sbatch may refuse
+        that one, and these jobs run all the same.
     """
-    root, submitted = submission.root, {}
+    root = submission.root
     folder = log_folder(root, tasks[0].stage)
     folder.mkdir(parents=True, exist_ok=True)
-    for dependency, group in group_by_dependency(tasks, jobs):
+    for dependency, group in group_by_dependency(tasks, jobs, ledger.submitted_jobs(root)):
         executor = make_executor(submission, group, dependency)
         for task, job_id in zip(group, submit_array(executor, root, group)):
             log = folder / f"{job_id}_0_log.out"
-            submitted[task.id] = {"job_id": job_id, "depends_on": dependency,
-                                  "log": log.relative_to(root).as_posix()}
-    return submitted
+            yield task, {"job_id": job_id, "depends_on": dependency, "log": log.relative_to(root).as_posix()}
 
 
 def submit_array(executor: submitit.SlurmExecutor, root: Path, group: Sequence[Task]) -> List[str]:
@@ -72,7 +73,8 @@ def submit_array(executor: submitit.SlurmExecutor, root: Path, group: Sequence[T
     last = max(task.index for task in group)
     paths = [str(job_folder(root, group[0].stage, index) / "task.json") for index in range(last + 1)]
     try:
-        jobs = executor.map_array(run_task_file, paths)
+        with outside_of_a_job():
+            jobs = executor.map_array(run_task_file, paths)
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"sbatch refused {group[0].stage}: {' '.join(str(error).split())}") from None
     return [jobs[task.index].job_id for task in group]
@@ -162,11 +164,17 @@ def job_variables(submission: Submission, resources: Resources) -> Dict[str, str
 
 
 def teardown_lines(stage_folder: Path) -> List[str]:
-    """Shell lines after srun: queue the job again if its task asked for it; keep srun's exit code."""
-    request = f"{shlex.quote(str(Path(stage_folder).resolve()))}/${{SLURM_ARRAY_TASK_ID:-0}}/requeue_request"
+    """Shell lines after srun: queue the job again if its task asked for it; keep srun's exit code.
+
+    Asked several times: a controller that is busy for a moment would end a night's chain.
+    """
+    request = f"{shlex.quote(str(Path(stage_folder).resolve()))}/${{SLURM_ARRAY_TASK_ID:-0}}/{REQUEUE_FILE}"
+    # one element has the array's own id as SLURM_JOB_ID, and by that id all of them would be queued again
+    job = "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
+    again = f'for _ in 1 2 3 4 5; do scontrol requeue "{job}" && break; sleep 5; done'
     return [
         "rc=$?",
-        f'if [ -e {request} ]; then rm -f {request}; scontrol requeue "$SLURM_JOB_ID"; fi',
+        f"if [ -e {request} ]; then rm -f {request}; {again}; fi",
         "exit $rc",
     ]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping
+import contextlib
+import os
+from typing import Any, Dict, Iterator, List, Mapping
 
 from slurm.cluster import ClusterConfig
 from slurm.task import Resources
@@ -23,6 +25,17 @@ def job_options(cluster: ClusterConfig, resources: Resources) -> Dict[str, Any]:
         "constraint": cluster.constraint,
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+@contextlib.contextmanager
+def outside_of_a_job() -> Iterator[None]:
+    """Hide the variables of the job that this shell runs in: jobs submitted from it would inherit them."""
+    names = [name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"]
+    inside = {name: os.environ.pop(name) for name in names} if "SLURM_JOB_ID" in os.environ else {}
+    try:
+        yield
+    finally:
+        os.environ.update(inside)
 
 
 def option_words(options: Mapping[str, Any]) -> List[str]:
