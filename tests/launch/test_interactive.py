@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from launch.cli import main
+from launch.experiment_files import write_experiment
 from launch.interactive import shell_command
 from launch.pipeline import from_recipe
-from launch.recipe import load_recipe, write_experiment
+from launch.recipe import load_recipe
 from slurm.cluster import CODE, parse_cluster
 from slurm.ranks import free_port
 

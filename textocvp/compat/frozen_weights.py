@@ -89,7 +89,7 @@ def _write_vit(state: Mapping[str, Tensor], encoder_name: str, img_size: int, nu
     heads = num_heads or max(1, width // VIT_HEAD_DIM)
     if num_heads is None and width not in VIT_WIDTHS:
         print(f"warning: {source}: a vision transformer of width {width} is none of the published ones; "
-              f"{heads} attention heads are assumed, import-checkpoint --num_heads says otherwise",
+              f"--num_heads {heads} is assumed, import-checkpoint takes another",
               file=sys.stderr)
     if width % heads:
         raise UserError(f"{heads} attention heads do not divide the vision transformer's width {width}; say "

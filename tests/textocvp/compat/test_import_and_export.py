@@ -73,6 +73,10 @@ def test_imported_experiments_are_evaluated_drawn_and_trained_on(original, tmp_p
     assert main(["evaluate-predictor", *own]) == 0
     assert main(["figures-decomp", *run, "--num_seqs", "1"]) == 0
     assert main(["figures-predictor", *own, "--num_preds", "6", "--num_seqs", "1"]) == 0
+    out = capsys.readouterr().out
+    for line in ("evaluate-decomp: clip 4/4 (100%)", "evaluate-predictor: clip 2/2 (100%)",
+                 "figures-decomp: clip 1/1 (100%)", "figures-predictor: clip 1/1 (100%)"):
+        assert line in out
     plots = folder / "predictors/textocvp_customtf_tiny/plots"
     assert (folder / "plots/decomposition_00.png").is_file()
     assert (plots / "prediction_00.png").is_file() and (plots / "prediction_00.gif").is_file()
@@ -140,7 +144,7 @@ def test_an_unusual_vision_transformer_is_told_of(original_dinosaur, tmp_path, c
     imported(source, tmp_path / "imported")
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and str(source / "models" / CHECKPOINT) in error
-    assert "of width 32 is none of the published ones; 1 attention heads are assumed" in error
+    assert "of width 32 is none of the published ones; --num_heads 1 is assumed" in error
     assert main(["import-checkpoint", "--from", str(source), "--to", str(tmp_path / "x"), "--num_heads",
                  "3"]) == 2
     assert "3 attention heads do not divide the vision transformer's width 32" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_frozen_encoders_of_any_size_are_read_in_place(original_dinosaur, origin
     folder, state = original_dinosaur
     model = load_decomposition(load_experiment(folder), folder / "models" / CHECKPOINT)
     assert torch.equal(model.encoder.vit.layernorm.bias, state["encoder.vit_backbone.norm.bias"])
-    assert "1 attention heads are assumed" in capsys.readouterr().err
+    assert "--num_heads 1 is assumed" in capsys.readouterr().err
 
     folder, _ = original
     experiment = load_predictor_experiment(folder, "textocvp_t5_tiny")
