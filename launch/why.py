@@ -7,10 +7,11 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from slurm.progress import failure_lines
 
-BROKEN = ("failed", "timeout", "out_of_memory", "node_fail", "boot_fail", "deadline", "interrupted", "lost")
+BROKEN = ("failed", "timeout", "out_of_memory", "node_fail", "boot_fail", "deadline", "preempted",
+          "interrupted", "lost")
 """States of a task that ended without its outputs, by itself."""
-DEPENDANT = ("cancelled",)
-"""What becomes of a task whose upstream failed; looked at only where nothing else is broken."""
+ASKED = ("stopped", "cancelled")
+"""States of a task that was asked to end, or whose upstream failed; looked at where nothing is broken."""
 AGAIN = "run the same command again: what is done is skipped, training continues from its last state"
 SPACE = ("free space (`make prune EXP=...` removes what is never needed again, DRY=1 only lists it) or ask "
          "for quota, then " + AGAIN)
@@ -23,21 +24,23 @@ ADVICE: Tuple[Tuple[str, str], ...] = (
                          "training.batch_size, then " + AGAIN),
     ("outofmemory", "lower training.batch_size, or ask for a larger GPU (constraint), then " + AGAIN),
     ("timeout (0:", "a process waited for a step that never came: see the stacks in the log; " + AGAIN),
-    ("timeout", "raise resources.{stage}.time in the cluster's config, then " + AGAIN),
-    ("node_fail", "the node died; " + AGAIN),
+    ("state: timeout", "raise resources.{stage}.time in the cluster's config, then " + AGAIN),
+    ("state: node_fail", "the node died; " + AGAIN),
     ("modulenotfounderror", "the jobs' python lacks a package: see `python` in the cluster's config"),
-    ("cancelled", AGAIN),
-    ("interrupted", AGAIN),
-    ("lost", "the scheduler no longer knows the job; " + AGAIN),
+    ("state: preempted", "the site ends preempted jobs for good; " + AGAIN),
+    ("state: stopped", AGAIN),
+    ("state: cancelled", AGAIN),
+    ("state: interrupted", AGAIN),
+    ("state: lost", "the scheduler no longer knows the job; " + AGAIN),
     ("\nerror: ", "mend what the line says, then " + AGAIN),
 )
-"""What a state, an error or the log's last lines hold (lower case; \\n: at a line's start) -> advice."""
+"""What the state, the error or the log's last lines hold (lower case; \\n: at a line's start) -> advice."""
 OTHERWISE = "read the log; once the cause is mended, " + AGAIN
 
 
 def first_broken(rows: Sequence[Mapping[str, Any]]) -> Optional[Mapping[str, Any]]:
     """The first failing task in the order of the graph; None where nothing failed."""
-    for states in (BROKEN, DEPENDANT):
+    for states in (BROKEN, ASKED):
         for row in rows:
             if row["state"].split(" ")[0] in states:
                 return row
@@ -65,6 +68,6 @@ def why_lines(rows: Sequence[Mapping[str, Any]]) -> List[str]:
 
 def advice(row: Mapping[str, Any], log: Sequence[str]) -> str:
     """What to do about a broken task."""
-    text = "\n".join([row["state"], row["error"] or "", *(line.strip() for line in log)]).lower()
+    text = "\n".join([f"state: {row['state']}", row["error"] or "", *(line.strip() for line in log)]).lower()
     known = next((words for pattern, words in ADVICE if pattern in text), OTHERWISE)
     return known.replace("{stage}", row["stage"])

@@ -6,6 +6,7 @@ from launch.cli import main
 from launch.experiment_files import write_experiment
 from launch.pipeline import from_recipe
 from launch.recipe import load_recipe
+from launch.why import why_lines
 from slurm import ledger
 from textocvp.artifacts import Manifest, describe_outputs
 
@@ -52,6 +53,21 @@ def test_the_first_failure_with_its_log_and_advice(root, capsys):
 def test_known_causes_have_their_advice(root, capsys, log, advice):
     failed(root, "train_decomp", 0, "Error: x", log)
     assert advice in why(root, capsys).splitlines()[-1]
+
+
+@pytest.mark.parametrize(("state", "error", "advice"), [
+    ("timeout", "", "raise resources.train_decomp.time"),
+    ("preempted", "", "the site ends preempted jobs for good"),
+    ("stopped", "", "run the same command again"),
+    ("node_fail", "", "the node died"),
+    ("failed", "TimeoutError: rank 0 gave no word in 600 s", "read the log"),
+])
+def test_each_state_that_ends_a_task_is_told(state, error, advice):
+    row = {"stage": "train_decomp", "task": 0, "label": "", "state": state, "job_id": "5", "node": "n1",
+           "exit_code": "", "error": error, "log": ""}
+    lines = why_lines([{**row, "state": "done"}, row])
+    assert lines[0].startswith(f"train_decomp[0] () {state}, job 5, on n1")
+    assert lines[-1].startswith(f"what to do: {advice}")
 
 
 def test_nothing_failed(root, capsys):
