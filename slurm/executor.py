@@ -162,11 +162,15 @@ def job_variables(submission: Submission, resources: Resources) -> Dict[str, str
 
 
 def teardown_lines(stage_folder: Path) -> List[str]:
-    """Shell lines after srun: queue the job again if its task asked for it; keep srun's exit code."""
+    """Shell lines after srun: queue the job again if its task asked for it; keep srun's exit code.
+
+    The last element of an array has the array's own id as SLURM_JOB_ID: to requeue that requeues every element.
+    """
     request = f"{shlex.quote(str(Path(stage_folder).resolve()))}/${{SLURM_ARRAY_TASK_ID:-0}}/requeue_request"
+    job = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
     return [
         "rc=$?",
-        f'if [ -e {request} ]; then rm -f {request}; scontrol requeue "$SLURM_JOB_ID"; fi',
+        f'if [ -e {request} ]; then rm -f {request}; scontrol requeue "{job}"; fi',
         "exit $rc",
     ]
 

@@ -117,9 +117,15 @@ def test_the_request_to_be_queued_again_is_that_of_the_array_element(tmp_path):
                                 text=True)
         return result.returncode, result.stdout.strip()
 
-    assert run() == (7, "") and run(SLURM_ARRAY_TASK_ID="0") == (7, "")
-    assert run(SLURM_ARRAY_TASK_ID="1") == (7, "scontrol requeue 40")
-    assert run(SLURM_ARRAY_TASK_ID="1") == (7, ""), "a request counts once"
+    def run_element(index):  # the last element's SLURM_JOB_ID is the array's
+        return run(SLURM_ARRAY_JOB_ID="40", SLURM_ARRAY_TASK_ID=index)
+
+    assert run() == (7, "") and run_element("0") == (7, "")
+    assert run_element("1") == (7, "scontrol requeue 40_1")
+    assert run_element("1") == (7, ""), "a request counts once"
+    (tmp_path / "a b" / "0").mkdir()
+    (tmp_path / "a b" / "0" / "requeue_request").touch()
+    assert run() == (7, "scontrol requeue 40")
 
 
 def test_array_indices():
