@@ -128,8 +128,8 @@ doctor: $(READY)  ## [CLUSTER= EXP= TIMEOUT=120 JSON=1]: check the site, from he
 image: $(if $(CLUSTER),$(READY))  ## [BASE= LOCK=cpu|cuda CLUSTER= WAIT=1]: build the image here, or as a job
 	$(if $(CLUSTER),$(LAUNCH) image --cluster $(CLUSTER)$(if $(WAIT), --wait),containers/build.sh)$(if $(LOCK), --lock $(LOCK))$(if $(BASE), --base $(BASE))
 
-image-dir:  ## [LOCK=cpu|cuda]: unpack the image: faster to start, and all that a site without FUSE can run
-	containers/unpack.sh .images/textocvp-$(or $(LOCK),cpu)-$$(containers/build.sh --lock $(or $(LOCK),cpu) --key).sif
+image-dir: $(if $(CLUSTER),$(READY))  ## [CLUSTER= | LOCK=cpu|cuda]: unpack the image: starts faster, and needs no FUSE on the nodes
+	$(if $(CLUSTER),$(LAUNCH) image --cluster $(CLUSTER) --unpack,containers/unpack.sh .images/textocvp-$(or $(LOCK),cpu)-$$(containers/build.sh --lock $(or $(LOCK),cpu) --key).sif)
 
 cluster-up: $(ENV_READY)  ## start a real one-host Slurm with accounting (CLUSTER=dev_cluster)
 	slurm/dev_cluster/cluster.sh start

@@ -8,14 +8,15 @@
 #              Debian 12 from this machine's apt mirror (or MIRROR=)  (docker://python:3.11-slim; where that cannot be
 #              had and debootstrap is there: debootstrap)
 #   --images   folder of images                                                                       (.images)
-#   --scratch  wheels, caches, temporary files: several GB, best on a local disk                      (DIR of --images/scratch)
+#   --scratch  wheels, caches, temporary files: several GB, best on a local disk                      (IMAGES/scratch)
 #   --key      print the key only;  --dry  print what would be built
 #
 # Writes DIR/textocvp-LOCK-KEY.sif, and .sif.json beside it: {digest, bytes, lock, key, base, built, apptainer}. KEY is the
 # first 16 hex digits of sha256(requirements-LOCK.lock + textocvp.def + selftest.py), the three files' bytes in this order.
 # An image that is there under its key is not built again, unless another --base is asked for.
 # Environment: APPTAINER (apptainer or singularity), PYTHON (whose pip fetches the wheels), pip's own PIP_*.
-# Built and run so far: debootstrap and a local image (Debian 12). docker:// bases take the same steps, but were not at hand.
+# Built and run so far, with the cpu lock: debootstrap; local images (Debian 12: a file, a folder, one without a compiler).
+# docker:// takes the same steps, but no registry was at hand. Without root and subordinate ids: local images.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=containers/common.sh
@@ -92,10 +93,11 @@ download_for_other_python() {  # wheels for the image's Python, with a pip of an
     for minor in $(seq 36 -1 5); do platform+=(--platform "manylinux_2_${minor}_$(uname -m)"); done
     platform+=(--platform "manylinux2014_$(uname -m)" --platform "linux_$(uname -m)")
     "${PIP[@]}" download --no-deps --prefer-binary --python-version "$PYTHON_VERSION" --implementation cp --abi cp311 \
-        --abi abi3 --abi none "${platform[@]}" -r "$LOCK_FILE" -d "$1"
+        --abi abi3 --abi none "${platform[@]}" -r "$LOCK_FILE" -d "$1" || return
     for source in "$1"/*.tar.gz "$1"/*.zip; do
         [ -e "$source" ] || continue
-        "${PIP[@]}" wheel --no-deps "$source" -w "$1" && rm "$source"
+        "${PIP[@]}" wheel --no-deps --use-pep517 --ignore-requires-python "$source" -w "$1" || return
+        rm "$source"
     done
     ! find "$1" -name '*.whl' | grep -- "-cp${PIP_PYTHON/./}-" ||
         { echo "PIP: these can be built by Python $PYTHON_VERSION only"; return 1; }

@@ -14,6 +14,7 @@
 #
 # Slurm signals every process of a step. USR1, USR2 and TERM are survived by all that stands around the command, and ignored
 # by the command until it sets handlers of its own: the image outlives them, and the handlers get each of them, some twice.
+# (An apptainer that brings its own squashfuse_ll prefers it to the one in shims/: there, start from an unpacked folder.)
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=containers/common.sh

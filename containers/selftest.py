@@ -35,6 +35,10 @@ def packages() -> str:
     for name, version in (line.split("==") for line in lines):
         installed = metadata.version(name).split("+")[0]
         assert installed == version, f"{name}: {installed} is installed, the lock has {version}"
+    import torch
+
+    wanted = "CUDA" if any(line.startswith("nvidia-") for line in lines) else "CPU"
+    assert (torch.version.cuda is not None) == (wanted == "CUDA"), f"torch is not the {wanted} build"
     return f"{len(lines)} packages as locked"
 
 

@@ -22,7 +22,7 @@ from launch.space import space_lines
 from launch.stages import DISTRIBUTED
 from launch.submit import plan_request, submission_details, submit
 from slurm.cluster import load_cluster
-from slurm.image import build_image
+from slurm.image import build_image, unpack_image
 from textocvp.config.errors import UserError
 from textocvp.config.overrides import parse_overrides
 from textocvp.disk_space import writing
@@ -99,6 +99,7 @@ def _site_commands(commands: Any) -> None:
     image.add_argument("--base", help="docker://IMAGE, a local image, or debootstrap")
     image.add_argument("--lock", choices=("cpu", "cuda"), help="packages (the cluster's container.lock)")
     image.add_argument("--wait", action="store_true", help="stay until it is built")
+    image.add_argument("--unpack", action="store_true", help="unpack it here instead, once it is built")
     shell = _command(commands, "shell", run_shell, "a shell in the image, with a stage's resources")
     shell.add_argument("--exp", type=Path, help="the experiment's folder")
     shell.add_argument("--stage", help="as the jobs of this stage, for example train-decomp")
@@ -201,8 +202,10 @@ def run_efficiency(options: argparse.Namespace) -> int:
 
 
 def run_image(options: argparse.Namespace) -> int:
-    """Build the image."""
+    """Build the image, or unpack it."""
     cluster = load_cluster(options.cluster, DISTRIBUTED)
+    if options.unpack:
+        return unpack_image(cluster)
     return build_image(cluster, options.base, options.lock, options.wait)
 
 

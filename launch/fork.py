@@ -11,8 +11,9 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 import yaml
 
+from launch.experiment_files import write_experiment
 from launch.pipeline import INDICES, Pipeline, from_folder, shorten
-from launch.recipe import RECIPE_FILE, write_experiment
+from launch.recipe import RECIPE_FILE
 from launch.stages import all_tasks
 from slurm.records import Records, TaskId, config_sha256, job_folder, output_files, read_task, write_task
 from slurm.standing import DONE, stand

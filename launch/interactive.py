@@ -13,7 +13,7 @@ from launch.pipeline import from_folder
 from launch.request import parse_resources
 from launch.stages import DISTRIBUTED, all_tasks
 from slurm.cluster import CODE, DEFAULT, ClusterConfig, load_cluster
-from slurm.options import job_options, option_words
+from slurm.options import job_options, option_words, srun_extra
 from slurm.queue import attached
 from slurm.task import Resources, Task
 from textocvp.config.errors import UserError, nearest
@@ -43,12 +43,12 @@ def shell_command(cluster: ClusterConfig, root: Path, stage: str) -> List[str]:
     variables = _variables(cluster, resources)
     exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     inside = cluster.image_words(CODE, root, resources.gpus_per_node > 0) + ["bash"]
-    script = "; ".join([*cluster.setup, *exports, f"exec {shlex.join(inside)}"])
+    script = "\n".join([*cluster.setup, *exports, f"exec {shlex.join(inside)}"])
     if cluster.scheduler == "local":
         return ["bash", "-c", script]
     cores = (resources.cpus_per_task or 1) * resources.ranks_per_node
     asked = {**job_options(cluster, resources), "nodes": 1, "ntasks_per_node": 1, "cpus_per_task": cores}
-    return ["srun", "--pty", *option_words({**asked, "job_name": f"{stage}.shell", **cluster.extra_sbatch}),
+    return ["srun", "--pty", *option_words({**asked, "job_name": f"{stage}.shell", **srun_extra(cluster)}),
             "bash", "-c", script]
 
 

@@ -55,12 +55,15 @@ def active_jobs(root: Path) -> Dict[TaskId, Job]:
 
 
 def cancel_jobs(jobs: Iterable[Job]) -> None:
-    """Cancel jobs, with one call for each cluster."""
+    """Cancel jobs, with one call for each cluster; UserError where they go on."""
     by_cluster: Dict[str, List[str]] = {}
     for job in jobs:
         by_cluster.setdefault(job.cluster, []).append(job.job_id)
     for name, job_ids in by_cluster.items():
-        cancel(job_ids, cluster_environment(name))
+        try:
+            cancel(job_ids, cluster_environment(name))
+        except (OSError, subprocess.SubprocessError) as error:
+            raise UserError(f"cluster {name} has not cancelled its jobs: {first_line(error)}") from None
 
 
 def cancel_experiment(root: Path) -> Dict[TaskId, Job]:

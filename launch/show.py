@@ -10,6 +10,7 @@ from slurm import ledger
 from slurm.cluster import CODE, ClusterConfig
 from slurm.dependency import group_by_dependency
 from slurm.job import HEADER_END
+from slurm.records import Records
 from slurm.snapshot import snapshot_folder, snapshot_path
 from slurm.standing import DONE
 from slurm.task import ANY, Resources, Task
@@ -29,6 +30,23 @@ def summary_line(plan: Plan, cluster: ClusterConfig) -> str:
     parts = [f"{number} {action}" for action, number in counts.items() if number]
     nothing = "" if counts[RUN] else "; nothing is left to do"
     return f"{plan.root} on {cluster.name}: {len(plan.steps)} tasks, {', '.join(parts)}{nothing}"
+
+
+def provenance_notes(plan: Plan, about: Mapping[str, Any]) -> List[str]:
+    """A line where done tasks were made by other code or in another image: they count as done all the same.
+
+    Args:
+        about: revision and image of what would be submitted now.
+    """
+    records, notes = Records(plan.root), []
+    made = [records.manifest(step.task.id) for step in plan.steps if step.action == DONE]
+    for what, name in (("other code", "revision"), ("another image", "image")):
+        others = [getattr(manifest, name) for manifest in made if getattr(manifest, name) != about[name]]
+        if others:
+            found = ", ".join(sorted({other[:12] or "unknown" for other in others}))
+            notes.append(f"note: {len(others)} done tasks were made with {what} ({found}; now "
+                         f"{about[name][:12] or 'none'})")
+    return notes
 
 
 def plan_lines(plan: Plan, cluster: ClusterConfig) -> List[str]:
@@ -63,9 +81,9 @@ def script_lines(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) -
     arrays = by_stage(plan.to_run)
     jobs.update({task.id: f"{stage.upper().replace('_', '-')}_{task.index}"
                  for stage, tasks in arrays.items() for task in tasks})
-    lines = []
+    lines, earlier = [], ledger.submitted_jobs(plan.root)
     for stage, tasks in arrays.items():
-        for dependency, group in group_by_dependency(tasks, jobs):
+        for dependency, group in group_by_dependency(tasks, jobs, earlier):
             lines += ["", f"{stage}[{','.join(str(task.index) for task in group)}] is submitted as:"]
             script = sbatch_text(submission, group, dependency)
             lines += [f"    {line}".rstrip() for line in script.splitlines()]

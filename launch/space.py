@@ -14,7 +14,7 @@ from slurm.standing import DONE
 from textocvp.disk_space import Space, bytes_below, format_bytes, space_at
 
 HEADER = ("artefact", "estimated", "there already")
-UNKNOWN = "not known"
+UNKNOWN, WARNING = "not known", "WARNING"
 
 
 def space_lines(pipeline: Pipeline, plan: Plan, cluster: ClusterConfig) -> List[str]:
@@ -26,6 +26,11 @@ def space_lines(pipeline: Pipeline, plan: Plan, cluster: ClusterConfig) -> List[
     lines = ["", "space:", *(f"  {line}" for line in format_table(HEADER, rows))]
     return lines + _verdict(pipeline.root, to_write(artefacts, plan), needed(artefacts, plan),
                             space_at(pipeline.root))
+
+
+def space_warnings(pipeline: Pipeline, plan: Plan, cluster: ClusterConfig) -> List[str]:
+    """The warning alone, where there is one."""
+    return [line for line in space_lines(pipeline, plan, cluster) if line.startswith(WARNING)]
 
 
 def there(root: Path, artefact: Artefact) -> int:
@@ -54,7 +59,7 @@ def _verdict(root: Path, unfinished: List[Artefact], needs: int, space: Space) -
     lines = [f"  needs {least}{format_bytes(needs)}, free {format_bytes(space.free)} (limit from "
              f"{space.limit})"]
     if needs > space.free:
-        lines.append(f"WARNING: {format_bytes(needs - space.free)} too little for {root}: `make prune "
+        lines.append(f"{WARNING}: {format_bytes(needs - space.free)} too little for {root}: `make prune "
                      f"EXP={root}` frees what is never needed again; or ask for more, or raise "
                      "training.save_frequency")
     return lines

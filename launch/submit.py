@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Mapping
 
+from launch.experiment_files import write_experiment
 from launch.jobs import active_jobs, cancel_jobs
 from launch.pipeline import INDICES
 from launch.plan import QUEUED, Plan, TaskId, make_plan
-from launch.recipe import write_experiment
 from launch.request import Request
-from launch.show import by_stage, print_report, summary_line
+from launch.show import by_stage, print_report, provenance_notes, summary_line
+from launch.space import space_warnings
 from launch.stages import all_tasks
 from launch.waiting import wait_for_jobs
 from slurm import ledger
@@ -40,13 +41,15 @@ def submit(request: Request) -> int:
         plan = plan_request(request)
         write_experiment(root, request.pipeline.files, request.recipe)
         write_json(root / INDICES, request.pipeline.indices)
-        print(summary_line(plan, cluster), flush=True)
+        about = submission_details(cluster)
+        said = [*provenance_notes(plan, about), *space_warnings(request.pipeline, plan, cluster)]
+        print("\n".join([summary_line(plan, cluster), *said]), flush=True)
         prepare(plan)
         if cluster.scheduler == "local":
-            runner = LocalRunner(root, cluster, lock, submission_details(cluster))
+            runner = LocalRunner(root, cluster, lock, about)
             status = runner.run([step.task for step in plan.to_run])
         else:
-            jobs = submit_jobs(plan, cluster)
+            jobs = submit_jobs(plan, cluster, about)
     if cluster.scheduler != "local":
         if not request.wait:
             return 0
@@ -72,8 +75,12 @@ def prepare(plan: Plan) -> None:
         write_task(plan.root, step.task)
 
 
-def submit_jobs(plan: Plan, cluster: ClusterConfig) -> Dict[TaskId, str]:
-    """Submit all stages up front; returns the job id of every task that is queued now."""
+def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) -> Dict[TaskId, str]:
+    """Submit all stages up front; returns the job id of every task that is queued now.
+
+    Args:
+        about: from `submission_details`.
+    """
     from slurm.executor import Submission, submit_stage  # submitit: not needed to run locally
 
     jobs = {step.task.id: step.job.job_id for step in plan.steps if step.action == QUEUED}
@@ -81,12 +88,10 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig) -> Dict[TaskId, str]:
         return jobs
     check_array_size(plan, cluster)
     code = take_snapshot(CODE, snapshot_folder(plan.root))
-    submission = Submission(cluster, plan.root, code, submission_details(cluster))
+    submission = Submission(cluster, plan.root, code, about)
     for stage, tasks in by_stage(plan.to_run).items():
         resources = vars(cluster.stage_resources(stage))
-        submitted = submit_stage(submission, tasks, jobs)
-        for task in tasks:
-            details = submitted[task.id]
+        for task, details in submit_stage(submission, tasks, jobs):
             ledger.record(plan.root, ledger.SUBMITTED, *task.id, **details, **submission.about,
                           argv=list(task.argv), resources=resources, snapshot=code.name)
             jobs[task.id] = details["job_id"]

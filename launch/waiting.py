@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Dict, List, Mapping, Sequence
 
+from launch.jobs import first_line
 from slurm import ledger
 from slurm.cluster import ClusterConfig
 from slurm.progress import duration
@@ -14,6 +15,7 @@ from slurm.queue import JobState, job_states
 from slurm.records import Records, TaskId
 from slurm.task import Task
 from slurm.watch import Watch, title
+from textocvp.config.errors import UserError
 
 POLL_SECONDS = 2.0
 PATIENCE = 60
@@ -34,10 +36,11 @@ def wait_for_jobs(
             found = job_states([jobs[task.id] for task in still], cluster.slurm_environment())
             silent = 0
             still = waiting.look(still, found)
-        except (OSError, subprocess.SubprocessError):
+        except (OSError, subprocess.SubprocessError) as error:
             silent += 1
             if silent > PATIENCE:
-                raise
+                raise UserError(f"cluster {cluster.name} does not answer: {first_line(error)}; the jobs go "
+                                f"on: make status EXP={root}") from None
         if still:
             time.sleep(POLL_SECONDS)
     waiting.watch.clear()
@@ -81,7 +84,9 @@ class Waiting:
     def _say_ended(self, task: Task, state: JobState) -> bool:
         """Print how a task ended; True where it succeeded."""
         last = ledger.last_events(self.root).get(task.id, {})
-        if state.state == "COMPLETED" and Records(self.root).manifest(task.id) is not None:
+        # a network file system may not show a new manifest yet; the ledger it opens anew
+        finished = last.get("event") == ledger.FINISHED or Records(self.root).manifest(task.id) is not None
+        if state.state == "COMPLETED" and finished:
             self.watch.event(f"{title(task)} done in {duration(last.get('seconds'))}")
             return True
         job_id = self.jobs[task.id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from slurm import ledger
 from slurm.records import output_files
 from slurm.task import Task
 from textocvp.artifacts import ATTEMPT_FILE, ATTEMPT_VARIABLE, read_json, write_json
+from textocvp.config.errors import UserError
 
 PATIENCE = 600.0
 """Seconds that a rank waits for rank 0's checks."""
@@ -42,9 +44,11 @@ def wait_for_word(folder: Path) -> str:
     """Rank 0's word on this attempt."""
     path, deadline = folder / ATTEMPT_FILE, time.time() + PATIENCE
     while time.time() < deadline:
-        said = read_json(path) if path.exists() else {}
-        if said.get("attempt") == attempt_name():
-            return said["word"]
+        # while it is replaced a network file system may have neither the old one nor the new
+        with contextlib.suppress(UserError, OSError):
+            said = read_json(path)
+            if said["attempt"] == attempt_name():
+                return said["word"]
         time.sleep(0.1)
     raise TimeoutError(f"rank 0 gave no word in {PATIENCE:.0f} s")
 

@@ -131,16 +131,20 @@ class ClusterConfig:
         """The image that jobs run in; None without a container, UserError where there is none yet."""
         if not self.container.used:
             return None
-        if self.container.image is not None:
-            path, why = CODE / self.container.image, "see container.image"
-        else:
-            file = CODE / self.paths.image_cache / f"textocvp-{self.container.lock}-{self.image_key()}.sif"
-            folder = file.with_suffix("")
-            path = folder if folder.is_dir() else file
+        path, why = self.image_file(), "see container.image"
+        if self.container.image is None:
+            folder = path.with_suffix("")
+            path = folder if folder.is_dir() else path
             why = f"`make image CLUSTER={self.name}` builds it"
         if not path.exists():
             raise UserError(f"cluster {self.name}: no image {path}; {why}")
         return path
+
+    def image_file(self) -> Path:
+        """What the site's config names, else where `make image` puts the image."""
+        if self.container.image is not None:
+            return CODE / self.container.image
+        return CODE / self.paths.image_cache / f"textocvp-{self.container.lock}-{self.image_key()}.sif"
 
     def image_key(self) -> str:
         """Hash of what the image is made from: unchanged files need no new image."""

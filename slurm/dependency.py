@@ -2,12 +2,13 @@
 
 Everything here is per element: `afterok` on a whole array cancels all dependants for one failed element, and
 `aftercorr` between arrays of other shapes pairs indices blindly. Both are used only to shorten a list of
-elements that means the same. A dependency that Slurm drops is caught by the job's own checks.
+elements that means the same: an array of which elements have ended is not named whole, they would count.
+A dependency that Slurm drops is caught by the job's own checks.
 """
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 
 from slurm.task import ANY, Task
 
@@ -21,16 +22,18 @@ def array_of(job_id: str) -> str:
     return job_id.split("_")[0]
 
 
-def group_by_dependency(tasks: Sequence[Task], jobs: Mapping[TaskId, str]) -> List[Tuple[str, List[Task]]]:
+def group_by_dependency(tasks: Sequence[Task], jobs: Mapping[TaskId, str],
+                        earlier: Iterable[str] = ()) -> List[Tuple[str, List[Task]]]:
     """Split one stage's tasks into groups that can be submitted as one array each.
 
     Args:
         jobs: job id of every task that is queued or runs; an edge to a task that is not in it is already met.
+        earlier: ids of all jobs that were ever submitted, whatever has become of them.
     Returns:
         pairs of dependency (what follows `--dependency=`, "" for none) and tasks.
     """
     arrays: Dict[str, Set[str]] = {}
-    for job_id in jobs.values():
+    for job_id in (*jobs.values(), *earlier):
         arrays.setdefault(array_of(job_id), set()).add(job_id)
     groups: Dict[str, List[Task]] = {}
     for task in tasks:

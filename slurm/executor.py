@@ -7,23 +7,26 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import _make_sbatch_string
 
+from slurm import ledger
 from slurm.cluster import ClusterConfig
 from slurm.dependency import group_by_dependency
 from slurm.job import run_task_file
-from slurm.options import job_options
+from slurm.options import job_options, outside_of_a_job
 from slurm.records import job_folder
 from slurm.task import Resources, Task
+from textocvp.artifacts import REQUEUE_FILE, TERM_WAIT_VARIABLE
 from textocvp.config.errors import UserError
 
 TaskId = Tuple[str, int]
-TERM_WAIT = 600
-"""Seconds that a task which saved on SIGTERM waits for the scheduler to end it or queue it again."""
+TERM_WAIT = 3600
+"""Seconds that a task waits after SIGTERM for the scheduler to end it or queue it again; more than a
+GraceTime."""
 
 SIGNAL_PROOF = "sh -c 'trap \"\" USR1 USR2 TERM; exec \"$0\" \"$@\"'"
 """Starts a program that lives through the signals; in an image containers/exec.sh does the same."""
@@ -43,25 +46,24 @@ class Submission:
 
 
 def submit_stage(submission: Submission, tasks: Sequence[Task],
-                 jobs: Mapping[TaskId, str]) -> Dict[TaskId, Dict[str, str]]:
+                 jobs: Mapping[TaskId, str]) -> Iterator[Tuple[Task, Dict[str, str]]]:
     """Submit tasks of one stage, one array for each set of equal dependencies; array index = task index.
 
     Args:
         tasks: what is to run of the stage; their task.json is there.
         jobs: job id of every task that is queued or runs.
-    Returns:
-        for each task its job_id, depends_on and log.
+    Yields:
+        each task with its job_id, depends_on and log, before the next array is submitted: sbatch may refuse
+        that one, and these jobs run all the same.
     """
-    root, submitted = submission.root, {}
+    root = submission.root
     folder = log_folder(root, tasks[0].stage)
     folder.mkdir(parents=True, exist_ok=True)
-    for dependency, group in group_by_dependency(tasks, jobs):
+    for dependency, group in group_by_dependency(tasks, jobs, ledger.submitted_jobs(root)):
         executor = make_executor(submission, group, dependency)
         for task, job_id in zip(group, submit_array(executor, root, group)):
             log = folder / f"{job_id}_0_log.out"
-            submitted[task.id] = {"job_id": job_id, "depends_on": dependency,
-                                  "log": log.relative_to(root).as_posix()}
-    return submitted
+            yield task, {"job_id": job_id, "depends_on": dependency, "log": log.relative_to(root).as_posix()}
 
 
 def submit_array(executor: submitit.SlurmExecutor, root: Path, group: Sequence[Task]) -> List[str]:
@@ -72,7 +74,8 @@ def submit_array(executor: submitit.SlurmExecutor, root: Path, group: Sequence[T
     last = max(task.index for task in group)
     paths = [str(job_folder(root, group[0].stage, index) / "task.json") for index in range(last + 1)]
     try:
-        jobs = executor.map_array(run_task_file, paths)
+        with outside_of_a_job():
+            jobs = executor.map_array(run_task_file, paths)
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"sbatch refused {group[0].stage}: {' '.join(str(error).split())}") from None
     return [jobs[task.index].job_id for task in group]
@@ -140,20 +143,24 @@ def setup_lines(submission: Submission, resources: Resources) -> List[str]:
     """Shell lines of the batch script before srun."""
     exports = [f"export {name}={shlex.quote(value)}"
                for name, value in job_variables(submission, resources).items()]
-    # the batch shell outlives the signals that its step gets: it has the teardown to do
-    return [*submission.cluster.setup, *exports, "trap : TERM USR2"]
+    # the batch shell outlives a failing srun and the signals that its step gets: it has the teardown to do
+    return [*submission.cluster.setup, "set +e", *exports, "trap : TERM USR2"]
 
 
 def job_variables(submission: Submission, resources: Resources) -> Dict[str, str]:
     """The environment of every job, besides what it inherits."""
     cluster, about = submission.cluster, submission.about
+    # srun no longer takes it from sbatch since Slurm 22.05: processes would be bound to one core each
+    cores = {"SRUN_CPUS_PER_TASK": str(resources.cpus_per_task)} if resources.cpus_per_task else {}
     return {
+        **cores,
+        "SLURM_KILL_BAD_EXIT": "1",  # a dead rank ends its peers, whatever the site's KillOnBadExit says
         "PYTHONPATH": str(submission.code),
         "PYTHONSAFEPATH": "1",  # else the current folder, the checkout, would come first
         "TEXTOCVP_REVISION": about["revision"],
         "TEXTOCVP_DIRTY": str(int(about["dirty"])),
         "TEXTOCVP_IMAGE": about["image"],
-        "TEXTOCVP_TERM_WAIT": str(TERM_WAIT),
+        TERM_WAIT_VARIABLE: str(TERM_WAIT),
         "TEXTOCVP_HANG_MINUTES": str(cluster.hang_minutes),
         "OMP_NUM_THREADS": str(resources.cpus_per_task or 1),
         "SUBMITIT_LOG_LEVEL": "WARNING",  # the log opens with the task's own line
@@ -164,13 +171,15 @@ def job_variables(submission: Submission, resources: Resources) -> Dict[str, str
 def teardown_lines(stage_folder: Path) -> List[str]:
     """Shell lines after srun: queue the job again if its task asked for it; keep srun's exit code.
 
-    The last element of an array has the array's own id as SLURM_JOB_ID: to requeue that requeues every element.
+    Asked several times: a controller that is busy for a moment would end a night's chain.
     """
-    request = f"{shlex.quote(str(Path(stage_folder).resolve()))}/${{SLURM_ARRAY_TASK_ID:-0}}/requeue_request"
-    job = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+    request = f"{shlex.quote(str(Path(stage_folder).resolve()))}/${{SLURM_ARRAY_TASK_ID:-0}}/{REQUEUE_FILE}"
+    # one element has the array's own id as SLURM_JOB_ID, and by that id all of them would be queued again
+    job = "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
+    again = f'for _ in 1 2 3 4 5; do scontrol requeue "{job}" && break; sleep 5; done'
     return [
         "rc=$?",
-        f'if [ -e {request} ]; then rm -f {request}; scontrol requeue "{job}"; fi',
+        f"if [ -e {request} ]; then rm -f {request}; {again}; fi",
         "exit $rc",
     ]
 

@@ -1,4 +1,4 @@
-"""Building the image for a site: here, or as a job of its cluster."""
+"""The image for a site: built here or as a job of its cluster, and unpacked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import List, Optional
 from slurm.cluster import CODE, IMAGE_JOB, ClusterConfig
 from slurm.options import job_options, option_words
 from slurm.queue import attached
+from textocvp.config.errors import UserError
 
 
 def build_image(cluster: ClusterConfig, base: Optional[str], lock: Optional[str], wait: bool) -> int:
@@ -26,6 +27,16 @@ def build_image(cluster: ClusterConfig, base: Optional[str], lock: Optional[str]
     return attached(words, cluster.slurm_environment())
 
 
+def unpack_image(cluster: ClusterConfig) -> int:
+    """Unpack the site's image into a folder beside it, which its jobs then take; returns the exit status."""
+    if not cluster.container.used:
+        raise UserError(f"cluster {cluster.name}: container.runtime is none, its jobs use no image")
+    words = ["env", f"APPTAINER={cluster.container.runtime}", "bash",
+             str(CODE / "containers" / "unpack.sh"), str(cluster.image_file())]
+    print(shlex.join(words), flush=True)
+    return attached(words, {})
+
+
 def build_words(cluster: ClusterConfig, base: Optional[str], lock: Optional[str]) -> List[str]:
     """The line that builds the image."""
     images = CODE / cluster.paths.image_cache
@@ -40,6 +51,6 @@ def job_words(cluster: ClusterConfig, words: List[str], wait: bool) -> List[str]
     options = {**job_options(cluster, cluster.stage_resources(IMAGE_JOB)), **cluster.extra_sbatch}
     log = Path(CODE / cluster.paths.image_cache) / "build-job-%j.log"
     runtime = [f"export APPTAINER={cluster.container.runtime}"] if cluster.container.used else []
-    script = "; ".join([*cluster.setup, *runtime, shlex.join(words)])
+    script = "\n".join([*cluster.setup, *runtime, shlex.join(words)])
     return ["sbatch", "--parsable", *(["--wait"] if wait else []), "--job-name=textocvp.image",
             f"--output={log}", *option_words(options), f"--wrap={script}"]

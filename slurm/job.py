@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import signal
 import socket
 import sys
 import time
@@ -32,6 +31,7 @@ from slurm.progress import read_progress
 from slurm.prune import alive_by_ledger, leftovers
 from slurm.ranks import set_rank_variables
 from slurm.records import Records, job_folder, read_task, set_aside, write_manifest
+from slurm.signals import own_signals, was_stopped
 from slurm.standing import CHANGED, DONE, InputError, check_upstream, input_hashes, refusal, stand
 from slurm.task import Task
 from textocvp.artifacts import (
@@ -44,11 +44,11 @@ from textocvp.artifacts import (
 from textocvp.config.errors import DiskFullError, UserError
 from textocvp.disk_space import format_bytes
 
-STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
-"""Exit codes of a command that saved its state and stopped on a signal."""
 DISK_FULL = "disk full"
 """What the ledger's line on a full disk begins with."""
 EXIT_USER_ERROR = 2
+CACHE_SECONDS, POLL_SECONDS = 90.0, 5.0
+"""NFS believes for up to 60 seconds (acregmax, acdirmax) what it knew of a file or folder."""
 HEADER_END = "rank 0 of "
 """The last line before what the task itself prints begins like this."""
 
@@ -90,6 +90,8 @@ def run_task_file(path: str) -> Dict[str, Any]:
 def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
     """Rank 0: the checks before the command and the records after it."""
     started, saved = time.time(), last_saved(root, task)
+    # of an attempt that was killed before its batch script saw it: this one would be queued again for it
+    (job_folder(root, *task.id) / REQUEUE_FILE).unlink(missing_ok=True)
     try:
         ledger.record(root, ledger.STARTED, *task.id, saved=saved, **whereabouts())
         if not needs_run(root, task):
@@ -153,9 +155,7 @@ def whereabouts() -> Dict[str, Any]:
 
 def needs_run(root: Path, task: Task) -> bool:
     """Whether the task has work to do; raises where it may not do it."""
-    records = Records(root)
-    check_upstream(records, task)
-    input_hashes(records, task)
+    records = checked_records(root, task)
     standing = stand(records, task)
     if standing.state == CHANGED and task.rerun:
         print(f"moved the old outputs to {set_aside(root, task)}", flush=True)
@@ -164,28 +164,30 @@ def needs_run(root: Path, task: Task) -> bool:
     return standing.state != DONE
 
 
+def checked_records(root: Path, task: Task) -> Records:
+    """Records in which all that the task needs is there; InputError where it is not.
+
+    In a job it is looked for a while: a network file system shows what another node has just written only
+    when its caches have run out.
+    """
+    deadline = time.monotonic() + (CACHE_SECONDS if job_name() else 0)
+    while True:
+        records = Records(root)
+        try:
+            check_upstream(records, task)
+            input_hashes(records, task)
+            return records
+        except InputError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_SECONDS)
+
+
 def run_command(task: Task) -> None:
     """Call the entry point that `python -m textocvp` calls, in this process."""
     status = importlib.import_module("textocvp.cli").main(list(task.argv))
     if status:
         raise SystemExit(status)
-
-
-def own_signals() -> None:
-    """Take back what submitit has its handlers on: they requeue from inside the job, and on rank 0 alone.
-
-    Training installs its own; a stage without any dies of TERM and lives on after USR2.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have left it ignored
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-
-
-def was_stopped(error: BaseException) -> bool:
-    """Whether a signal ended the command in an orderly way."""
-    return isinstance(error, KeyboardInterrupt) or (
-        isinstance(error, SystemExit) and error.code in STOPPED_CODES
-    )
 
 
 def describe(error: BaseException) -> str:

@@ -43,6 +43,11 @@ def read_ledger(root: Path) -> List[Dict[str, Any]]:
     return events
 
 
+def submitted_jobs(root: Path) -> List[str]:
+    """Ids of all jobs that were ever submitted."""
+    return [event["job_id"] for event in read_ledger(root) if event["event"] == SUBMITTED and event["job_id"]]
+
+
 def last_events(root: Path) -> Dict[Tuple[str, int], Dict[str, Any]]:
     """Each task's last submission, joined by what its job has said since.
 

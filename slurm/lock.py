@@ -19,16 +19,22 @@ def locked(root: Path) -> Iterator[int]:
     the last orphan has ended.
 
     Raises:
-        UserError: somebody else holds it.
+        UserError: somebody else holds it, or it cannot be had here.
     """
     path = Path(root) / "jobs" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        raise UserError(f"{path} may not be written by you: is {root} another user's?") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(f"another run works on {root} (it holds {path}); wait for it or end it") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be locked: {error.strerror}; its file system needs locks "
+                            "(Lustre: -o flock), or take another folder") from None
         yield descriptor
     finally:
         os.close(descriptor)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping
+import contextlib
+import os
+from typing import Any, Dict, Iterator, List, Mapping
 
 from slurm.cluster import ClusterConfig
 from slurm.task import Resources
+
+BATCH_ONLY = ("requeue", "no-requeue", "get-user-env", "parsable", "wait", "wait-all-nodes", "test-only",
+              "kill-on-invalid-dep", "signal", "begin", "deadline")
+"""Options in extra_sbatch that srun does not have, or that would only make it wait."""
 
 
 def job_options(cluster: ClusterConfig, resources: Resources) -> Dict[str, Any]:
@@ -23,6 +29,22 @@ def job_options(cluster: ClusterConfig, resources: Resources) -> Dict[str, Any]:
         "constraint": cluster.constraint,
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def srun_extra(cluster: ClusterConfig) -> Dict[str, Any]:
+    """The site's other options for somebody who waits for srun."""
+    return {name: value for name, value in cluster.extra_sbatch.items() if name not in BATCH_ONLY}
+
+
+@contextlib.contextmanager
+def outside_of_a_job() -> Iterator[None]:
+    """Hide the variables of the job that this shell runs in: jobs submitted from it would inherit them."""
+    names = [name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"]
+    inside = {name: os.environ.pop(name) for name in names} if "SLURM_JOB_ID" in os.environ else {}
+    try:
+        yield
+    finally:
+        os.environ.update(inside)
 
 
 def option_words(options: Mapping[str, Any]) -> List[str]:

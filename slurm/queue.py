@@ -12,7 +12,9 @@ from typing import Dict, Iterable, List, Mapping, Sequence
 from textocvp.config.errors import UserError
 
 PENDING = "PENDING"
-ACTIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED", "RESIZING")
+ACTIVE = (PENDING, "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
+          "RESV_DEL_HOLD", "SPECIAL_EXIT", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED", "RESIZING")
+"""States of a job that waits (held ones too), runs, or is about to do so again."""
 SECONDS = 30
 
 
@@ -78,7 +80,7 @@ def exit_code(status: str) -> str:
 
 
 def accounted_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, JobState]:
-    """Jobs that only the accounting remembers; {} where there is none."""
+    """Jobs that only the accounting remembers; {} where there is none, or it does not answer."""
     command = [
         "sacct",
         "--noheader",
@@ -88,7 +90,7 @@ def accounted_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> 
     ]
     try:
         lines = run([*command, "--jobs", ",".join(job_ids)], environment)
-    except subprocess.CalledProcessError:
+    except (OSError, subprocess.SubprocessError):
         return {}
     states = {}
     for line in lines:
@@ -105,10 +107,19 @@ def slurm_settings(environment: Mapping[str, str]) -> Dict[str, str]:
 
 
 def cancel(job_ids: Iterable[str], environment: Mapping[str, str]) -> None:
-    """Cancel jobs; those that have ended meanwhile do not matter."""
+    """Cancel jobs; those that have ended meanwhile do not matter.
+
+    CalledProcessError: some still wait or run; whoever took them for cancelled would submit them twice.
+    """
     job_ids = list(job_ids)
-    if job_ids:
-        subprocess.run(["scancel", *job_ids], env={**os.environ, **environment}, check=False, timeout=SECONDS)
+    if not job_ids:
+        return
+    try:
+        run(["scancel", *job_ids], environment)
+    except subprocess.CalledProcessError:
+        states = job_states(job_ids, environment).values()
+        if any(state.active and state.state != "COMPLETING" for state in states):
+            raise
 
 
 def attached(command: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -6,7 +6,8 @@ import os
 import socket
 from typing import Dict, Mapping
 
-FIRST_PORT, PORTS = 20000, 20000
+FIRST_PORT, PORTS = 20000, 12000
+"""Below 32768, from where on Linux gives ports to whoever asks for any."""
 
 
 def slurm_rank_variables(environment: Mapping[str, str]) -> Dict[str, str]:

@@ -32,6 +32,9 @@ ATTEMPT_FILE = "attempt.json"
 """In a job's folder: the newest attempt at its task."""
 REQUEUE_FILE = "requeue_request"
 """In a job's folder: the job asks to be queued again."""
+TERM_WAIT_VARIABLE = "TEXTOCVP_TERM_WAIT"
+"""Seconds that a run stays alive after SIGTERM, with what it had saved, so that the scheduler, not the run's
+exit, decides whether the job was cancelled or is queued again. Set by jobs; unset: exit at once."""
 FINAL = "checkpoint_epoch_final.pth"
 """What a training writes when it ends: where it lies, the training is finished."""
 VERSIONED_PACKAGES = ("torch", "deepspeed", "transformers", "h5py", "numpy")

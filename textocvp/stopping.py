@@ -20,13 +20,10 @@ import time
 from types import FrameType
 from typing import Dict, List, Optional
 
-from textocvp.artifacts import REQUEUE_FILE, job_folder
+from textocvp.artifacts import REQUEUE_FILE, TERM_WAIT_VARIABLE, job_folder
 
 SIGNALS: List[signal.Signals] = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
 """In order of precedence: processes of one run agree on the largest wish, 1 + an index into this list."""
-TERM_WAIT_VARIABLE = "TEXTOCVP_TERM_WAIT"
-"""Seconds that a run stays alive after it saved on SIGTERM, so that the scheduler, not the run's exit,
-decides whether the job was cancelled or is queued again. Set by jobs; unset: exit at once."""
 
 _wish = 0
 _previous: Dict[signal.Signals, object] = {}

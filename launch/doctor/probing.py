@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from launch.stages import DISTRIBUTED
 from slurm.cluster import CODE, ClusterConfig
-from slurm.options import job_options, option_words
+from slurm.options import job_options, option_words, srun_extra
 from slurm.probe import MARK
 from slurm.queue import run
 from slurm.snapshot import snapshot_folder, take_snapshot
@@ -25,9 +25,6 @@ STAGE = "train_decomp"
 """Whose resources, container and environment the probe gets."""
 PACKAGES = ("torch", "deepspeed", "h5py", "transformers", "submitit")
 SAVE_BYTES = 256 << 20
-BATCH_ONLY = ("requeue", "no-requeue", "get-user-env", "parsable", "wait", "wait-all-nodes", "test-only",
-              "kill-on-invalid-dep", "signal", "begin", "deadline")
-"""Options in extra_sbatch that srun does not have, or that would only make the probe wait."""
 POLL_SECONDS = 0.1
 ASK_SECONDS = 2.0
 NODE_LINE = """\
@@ -136,9 +133,8 @@ def slurm_command(probe: Probe) -> List[str]:
 def srun_options(probe: Probe) -> Dict[str, Any]:
     """One process on one node, or on two where a stage has several; else what the stage's jobs get."""
     cluster = probe.cluster
-    extra = {key: value for key, value in cluster.extra_sbatch.items() if key not in BATCH_ONLY}
     nodes = min(2, max(cluster.stage_resources(stage).nodes for stage in DISTRIBUTED))
-    return {**job_options(cluster, cluster.stage_resources(STAGE)), **extra, "nodes": nodes,
+    return {**job_options(cluster, cluster.stage_resources(STAGE)), **srun_extra(cluster), "nodes": nodes,
             "ntasks_per_node": 1, "time": int(probe.timeout) // 60 + 2, "job_name": probe.name}
 
 

@@ -91,3 +91,15 @@ def test_resources_are_those_of_the_stage_asked_for(small_recipe, capsys):
     assert main(["select-decomp", *options, "nodes=2"]) == 2
     assert "resources.select_decomp: more than one process, but it is no distributed stage" in (
         capsys.readouterr().err)
+
+
+def test_the_sites_own_image_is_unpacked(tmp_path, capfd):
+    site = tmp_path / "site.yaml"
+    site.write_text("scheduler: slurm\ncontainer: {runtime: apptainer}\n"
+                    f"paths: {{image_cache: {tmp_path}/images}}\n")
+    assert main(["image", "--cluster", str(site), "--unpack"]) == 2
+    said = capfd.readouterr()
+    assert "containers/unpack.sh" in said.out
+    assert f"error: the image {tmp_path}/images/textocvp-cpu-" in said.err
+    assert main(["image", "--cluster", "local", "--unpack"]) == 2
+    assert "its jobs use no image" in capfd.readouterr().err

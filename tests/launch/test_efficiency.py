@@ -9,8 +9,9 @@ import yaml
 
 from launch.cli import main
 from launch.efficiency import GB, MEMORY_STEPS, TIME_STEPS, Used, clock, rounded_up, suggestion
+from launch.experiment_files import write_experiment
 from launch.pipeline import from_recipe
-from launch.recipe import load_recipe, write_experiment
+from launch.recipe import load_recipe
 from slurm import ledger
 from slurm.accounting import Usage
 

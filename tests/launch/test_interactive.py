@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from launch.cli import main
+from launch.experiment_files import write_experiment
 from launch.interactive import shell_command
 from launch.pipeline import from_recipe
-from launch.recipe import load_recipe, write_experiment
+from launch.recipe import load_recipe
 from slurm.cluster import CODE, parse_cluster
 from slurm.ranks import free_port
 
@@ -32,13 +33,16 @@ def test_a_local_shell_has_the_stages_environment(tmp_path):
 def test_on_a_cluster_it_is_one_srun_with_the_stages_resources(tmp_path):
     stages = {"train_decomp": True}
     resources = {"train_decomp": {"nodes": 2, "gpus_per_node": 4, "cpus_per_task": 8, "time": "02:00:00"}}
-    cluster = parse_cluster({"scheduler": "slurm", "partition": "gpu", "setup": ["module load x"],
-                             "resources": resources}, "site.yaml", "site", stages)
+    cluster = parse_cluster({"scheduler": "slurm", "partition": "gpu", "setup": ["module load x # first"],
+                             "extra_sbatch": {"requeue": True, "nice": 3}, "resources": resources},
+                            "site.yaml", "site", stages)
     words = shell_command(cluster, tmp_path, "train_decomp")
     assert words[:2] == ["srun", "--pty"] and words[-3:-1] == ["bash", "-c"]
     assert {"--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=32", "--gpus-per-node=4", "--time=120",
             "--partition=gpu"} <= set(words)
-    assert words[-1].startswith("module load x; export PYTHONPATH=") and words[-1].endswith("exec bash")
+    assert "--nice=3" in words and "--requeue" not in words, "srun knows no --requeue"
+    assert words[-1].startswith("module load x # first\nexport PYTHONPATH=")
+    assert words[-1].endswith("exec bash")
 
 
 @pytest.mark.parametrize(("more", "message"), [

@@ -7,8 +7,9 @@ import socket
 import pytest
 
 from launch.cli import main
+from launch.experiment_files import write_experiment
 from launch.pipeline import from_folder, from_recipe
-from launch.recipe import load_recipe, write_experiment
+from launch.recipe import load_recipe
 from launch.status import task_rows, task_state
 from launch.waiting import PATIENCE, Waiting
 from slurm import ledger

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from launch.cli import main
 from slurm.ledger import read_ledger
+from textocvp.disk_space import Space
 
 CODE = Path(__file__).parents[2]
 
@@ -54,6 +56,26 @@ def test_a_pipeline_runs_once_and_the_second_time_has_nothing_to_do(small_recipe
     assert pipeline(recipe, site) == 0
     assert "14 tasks, 14 done; nothing is left to do" in capsys.readouterr().out
     assert len(read_ledger(root)) == 42
+
+
+def test_done_by_other_code_is_done_and_said(small_recipe, local_site, root, capsys):
+    recipe, site = small_recipe(), local_site()
+    assert pipeline(recipe, site) == 0
+    assert "note:" not in capsys.readouterr().out
+    for name in ("make_data/0", "report/0"):
+        path = root / "jobs" / name / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "revision": "abcdef", "image": "123"}))
+    assert pipeline(recipe, site) == 0
+    out = capsys.readouterr().out
+    assert "14 tasks, 14 done" in out
+    assert re.search(r"note: 2 done tasks were made with other code \(abcdef; now \w{12}\)", out)
+    assert "note: 2 done tasks were made with another image (123; now none)" in out
+
+
+def test_too_little_space_is_a_warning(small_recipe, local_site, root, capsys, monkeypatch):
+    monkeypatch.setattr("launch.space.space_at", lambda path: Space(1000, 2000, "file system /small"))
+    assert pipeline(small_recipe(), local_site()) == 0
+    assert re.search(r"WARNING: [\d.]+ [MG]B too little for \S+: `make prune EXP=", capsys.readouterr().out)
 
 
 def test_a_failure_is_told_and_only_the_rest_runs_next_time(small_recipe, local_site, root, capsys):

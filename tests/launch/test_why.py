@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from launch.cli import main
+from launch.experiment_files import write_experiment
 from launch.pipeline import from_recipe
-from launch.recipe import load_recipe, write_experiment
+from launch.recipe import load_recipe
 from slurm import ledger
 from textocvp.artifacts import Manifest, describe_outputs
 

@@ -8,10 +8,9 @@ def task(index, *edges):
     return Task("later", index, "", (), after=tuple(Edge(*edge) for edge in edges))
 
 
-def groups(tasks, jobs):
-    return [
-        (dependency, [one.index for one in group]) for dependency, group in group_by_dependency(tasks, jobs)
-    ]
+def groups(tasks, jobs, earlier=()):
+    return [(dependency, [one.index for one in group])
+            for dependency, group in group_by_dependency(tasks, jobs, earlier)]
 
 
 JOBS = {("seeds", 0): "5_0", ("seeds", 1): "5_1", ("seeds", 2): "5_2", ("select", 0): "6"}
@@ -55,3 +54,12 @@ def test_what_is_done_needs_no_edge_while_the_rest_keeps_its_own():
 def test_a_single_job_is_no_array():
     assert groups([task(0, ("select", 0))], JOBS) == [("afterok:6", [0])]
     assert groups([task(3, ("seeds", 3))], {("seeds", 3): "9_3"}) == [("afterok:9", [3])]
+
+
+def test_an_array_of_which_an_element_has_failed_is_not_named_whole():
+    # 5_1 failed and is submitted again as 9_1; afterok:5 would never be met
+    jobs = {("seeds", 0): "5_0", ("seeds", 1): "9_1", ("seeds", 2): "5_2"}
+    earlier = ["5_0", "5_1", "5_2"]
+    everything = task(0, *[("seeds", index) for index in range(3)])
+    assert groups([everything], jobs, earlier) == [("afterok:5_0:5_2:9", [0])]
+    assert groups([task(0, ("seeds", 2))], {("seeds", 2): "5_2"}, earlier) == [("afterok:5_2", [0])]

@@ -18,8 +18,9 @@ import yaml
 from launch.cli import main
 from launch.doctor.findings import FAIL, OK, WARN
 from launch.doctor.scheduler import check_settings
+from launch.experiment_files import write_experiment
 from launch.pipeline import from_recipe
-from launch.recipe import load_recipe, write_experiment
+from launch.recipe import load_recipe
 from slurm.cluster import CODE, parse_cluster
 
 pytestmark = pytest.mark.cluster

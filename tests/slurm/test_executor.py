@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -11,9 +12,12 @@ from slurm.executor import (
     make_executor,
     sbatch_parameters,
     sbatch_text,
+    setup_lines,
+    submit_stage,
     teardown_lines,
 )
-from slurm.task import Task
+from slurm.task import Edge, Resources, Task
+from textocvp.config.errors import UserError
 
 ABOUT = {"cluster": "site", "revision": "abc", "dirty": True, "image": "sha"}
 
@@ -84,6 +88,8 @@ def test_everything_a_site_says_reaches_sbatch(script):
         "export OMP_NUM_THREADS=8",
         "#SBATCH --requeue",
         "export TEXTOCVP_HANG_MINUTES=30.0",
+        "export SRUN_CPUS_PER_TASK=8",
+        "export SLURM_KILL_BAD_EXIT=1",
         "trap : TERM USR2",
         "rc=$?",
         "exit $rc",
@@ -110,22 +116,33 @@ def test_the_request_to_be_queued_again_is_that_of_the_array_element(tmp_path):
     (tmp_path / "scontrol").write_text('#!/bin/sh\necho scontrol "$@"\n')
     (tmp_path / "scontrol").chmod(0o755)
     script = "\n".join(["(exit 7)", *teardown_lines(tmp_path / "a b")])
+    # the last element of an array has the array's id: by that alone all elements would be queued again
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "40"}
+    element = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "1"}
 
     def run(**more):
         result = subprocess.run(["bash", "-c", script], env={**environment, **more}, capture_output=True,
                                 text=True)
         return result.returncode, result.stdout.strip()
 
-    def run_element(index):  # the last element's SLURM_JOB_ID is the array's
-        return run(SLURM_ARRAY_JOB_ID="40", SLURM_ARRAY_TASK_ID=index)
-
-    assert run() == (7, "") and run_element("0") == (7, "")
-    assert run_element("1") == (7, "scontrol requeue 40_1")
-    assert run_element("1") == (7, ""), "a request counts once"
+    assert run() == (7, "") and run(**{**element, "SLURM_ARRAY_TASK_ID": "0"}) == (7, "")
+    assert run(**element) == (7, "scontrol requeue 40_1")
+    assert run(**element) == (7, ""), "a request counts once"
     (tmp_path / "a b" / "0").mkdir()
     (tmp_path / "a b" / "0" / "requeue_request").touch()
     assert run() == (7, "scontrol requeue 40")
+
+
+def test_a_controller_that_does_not_answer_is_asked_again(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "requeue_request").touch()
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho asked >> "$0.log"; [ "$(wc -l < "$0.log")" = 3 ]\n')
+    (tmp_path / "sleep").write_text("#!/bin/sh\n")
+    for name in ("scontrol", "sleep"):
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "40"}
+    subprocess.run(["bash", "-c", "\n".join(teardown_lines(tmp_path))], env=environment, check=True)
+    assert (tmp_path / "scontrol.log").read_text() == "asked\n" * 3
 
 
 def test_array_indices():
@@ -137,3 +154,51 @@ def test_the_job_name_is_one_word(tmp_path):
     submission = Submission(cluster(), tmp_path / "a b;c", CODE, ABOUT)
     parameters = sbatch_parameters(submission, [Task("report", 0, "", ())], "")
     assert parameters["job_name"] == "a_b_c.report"
+
+
+@pytest.fixture
+def sbatch(tmp_path, monkeypatch):
+    """A stand-in that takes one array, notes its environment and refuses the next."""
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").write_text(f"""#!/bin/sh
+[ ! -e {tmp_path}/environment ] || {{ echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }}
+env > {tmp_path}/environment
+echo "Submitted batch job 7"
+""")
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path / "environment"
+
+
+def test_what_was_submitted_is_told_before_sbatch_refuses_the_rest(sbatch, tmp_path):
+    tasks = [Task("train_decomp", 0, "", ()), Task("train_decomp", 1, "", (), after=(Edge("make_data", 0),))]
+    submission = Submission(cluster(), tmp_path / "exp", CODE, ABOUT)
+    submitted = submit_stage(submission, tasks, {("make_data", 0): "5"})
+    task, details = next(submitted)
+    assert (task.index, details["job_id"], details["depends_on"]) == (0, "7", "")
+    with pytest.raises(UserError, match="sbatch refused train_decomp: .*QOSMaxSubmitJobPerUserLimit"):
+        next(submitted)
+
+
+def test_a_job_that_is_submitted_from_a_job_inherits_nothing_of_it(sbatch, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", "/site/slurm.conf")
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "100")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "9")
+    tasks = [Task("train_decomp", 0, "", ())]
+    assert len(list(submit_stage(Submission(cluster(), tmp_path / "exp", CODE, ABOUT), tasks, {}))) == 1
+    names = {line.partition("=")[0]: line for line in sbatch.read_text().splitlines()}
+    assert names["SLURM_CONF"] == "SLURM_CONF=/site/slurm.conf"
+    assert not {"SLURM_MEM_PER_CPU", "SLURM_ARRAY_TASK_ID"} & set(names)
+    assert os.environ["SLURM_MEM_PER_CPU"] == "100"
+
+
+def test_a_site_that_sets_errexit_keeps_the_teardown(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "requeue_request").touch()
+    setup = setup_lines(Submission(cluster(setup=["set -eu"]), tmp_path, CODE, ABOUT), Resources())
+    script = "\n".join([*setup, "scontrol() { echo queued again; }", "(exit 140)", *teardown_lines(tmp_path)])
+    result = subprocess.run(["bash", "-c", script], env={"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "4"},
+                            capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (140, "queued again\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -20,19 +19,6 @@ from textocvp.artifacts import Manifest
 pytestmark = [pytest.mark.cluster, pytest.mark.container, pytest.mark.slow]
 STEPS = 360
 """Long enough to be disturbed three times: the last time takes ten seconds to be noticed."""
-
-
-@pytest.fixture
-def slurm(dev_cluster):
-    """Runs one of Slurm's programs on the dev cluster."""
-
-    def run(*command):
-        result = subprocess.run(command, env={**os.environ, **dev_cluster}, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        return result.stdout.strip()
-
-    yield run
-    subprocess.run(["scancel", "--user", str(os.getuid())], env={**os.environ, **dev_cluster}, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from slurm import job
 from slurm.ledger import read_ledger
 from slurm.ranks import slurm_rank_variables
-from slurm.records import Records, job_folder, write_task
+from slurm.records import Records, job_folder, write_manifest, write_task
 from slurm.standing import InputError, check_upstream
 from slurm.task import ANY, Edge, Task
 
@@ -136,5 +140,51 @@ def test_rank_variables_come_from_srun():
         "LOCAL_RANK": "1",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "10.0.0.7",
-        "MASTER_PORT": "20017",
+        "MASTER_PORT": "24017",
     }
+
+
+def test_a_stage_without_handlers_leaves_sigterm_to_the_scheduler(stub_python, tmp_path):
+    """By itself it would end in the grace time of a preemption, count as failed and not be queued again."""
+    (tmp_path / "behaviour.json").write_text('{"make_data[0]": "sleep"}')
+    path = write_task(tmp_path, FIRST)
+    environment = {**os.environ, "PYTHONPATH": str(CODE), "SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "7",
+                   "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0", "TEXTOCVP_TERM_WAIT": "2"}
+    command = [stub_python, "-u", "-m", "slurm.job", str(path)]
+    process = subprocess.Popen(command, env=environment, cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 30
+        while not (path.parent / "asleep").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    assert [event["event"] for event in read_ledger(tmp_path)] == ["started", "stopped"]
+
+
+def test_the_request_of_an_attempt_that_was_killed_is_not_the_next_ones(stub_python, tmp_path):
+    path = write_task(tmp_path, FIRST)
+    request = path.with_name("requeue_request")
+    request.touch()
+    assert run(stub_python, tmp_path, FIRST).returncode == 0
+    assert not request.exists()
+
+
+def test_a_job_waits_for_what_another_node_has_just_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "CACHE_SECONDS", 20.0)
+    monkeypatch.setattr(job, "POLL_SECONDS", 0.1)
+    write_task(tmp_path, FIRST)
+    with pytest.raises(InputError):  # by hand or without a scheduler at once
+        job.checked_records(tmp_path, SECOND)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (tmp_path / "data.txt").write_text("data")
+    about = {"revision": "", "image": "", "versions": {}}
+    later = threading.Timer(0.5, write_manifest, (tmp_path, FIRST, {}, 1.0, about))
+    later.start()
+    assert job.checked_records(tmp_path, SECOND).manifest(("make_data", 0)) is not None
+    later.join()

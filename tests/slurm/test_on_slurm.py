@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -169,6 +170,35 @@ def test_dependants_that_still_wait_are_planned_anew(small_recipe, site, root, c
     )
     # the first report may have begun when what it waited for was cancelled: it does not count
     assert last_events(root)[("report", 0)]["job_id"] != first[("report", 0)]["job_id"]
+
+
+@pytest.mark.slow
+def test_a_preempted_stage_that_saves_nothing_is_queued_again(small_recipe, site, root, dev_cluster):
+    behave(root, {"make_data[0]": "sleep"})
+    assert submit(small_recipe(), site()) == 0
+    wait_for((root / "jobs" / "make_data" / "0" / "asleep").exists)
+    behave(root, {})
+    subprocess.run(["sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
+                    "--wrap=true"], env={**os.environ, **dev_cluster}, check=True)
+    wait_for(lambda: "report/0" in done(root), 150)
+    assert len(done(root)) == 14
+    assert last_events(root)[("make_data", 0)]["starts"] == 2
+
+
+@pytest.mark.slow
+def test_an_element_that_asks_to_be_queued_again_leaves_the_others_alone(small_recipe, site, root):
+    behave(root, {"train_decomp[0]": "sleep", "train_decomp[1]": "sleep"})
+    assert submit(small_recipe(), site()) == 0
+    for index in (0, 1):
+        wait_for((root / "jobs" / "train_decomp" / str(index) / "asleep").exists)
+    environment = load_cluster(site(), dict.fromkeys(STAGES, True)).slurm_environment()
+    event = last_events(root)[("train_decomp", 1)]  # the last element has the array's own id
+    (root / "jobs" / "train_decomp" / "1" / "requeue_request").touch()
+    os.kill(event["pid"], signal.SIGKILL)
+    wait_for(lambda: last_events(root)[("train_decomp", 1)]["starts"] == 2)
+    assert last_events(root)[("train_decomp", 0)]["starts"] == 1
+    ids = [last_events(root)[("train_decomp", index)]["job_id"] for index in (0, 1)]
+    assert {state.state for state in job_states(ids, environment).values()} == {"RUNNING"}
 
 
 def test_ranks_on_two_nodes(small_recipe, site, root):

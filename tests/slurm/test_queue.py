@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from slurm.queue import JobState, job_states
+from slurm.queue import JobState, cancel, job_states
 
 
 @pytest.fixture
@@ -64,3 +64,25 @@ def test_a_scheduler_that_does_not_answer_is_an_error(programs, tmp_path):
     )
     with pytest.raises(subprocess.CalledProcessError):
         job_states(["5"], {})
+
+
+def test_an_accounting_that_does_not_answer_is_none(programs, tmp_path, monkeypatch):
+    programs(squeue="5|RUNNING|None|n1", sacct="")
+    (tmp_path / "sacct").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr("slurm.queue.SECONDS", 1)
+    assert set(job_states(["5", "4"], {})) == {"5"}
+
+
+@pytest.mark.parametrize("state", ["REQUEUE_HOLD", "SPECIAL_EXIT", "SIGNALING", "COMPLETING"])
+def test_a_job_that_may_start_again_is_active(state):
+    """Else its task would be submitted a second time beside it."""
+    assert JobState(state).active
+
+
+def test_jobs_that_scancel_did_not_end_are_an_error(programs, tmp_path):
+    programs(squeue="5|RUNNING|None|n1|\n6|COMPLETED|None|n1|0|\n7|COMPLETING|None|n1|", scancel="")
+    cancel(["5"], {})
+    (tmp_path / "scancel").write_text("#!/bin/sh\necho 'scancel: error: no answer' >&2\nexit 1\n")
+    cancel(["6", "7"], {})
+    with pytest.raises(subprocess.CalledProcessError):
+        cancel(["5", "6"], {})

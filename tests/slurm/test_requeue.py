@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,17 +17,6 @@ from slurm.ledger import last_events, read_ledger
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 STEPS = 260
-
-
-@pytest.fixture
-def slurm(dev_cluster):
-    def run(*command):
-        result = subprocess.run(command, env={**os.environ, **dev_cluster}, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        return result.stdout.strip()
-
-    yield run
-    subprocess.run(["scancel", "--user", str(os.getuid())], env={**os.environ, **dev_cluster}, check=False)
 
 
 @pytest.fixture

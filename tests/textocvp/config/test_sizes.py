@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.recipe import experiment_files, load_recipe
+from launch.experiment_files import experiment_files
+from launch.recipe import load_recipe
 from textocvp.config.experiment import experiment_values, parse_experiment, predictor_values
 from textocvp.config.registry import MODELS, PREDICTORS
 from textocvp.config.sizes import Size, linear, model_size, predictor_size
