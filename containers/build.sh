@@ -15,8 +15,9 @@
 # first 16 hex digits of sha256(requirements-LOCK.lock + textocvp.def + selftest.py), the three files' bytes in this order.
 # An image that is there under its key is not built again, unless another --base is asked for.
 # Environment: APPTAINER (apptainer or singularity), PYTHON (whose pip fetches the wheels), pip's own PIP_*.
-# Built and run so far, with the cpu lock: debootstrap; local images (Debian 12: a file, a folder, one without a compiler).
-# docker:// takes the same steps, but no registry was at hand. Without root and subordinate ids: local images.
+# Built and run so far: the cpu lock on debootstrap and on local images (Debian 12: file, folder, one without a compiler),
+# the latter also without subordinate ids; the cuda lock on a local image, on a host without GPU. docker:// takes the same
+# steps, but no registry was at hand.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=containers/common.sh
@@ -215,7 +216,7 @@ prepare() {
     local needed free
     find_runtime "${APPTAINER:-}"
     mkdir -p "$IMAGES" "$SCRATCH/cache" 2>/dev/null || fail "cannot write into $IMAGES or $SCRATCH"
-    needed=$([ "$LOCK" = cuda ] && echo 25000 || echo 4500)
+    needed=$([ "$LOCK" = cuda ] && echo 18000 || echo 4500)
     free=$(megabytes_free "$SCRATCH")
     [ "$free" -ge "$needed" ] || fail "$free MB free in $SCRATCH, a build needs about $needed: say --scratch DIR"
     sweep "$IMAGES"/.textocvp-*."$(hostname -s)"-*.partial* "$SCRATCH"/*."$(hostname -s)"-*.partial

@@ -164,8 +164,8 @@ def start(runtime, image):
 
     yield begin
     for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:  # what serves the image would stay
+            signal_everyone(process, signal.SIGKILL)
         process.stdout.close()
 
 
