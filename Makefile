@@ -131,7 +131,7 @@ image: $(if $(CLUSTER),$(READY))  ## [BASE= LOCK=cpu|cuda CLUSTER= WAIT=1]: buil
 image-dir: $(if $(CLUSTER),$(READY))  ## [CLUSTER= | LOCK=cpu|cuda]: unpack the image: starts faster, and needs no FUSE on the nodes
 	$(if $(CLUSTER),$(LAUNCH) image --cluster $(CLUSTER) --unpack,containers/unpack.sh .images/textocvp-$(or $(LOCK),cpu)-$$(containers/build.sh --lock $(or $(LOCK),cpu) --key).sif)
 
-cluster-up: $(ENV_READY)  ## start a real one-host Slurm with accounting (CLUSTER=dev_cluster)
+cluster-up:  ## start a real one-host Slurm with accounting (CLUSTER=dev_cluster)
 	slurm/dev_cluster/cluster.sh start
 
 cluster-down:  ## stop it

@@ -17,7 +17,7 @@ from launch.look import run_logs, run_status, run_verify, run_why
 from launch.pipeline import from_folder
 from launch.prune import prune
 from launch.request import make_request
-from launch.show import plan_lines, script_lines
+from launch.show import plan_lines, script_lines, stages_text
 from launch.space import space_lines
 from launch.stages import DISTRIBUTED
 from launch.submit import plan_request, submission_details, submit
@@ -175,7 +175,7 @@ def run_plan(options: argparse.Namespace) -> int:
 def run_cancel(options: argparse.Namespace) -> int:
     """Cancel what waits or runs."""
     jobs = cancel_experiment(from_folder(options.exp).root)
-    names = ", ".join(f"{stage}[{index}]" for stage, index in sorted(jobs))
+    names = ", ".join(stages_text(sorted(jobs, key=lambda task: (list(DISTRIBUTED).index(task[0]), task[1]))))
     print(f"{options.exp}: {len(jobs)} jobs cancelled{': ' + names if jobs else ''}")
     return 0
 

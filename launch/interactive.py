@@ -23,7 +23,8 @@ def run_shell(options: argparse.Namespace) -> int:
     """Open a shell as the jobs of a stage see the machine; returns its exit status."""
     stage = options.stage.replace("-", "_") if options.stage else DEFAULT
     if stage != DEFAULT and stage not in DISTRIBUTED:
-        raise UserError(f"--stage {options.stage}: no such stage{nearest(stage, DISTRIBUTED)}")
+        known = [name.replace("_", "-") for name in DISTRIBUTED]
+        raise UserError(f"--stage {options.stage}: no such stage{nearest(options.stage, known)}")
     cluster = load_cluster(options.cluster, DISTRIBUTED)
     cluster = cluster.with_resources(parse_resources(options.res), {stage: True})
     if options.exp and stage != DEFAULT:
@@ -56,6 +57,7 @@ def run_tensorboard(options: argparse.Namespace) -> int:
     """Serve the curves of an experiment until Ctrl-C."""
     if not options.exp.is_dir():
         raise UserError(f"{options.exp}: no such folder")
+    check_port(options.port)
     cluster = load_cluster(options.cluster or "local", DISTRIBUTED)
     here = f"{getpass.getuser()}@{socket.gethostname()}"
     print(f"from your own machine: ssh -N -L {options.port}:localhost:{options.port} {here}, "
@@ -63,6 +65,17 @@ def run_tensorboard(options: argparse.Namespace) -> int:
     words = [*cluster.python_command(CODE, options.exp), "-m", "tensorboard.main",
              "--logdir", str(options.exp), "--port", str(options.port)]
     return attached(words, cluster.slurm_environment())
+
+
+def check_port(port: int) -> None:
+    """UserError where nothing can listen at a port of this machine."""
+    with socket.socket() as there:
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            there.bind(("localhost", port))
+        except (OSError, OverflowError) as error:
+            why = error.strerror if isinstance(error, OSError) else "no port"
+            raise UserError(f"--port {port}: {why}; PORT= another, up to 65535") from None
 
 
 def _variables(cluster: ClusterConfig, resources: Resources) -> Dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
@@ -91,7 +92,7 @@ def make_plan(
         _drop_unneeded(steps, stages)
     in_the_way = [step for step in steps.values() if step.aside and not rerun]
     refused = [refusal(step.task, Standing(CHANGED, step.reasons)) for step in in_the_way]
-    refused += _unmet(steps)
+    refused += _unmet(steps) + _absent(root, steps)
     if refused:
         raise UserError("\n  ".join(refused if len(refused) == 1 else ["not submitted:", *refused]))
     return Plan(Path(root), tuple(steps.values()))
@@ -142,6 +143,18 @@ def _drop_unneeded(steps: Dict[TaskId, Step], stages: FrozenSet[str]) -> None:
                 steps[step.task.id] = replace(step, action=OUTSIDE, aside=False)
             else:
                 needed |= {edge.id for edge in step.task.after}
+
+
+def _absent(root: Path, steps: Mapping[TaskId, Step]) -> List[str]:
+    """One line for each input by its own name that is not there and that no task writes."""
+    written = [pattern for step in steps.values() for pattern in step.task.outputs]
+    lines = {}
+    for step in steps.values():
+        for name in step.task.inputs if step.action == RUN else ():
+            made = "*" in name or any(fnmatchcase(name, pattern) for pattern in written)
+            if not made and not (Path(root) / name).is_file():
+                lines.setdefault(name, f"{step.task.name} needs {Path(root) / name}, which does not exist")
+    return list(lines.values())
 
 
 def _unmet(steps: Mapping[TaskId, Step]) -> List[str]:

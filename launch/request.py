@@ -69,7 +69,10 @@ def make_pipeline(
             raise UserError(f"--seeds: {options.command} takes none; it uses those that were trained")
         pipeline = with_decomposition_seeds(pipeline, seeds)
     workers = {stage: cluster.stage_resources(stage).cpus_per_task for stage in DISTRIBUTED}
-    return replace(pipeline, workers=workers, decomp_ckpt=options.decomp_ckpt)
+    checkpoint = options.decomp_ckpt
+    if checkpoint and "/" in checkpoint:  # as a path it is meant from here, not from the experiment
+        checkpoint = str(Path(checkpoint).absolute())
+    return replace(pipeline, workers=workers, decomp_ckpt=checkpoint)
 
 
 def recipe_pipeline(recipe: Recipe, source: str, experiments: Path, root: Optional[str]) -> Pipeline:
@@ -88,7 +91,7 @@ def parse_resources(text: str) -> Dict[str, Any]:
     for word in text.replace(",", " ").split():
         name, equals, value = word.partition("=")
         if name not in RESOURCES or not equals:
-            raise UserError(f"--res {text!r}: {word!r} is no name=value{nearest(name, RESOURCES)}")
+            raise UserError(f"--res {text!r}: {word!r} is no RESOURCE=value{nearest(name, RESOURCES)}")
         number = value.replace(".", "", 1).isdigit()
         values[name] = value if not number else float(value) if "." in value else int(value)
     return values

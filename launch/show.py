@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Sequence
 
-from launch.plan import QUEUED, RUN, Plan, Step
+from launch.plan import QUEUED, RUN, Plan, Step, TaskId
 from slurm import ledger
 from slurm.cluster import CODE, ClusterConfig
 from slurm.dependency import group_by_dependency
@@ -13,7 +13,7 @@ from slurm.job import HEADER_END
 from slurm.records import Records
 from slurm.snapshot import snapshot_folder, snapshot_path
 from slurm.standing import DONE
-from slurm.task import ANY, Resources, Task
+from slurm.task import ANY, OK, Resources, Task
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> List[str]:
@@ -28,7 +28,7 @@ def summary_line(plan: Plan, cluster: ClusterConfig) -> str:
     """What a submission is going to do, in one line."""
     counts = {action: sum(step.action == action for step in plan.steps) for action in (DONE, QUEUED, RUN)}
     parts = [f"{number} {action}" for action, number in counts.items() if number]
-    nothing = "" if counts[RUN] else "; nothing is left to do"
+    nothing = "" if counts[RUN] else "; nothing to submit" if counts[QUEUED] else "; nothing is left to do"
     return f"{plan.root} on {cluster.name}: {len(plan.steps)} tasks, {', '.join(parts)}{nothing}"
 
 
@@ -100,14 +100,18 @@ def by_stage(steps: Iterable[Step]) -> Dict[str, List[Task]]:
 
 def edges_text(task: Task) -> str:
     """What a task waits for, stage by stage: "success of train_decomp[0,2]"."""
-    groups: Dict[tuple, List[int]] = {}
-    for edge in task.after:
-        groups.setdefault((edge.stage, edge.mode), []).append(edge.index)
-    words = {ANY: "the end of"}
-    return ", ".join(
-        f"{words.get(mode, 'success of')} {stage}[{','.join(map(str, indices))}]"
-        for (stage, mode), indices in groups.items()
-    )
+    words = {ANY: "the end of", OK: "success of"}
+    modes = dict.fromkeys(edge.mode for edge in task.after)
+    return ", ".join(f"{words[mode]} {names}" for mode in modes
+                     for names in stages_text(edge.id for edge in task.after if edge.mode == mode))
+
+
+def stages_text(tasks: Iterable[TaskId]) -> List[str]:
+    """Tasks, stage by stage in their order: "train_decomp[0,2]"."""
+    groups: Dict[str, List[int]] = {}
+    for stage, index in tasks:
+        groups.setdefault(stage, []).append(index)
+    return [f"{stage}[{','.join(map(str, indices))}]" for stage, indices in groups.items()]
 
 
 def resources_text(resources: Resources) -> str:

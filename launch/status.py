@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from launch.jobs import scheduler_states
 from launch.pipeline import Pipeline, from_folder
 from launch.plan import make_plan
-from launch.show import format_table
+from launch.show import format_table, stages_text
 from launch.stages import all_tasks
 from slurm import ledger, queue
 from slurm.progress import progress_columns, read_progress
@@ -120,7 +120,7 @@ def log_path(root: Path, stage: str, task: int) -> Path:
     """The newest log of a task."""
     event = ledger.last_events(root).get((stage, task))
     if event is None:
-        known = sorted({f"{name}[{index}]" for name, index in ledger.last_events(root)})
+        known = stages_text(sorted(ledger.last_events(root)))
         raise UserError(
             f"{root}: {stage}[{task}] was never submitted; submitted: {', '.join(known) or 'nothing'}"
         )

@@ -52,6 +52,8 @@ def submit(request: Request) -> int:
             jobs = submit_jobs(plan, cluster, about)
     if cluster.scheduler != "local":
         if not request.wait:
+            if plan.to_run:
+                print(f"submitted; how far it is: make status EXP={root}; what broke: make why EXP={root}")
             return 0
         tasks = [step.task for step in plan.steps if step.task.id in jobs]
         try:

@@ -10,8 +10,7 @@ from slurm.progress import failure_lines
 BROKEN = ("failed", "timeout", "out_of_memory", "node_fail", "boot_fail", "deadline", "preempted",
           "interrupted", "lost")
 """States of a task that ended without its outputs, by itself."""
-ASKED = ("stopped", "cancelled")
-"""States of a task that was asked to end, or whose upstream failed; looked at where nothing is broken."""
+CANCELLED = "cancelled"
 AGAIN = "run the same command again: what is done is skipped, training continues from its last state"
 SPACE = ("free space (`make prune EXP=...` removes what is never needed again, DRY=1 only lists it) or ask "
          "for quota, then " + AGAIN)
@@ -40,11 +39,23 @@ OTHERWISE = "read the log; once the cause is mended, " + AGAIN
 
 def first_broken(rows: Sequence[Mapping[str, Any]]) -> Optional[Mapping[str, Any]]:
     """The first failing task in the order of the graph; None where nothing failed."""
-    for states in (BROKEN, ASKED):
+    for broken in (_ended_by_itself, _asked_to_end):
         for row in rows:
-            if row["state"].split(" ")[0] in states:
+            if broken(row):
                 return row
     return None
+
+
+def _ended_by_itself(row: Mapping[str, Any]) -> bool:
+    """Whether a task is the cause of what failed after it; one that scancel ended while it ran is, too."""
+    state = row["state"].split(" ")[0]
+    return state in BROKEN or bool(state == CANCELLED and row["node"] and row["exit_code"])
+
+
+def _asked_to_end(row: Mapping[str, Any]) -> bool:
+    """Stopped, or cancelled before it started, mostly because its upstream failed: looked at where nothing
+    else is broken."""
+    return row["state"].split(" ")[0] in ("stopped", CANCELLED)
 
 
 def why_lines(rows: Sequence[Mapping[str, Any]]) -> List[str]:
@@ -60,8 +71,10 @@ def why_lines(rows: Sequence[Mapping[str, Any]]) -> List[str]:
     words = {"job": row["job_id"], "on": row["node"], "exit code": row["exit_code"]}
     facts = "".join(f", {name} {value}" for name, value in words.items() if value)
     error = f": {row['error']}" if row["error"] else ""
-    lines = [f"{row['stage']}[{row['task']}] ({row['label']}) {row['state']}{facts}{error}"]
-    lines += [f"  {line}" for line in log]
+    label = f" ({row['label']})" if row["label"] else ""
+    lines = [f"{row['stage']}[{row['task']}]{label} {row['state']}{facts}{error}"]
+    told = [line for line in log if line.startswith("error: ") and row["error"] and row["error"] in line]
+    lines += [f"  {line}" for line in log if line not in told]
     lines += [f"log: {row['log']}"] if row["log"] else []
     return [*lines, f"what to do: {advice(row, log)}"]
 

@@ -54,7 +54,7 @@ def wait_for_word(folder: Path) -> str:
 
 
 def check_progress(root: Path, task: Task, saved: float) -> None:
-    """RuntimeError where MAX_STARTS starts of this job in a row have found nothing newer than this one.
+    """UserError where MAX_STARTS starts of this job in a row have found nothing newer than this one.
 
     With progress any number of restarts is normal: a week of preemptions.
 
@@ -66,7 +66,7 @@ def check_progress(root: Path, task: Task, saved: float) -> None:
               if event["event"] == ledger.STARTED and (event["stage"], event["task"]) == task.id
               and event["job_id"] == job]
     if job and starts[-MAX_STARTS:] == [saved] * MAX_STARTS:
-        raise RuntimeError(
+        raise UserError(
             f"{task.name} was started {MAX_STARTS} times without saving anything new: its time limit, or the "
             f"time between two preemptions, is too short for it; submit it again with more time "
             f"(RES=\"time=...\")"

@@ -24,7 +24,10 @@ def build_image(cluster: ClusterConfig, base: Optional[str], lock: Optional[str]
         words = job_words(cluster, words, wait)
         (CODE / cluster.paths.image_cache).mkdir(parents=True, exist_ok=True)
     print(shlex.join(words), flush=True)
-    return attached(words, cluster.slurm_environment())
+    status = attached(words, cluster.slurm_environment())
+    if cluster.scheduler != "local":
+        print(f"the job's log: {job_log(cluster, '*')}")
+    return status
 
 
 def unpack_image(cluster: ClusterConfig) -> int:
@@ -49,8 +52,12 @@ def build_words(cluster: ClusterConfig, base: Optional[str], lock: Optional[str]
 def job_words(cluster: ClusterConfig, words: List[str], wait: bool) -> List[str]:
     """The line that submits another as a job with the resources of the entry `image`."""
     options = {**job_options(cluster, cluster.stage_resources(IMAGE_JOB)), **cluster.extra_sbatch}
-    log = Path(CODE / cluster.paths.image_cache) / "build-job-%j.log"
     runtime = [f"export APPTAINER={cluster.container.runtime}"] if cluster.container.used else []
     script = "\n".join([*cluster.setup, *runtime, shlex.join(words)])
-    return ["sbatch", "--parsable", *(["--wait"] if wait else []), "--job-name=textocvp.image",
-            f"--output={log}", *option_words(options), f"--wrap={script}"]
+    return ["sbatch", *(["--wait"] if wait else []), "--job-name=textocvp.image",
+            f"--output={job_log(cluster, '%j')}", *option_words(options), f"--wrap={script}"]
+
+
+def job_log(cluster: ClusterConfig, number: str) -> Path:
+    """Where the job of this number writes."""
+    return CODE / cluster.paths.image_cache / f"build-job-{number}.log"

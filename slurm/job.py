@@ -79,6 +79,8 @@ def run_task_file(path: str) -> Dict[str, Any]:
             run_command(task)
     except DiskFullError as error:
         end_on_full_disk(root, task, error)
+    except UserError as error:
+        end_with_line(task, disk_full_elsewhere(root, task) or describe(error))
     except Exception:
         elsewhere = disk_full_elsewhere(root, task)
         if elsewhere:  # it left this rank waiting
@@ -131,7 +133,8 @@ def end_on_full_disk(root: Path, task: Task, error: DiskFullError) -> NoReturn:
 def end_with_line(task: Task, text: str) -> NoReturn:
     """The line in the log that says why the job ends."""
     with contextlib.suppress(OSError):  # the log may find no space either
-        print(f"error: {task.name}: {text}", file=sys.stderr, flush=True)
+        about = "" if text.startswith(task.name) else f"{task.name}: "
+        print(f"error: {about}{text}", file=sys.stderr, flush=True)
     raise SystemExit(EXIT_USER_ERROR)
 
 
@@ -193,6 +196,10 @@ def run_command(task: Task) -> None:
 def describe(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text[:500]
+    if isinstance(error, SystemExit):
+        return f"exit code {text}"
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 

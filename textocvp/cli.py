@@ -29,7 +29,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command; returns its exit status: 0, or 2 (130: Ctrl-C) after one line on standard error.
 
     Raises:
-        DiskFullError: in a job, which knows more to say about it.
+        UserError: in a job, whose log and ledger say it.
     """
     options = vars(build_parser().parse_args(argv))
     handler, command = options.pop("handler"), options.pop("command")
@@ -37,22 +37,25 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         with writing(options.get("exp_directory") or options.get("out") or Path()):
             status = load_handler(handler)(**options)
     except UserError as error:
-        full = isinstance(error, DiskFullError)
-        if full and job_folder() is not None:
-            raise
-        print(f"error: {command}: {error}{AGAIN if full else ''}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return say(command, error)
     except OSError as error:
         if error.filename is None or error.strerror is None:
             raise
-        print(f"error: {command}: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return say(command, UserError(f"{error.filename2 or error.filename}: {error.strerror}"))
     except KeyboardInterrupt:
         print(f"error: {command}: interrupted; what is finished is kept", file=sys.stderr)
         return EXIT_INTERRUPTED
     status = status if isinstance(status, int) else 0
     skip_teardown(status)
     return status
+
+
+def say(command: str, error: UserError) -> int:
+    """One line on standard error; returns the exit status. A job is left to say it itself."""
+    if job_folder() is not None:
+        raise error
+    print(f"error: {command}: {error}{AGAIN if isinstance(error, DiskFullError) else ''}", file=sys.stderr)
+    return EXIT_USER_ERROR
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -72,8 +72,8 @@ def test_resources_of_one_submission():
 
 
 @pytest.mark.parametrize(("res", "message"), [
-    ("node=1", "--res 'node=1': 'node=1' is no name=value, did you mean 'nodes'?"),
-    ("nodes", "'nodes' is no name=value"),
+    ("node=1", "--res 'node=1': 'node=1' is no RESOURCE=value, did you mean 'nodes'?"),
+    ("nodes", "'nodes' is no RESOURCE=value"),
     ("nodes=two", "cluster local: resources.train_decomp.nodes: 'two' is not allowed"),
     ("time=4h", "time: '4h' is no [days-]hours:minutes:seconds"),
 ])
@@ -91,6 +91,17 @@ def test_resources_are_those_of_the_stage_asked_for(small_recipe, capsys):
     assert main(["select-decomp", *options, "nodes=2"]) == 2
     assert "resources.select_decomp: more than one process, but it is no distributed stage" in (
         capsys.readouterr().err)
+
+
+def test_a_checkpoint_by_its_path_is_meant_from_here(small_recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--recipe", str(small_recipe()), "--cluster", "local", "--decomp_ckpt", "other/mine.pth"]
+    assert main(["plan", *options]) == 2
+    assert f"precompute_slots[0] needs {tmp_path}/other/mine.pth, which does not" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/mine.pth").touch()
+    assert main(["plan", *options]) == 0
+    assert f"--decomp_ckpt {tmp_path}/other/mine.pth" in capsys.readouterr().out
 
 
 def test_the_sites_own_image_is_unpacked(tmp_path, capfd):

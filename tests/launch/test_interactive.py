@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,8 +47,8 @@ def test_on_a_cluster_it_is_one_srun_with_the_stages_resources(tmp_path):
 
 
 @pytest.mark.parametrize(("more", "message"), [
-    (["--stage", "train-decom"], "--stage train-decom: no such stage, did you mean 'train_decomp'?"),
-    (["--res", "hours=1"], "'hours=1' is no name=value"),
+    (["--stage", "train-decom"], "--stage train-decom: no such stage, did you mean 'train-decomp'?"),
+    (["--res", "hours=1"], "'hours=1' is no RESOURCE=value"),
 ])
 def test_a_wrong_shell_is_one_line(capsys, more, message):
     assert main(["shell", "--cluster", "local", *more]) == 2
@@ -65,6 +66,17 @@ def test_a_task_that_is_not_there(small_recipe, tmp_path, capsys):
 def test_tensorboard_needs_a_folder(capsys):
     assert main(["tensorboard", "--exp", "none"]) == 2
     assert "none: no such folder" in capsys.readouterr().err
+
+
+def test_tensorboard_needs_a_port(tmp_path, capsys):
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        for port, why in ((taken.getsockname()[1], "Address already in use"), (70000, "no port")):
+            assert main(["tensorboard", "--exp", str(tmp_path), "--port", str(port)]) == 2
+            said = capsys.readouterr()
+            assert said.err.startswith(f"error: --port {port}: {why}") and "PORT= another" in said.err
+            assert not said.out, "no line for a tunnel that leads nowhere"
 
 
 @pytest.mark.slow

@@ -197,3 +197,12 @@ def test_no_path_is_in_a_manifest(finished):
     for path in finished.glob("jobs/*/*/manifest.json"):
         assert str(finished) not in path.read_text()
         assert json.loads(path.read_text())["outputs"]
+
+
+def test_a_file_that_is_not_there_is_told_before_anything_is_submitted(tmp_path):
+    first, *others = chain()
+    tasks = [replace(first, inputs=("mine.pth",)), *others]
+    with pytest.raises(UserError, match=r"^make_data\[0\] needs .*/mine\.pth, which does not exist$"):
+        make_plan(tmp_path, tasks)
+    (tmp_path / "mine.pth").touch()
+    assert actions(make_plan(tmp_path, tasks)) == [RUN] * len(tasks)

@@ -6,7 +6,7 @@ from launch.cli import main
 from launch.experiment_files import write_experiment
 from launch.pipeline import from_recipe
 from launch.recipe import load_recipe
-from launch.why import why_lines
+from launch.why import first_broken, why_lines
 from slurm import ledger
 from textocvp.artifacts import Manifest, describe_outputs
 
@@ -95,3 +95,18 @@ def test_verify_finds_what_changed_behind_its_back(root, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "make_data[0]" in lines[0] and "a.txt: content differs" in lines[0]
     assert "b.txt: missing" in lines[1] and "2 missing or damaged" in lines[2]
+
+
+def row(stage, state, node="", exit_code="", error=""):
+    return {"stage": stage, "task": 0, "label": "", "state": state, "node": node, "exit_code": exit_code,
+            "error": error, "log": "", "job_id": "7"}
+
+
+def test_a_task_that_was_cancelled_while_it_ran_comes_before_what_failed_for_its_sake():
+    training = row("train_decomp", "cancelled", "n1", "0:15")
+    report = row("report", "failed", "n1", "2:0", "incomplete: seed 0")
+    assert first_broken([training, report]) is training
+    waiting = row("train_decomp", "cancelled", exit_code="0:0")
+    assert first_broken([waiting, report]) is report, "cancelled in the queue"
+    assert first_broken([row("make_data", "done"), waiting]) is waiting
+    assert why_lines([report])[0] == "report[0] failed, job 7, on n1, exit code 2:0: incomplete: seed 0"

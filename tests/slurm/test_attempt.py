@@ -39,7 +39,7 @@ def test_three_starts_without_anything_new_saved_end_a_job(tmp_path, monkeypatch
     started(0.0)
     attempt.check_progress(tmp_path, task, 5.0)
     attempt.check_progress(tmp_path, FIRST, 0.0)
-    with pytest.raises(RuntimeError, match=r"was started 3 times without saving anything new.*RES="):
+    with pytest.raises(UserError, match=r"was started 3 times without saving anything new.*RES="):
         attempt.check_progress(tmp_path, task, 0.0)
     started(5.0, 5.0, job_id="8")
     monkeypatch.setenv("SLURM_JOB_ID", "8")

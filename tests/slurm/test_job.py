@@ -75,6 +75,14 @@ def test_the_real_command_runs_in_process(tmp_path):
     assert list(manifest.outputs) == ["x/experiment_params.json"]
 
 
+def test_what_a_command_refuses_is_one_line_in_log_and_ledger(tmp_path):
+    result = run(sys.executable, tmp_path, Task("report", 0, "", ("report", "-d", str(tmp_path))))
+    said = f"{tmp_path}: no experiment there (no experiment_params.json)"
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [f"error: report[0]: {said}"]
+    assert read_ledger(tmp_path)[-1]["event"] == "failed" and read_ledger(tmp_path)[-1]["error"] == said
+
+
 def test_a_job_looks_at_its_inputs_itself(stub_python, tmp_path):
     result = run(stub_python, tmp_path, SECOND)
     assert result.returncode == 2

@@ -23,7 +23,7 @@ STEPS = 260
 def train(dev_cluster, tmp_path):
     """Submits the training of a tiny SAVi on two nodes with ZeRO-2; returns EXP."""
 
-    def submit(name, **values):
+    def submit(name, seeds=(), **values):
         site = tmp_path / "site.yaml"
         site.write_text(yaml.safe_dump({
             "scheduler": "slurm", "slurm_conf": dev_cluster["SLURM_CONF"], "partition": "main",
@@ -35,7 +35,7 @@ def train(dev_cluster, tmp_path):
 
         recipe = yaml.safe_load((CODE / "experiments/recipes/smoke.yaml").read_text())
         recipe.update(name=name, predictors=[])
-        recipe["decomposition"]["seeds"] = []
+        recipe["decomposition"]["seeds"] = list(seeds)
         training = recipe["decomposition"]["set"]["training"]
         training.update(num_steps=STEPS, zero_stage=2, save_every_steps=1000, batch_size=2)
         path = tmp_path / f"{name}.yaml"
@@ -46,8 +46,8 @@ def train(dev_cluster, tmp_path):
     return submit
 
 
-def step_of(root):
-    path = root / "jobs/train_decomp/0/progress.json"
+def step_of(root, task=0):
+    path = root / f"jobs/train_decomp/{task}/progress.json"
     return json.loads(path.read_text())["step"] if path.is_file() else 0
 
 
@@ -58,12 +58,12 @@ def wait_for(condition, seconds=180):
         time.sleep(0.2)
 
 
-def done(root):
-    return (root / "jobs/train_decomp/0/manifest.json").is_file()
+def done(root, task=0):
+    return (root / f"jobs/train_decomp/{task}/manifest.json").is_file()
 
 
-def log_of(root):
-    return (root / last_events(root)[("train_decomp", 0)]["log"]).read_text()
+def log_of(root, task=0):
+    return (root / last_events(root)[("train_decomp", task)]["log"]).read_text()
 
 
 def state_of(slurm, job):
@@ -96,6 +96,15 @@ def test_stopped_and_preempted_jobs_end_as_if_nothing_had_happened(train, slurm)
         assert (ours[name] == value).all(), name
     stops = [event for event in read_ledger(root) if event["event"] == "stopped"]
     assert stops and all(event["step"] > 0 for event in stops)
+
+
+def test_the_last_element_of_an_array_is_queued_again_alone(train, slurm):
+    root = train("seeds", seeds=(0, 1))
+    wait_for(lambda: all(0 < step_of(root, task) < STEPS - 60 for task in (0, 1)))
+    slurm("scancel", "--signal=USR2", last_events(root)[("train_decomp", 1)]["job_id"])
+    wait_for(lambda: done(root, 0) and done(root, 1))
+    assert "continuing from" in log_of(root, 1)
+    assert "continuing from" not in log_of(root, 0) and last_events(root)[("train_decomp", 0)]["starts"] == 1
 
 
 def test_a_cancelled_job_stays_cancelled_and_is_continued_by_the_same_command(train, slurm):
