@@ -66,7 +66,7 @@ def test_each_state_that_ends_a_task_is_told(state, error, advice):
     row = {"stage": "train_decomp", "task": 0, "label": "", "state": state, "job_id": "5", "node": "n1",
            "exit_code": "", "error": error, "log": ""}
     lines = why_lines([{**row, "state": "done"}, row])
-    assert lines[0].startswith(f"train_decomp[0] () {state}, job 5, on n1")
+    assert lines[0].startswith(f"train_decomp[0] {state}, job 5, on n1")
     assert lines[-1].startswith(f"what to do: {advice}")
 
 
