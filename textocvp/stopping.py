@@ -12,13 +12,14 @@ The same command, run again, continues. Standard library only.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
 from types import FrameType
-from typing import Dict, List, Optional
+from typing import Dict, Iterator, List, Optional
 
 from textocvp.artifacts import REQUEUE_FILE, TERM_WAIT_VARIABLE, job_folder
 
@@ -77,8 +78,9 @@ def finish(wish: int, is_main: bool = True) -> int:
     return exit_code(wish)
 
 
-def end_at_time_limit() -> None:
-    """Let SIGUSR2 end this process at once, with the request to be queued again.
+@contextlib.contextmanager
+def ends_at_time_limit() -> Iterator[None]:
+    """SIGUSR2 ends this process at once, with the request to be queued again.
 
     For a command whose finished parts stay and that continues after them; its worker processes go on.
     """
@@ -89,7 +91,11 @@ def end_at_time_limit() -> None:
             request_requeue()
             raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGUSR2, end)
+    previous = signal.signal(signal.SIGUSR2, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
 
 
 def request_requeue() -> None:

@@ -85,19 +85,17 @@ def test_after_sigterm_it_waits_for_the_scheduler(tmp_path, monkeypatch):
 def test_a_command_that_continues_after_its_parts_ends_at_the_time_limit(tmp_path, monkeypatch):
     monkeypatch.setenv("TEXTOCVP_JOB_DIR", str(tmp_path))
     before = signal.getsignal(signal.SIGUSR2)
-    stopping.end_at_time_limit()
-    try:
-        with pytest.raises(SystemExit) as ended:
-            send(signal.SIGUSR2)
-            time.sleep(1)
-        assert ended.value.code == 140 and (tmp_path / stopping.REQUEUE_FILE).exists()
-        (tmp_path / stopping.REQUEUE_FILE).unlink()
+    with pytest.raises(SystemExit) as ended, stopping.ends_at_time_limit():
+        send(signal.SIGUSR2)
+        time.sleep(1)
+    assert ended.value.code == 140 and (tmp_path / stopping.REQUEUE_FILE).exists()
+    assert signal.getsignal(signal.SIGUSR2) is before
+    (tmp_path / stopping.REQUEUE_FILE).unlink()
+    with stopping.ends_at_time_limit():
         worker = os.fork()
         if worker == 0:
             send(signal.SIGUSR2)
             time.sleep(0.1)
             os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 7, "a worker goes on"
-        assert not (tmp_path / stopping.REQUEUE_FILE).exists()
-    finally:
-        signal.signal(signal.SIGUSR2, before)
+    assert not (tmp_path / stopping.REQUEUE_FILE).exists()

@@ -66,7 +66,8 @@ def write_part(folder: Path, part: Part, key: Mapping[str, Any], content: Any,
     """
     path = Path(folder) / f"{part.name}.h5"
     with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w") as file, lost_on_a_full_disk(file):
+        # no chunk waits for a dataset's end: where that fails HDF5 crashes the process at its exit
+        with h5py.File(temporary, "w", rdcc_nbytes=0) as file, lost_on_a_full_disk(file):
             more = fill(file) or {}
             for name, value in {**key, "config": config, "provenance": provenance()}.items():
                 file.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value)

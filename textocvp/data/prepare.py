@@ -46,18 +46,18 @@ def prepare_data(exp_directory: Path, workers: Optional[int] = None) -> None:
     Raises:
         UserError: something in the data is missing or damaged; parts that could be written are kept.
     """
-    stopping.end_at_time_limit()
-    root = experiment_root(exp_directory)
-    experiment = load_experiment(root)
-    tasks, finished = plan_stores(experiment, root)
-    workers = workers or len(os.sched_getaffinity(0))
-    started, total = time.monotonic(), len(tasks) + finished
-    workers = min(workers, max(len(tasks), 1))
-    print(f"prepare-data: {total} parts, {finished} already there, {workers} processes")
-    errors = [error for error in _show(_run(tasks, workers), len(tasks)) if error]
-    if errors:
-        raise UserError(f"{errors[0]} ({len(errors)} of {total} parts not written; the others are kept)")
-    print(f"prepare-data: done in {time.monotonic() - started:.0f} s: {root / 'frames'}, {root / 'text'}")
+    with stopping.ends_at_time_limit():
+        root = experiment_root(exp_directory)
+        experiment = load_experiment(root)
+        tasks, finished = plan_stores(experiment, root)
+        workers = workers or len(os.sched_getaffinity(0))
+        started, total = time.monotonic(), len(tasks) + finished
+        workers = min(workers, max(len(tasks), 1))
+        print(f"prepare-data: {total} parts, {finished} already there, {workers} processes")
+        errors = [error for error in _show(_run(tasks, workers), len(tasks)) if error]
+        if errors:
+            raise UserError(f"{errors[0]} ({len(errors)} of {total} parts not written; the others are kept)")
+        print(f"prepare-data: done in {time.monotonic() - started:.0f} s: {root / 'frames'}, {root / 'text'}")
 
 
 def plan_stores(experiment: Experiment, root: Path) -> Tuple[List[PartTask], int]:
