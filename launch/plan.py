@@ -128,7 +128,8 @@ def _step(
 def _keeps_job(root: Path, task: Task, job: Job, upstream: Sequence[Step]) -> bool:
     """Whether the job that the task has is the one that would be submitted now."""
     submitted = read_task(root, *task.id)
-    same = submitted is not None and replace(submitted, rerun=task.rerun) == task
+    # the line may name the same folders otherwise: from where one submits
+    same = submitted is not None and replace(submitted, rerun=task.rerun, argv=task.argv) == task
     if same and all(step.action in (DONE, QUEUED, OUTSIDE) for step in upstream):
         return True
     if job.state.state == PENDING or task.replaceable:

@@ -14,14 +14,13 @@ from launch.pipeline import Pipeline, from_folder
 from launch.plan import make_plan
 from launch.show import format_table, stages_text
 from launch.stages import all_tasks
-from slurm import ledger
+from slurm import ledger, queue
 from slurm.progress import progress_columns, read_progress
-from slurm.queue import JobState
 from slurm.standing import DONE
 from textocvp.config.errors import UserError
 
-ACTIVE = ("pending", "running", "starting", "requeued", "suspended", "completing", "configuring")
-"""States of a task whose log may still grow."""
+ACTIVE = ("starting", *(state.lower() for state in queue.ACTIVE if state != "STOPPED"))
+"""States of a task whose log may still grow; "stopped" is the ledger's word here."""
 HEADER = ("stage", "task", "what", "job", "state", "node", "step", "rate", "left", "loss", "restarts", "log")
 
 
@@ -64,7 +63,7 @@ def task_rows(pipeline: Pipeline) -> List[Dict[str, Any]]:
     return rows
 
 
-def task_state(event: Mapping[str, Any], job: Optional[JobState]) -> str:
+def task_state(event: Mapping[str, Any], job: Optional[queue.JobState]) -> str:
     """One word for a task that is not done: as its scheduler sees it, or as its own last words say."""
     if not event:
         return "not submitted"
@@ -83,12 +82,12 @@ def _has_said_why(event: Mapping[str, Any]) -> bool:
     return event["event"] in (ledger.FAILED, ledger.STOPPED)
 
 
-def task_node(event: Mapping[str, Any], job: Optional[JobState]) -> str:
+def task_node(event: Mapping[str, Any], job: Optional[queue.JobState]) -> str:
     """Where a task runs or ran last, "" for nowhere yet."""
     return (job.node if job is not None else "") or str(event.get("host", ""))
 
 
-def pending_reason(job: Optional[JobState]) -> str:
+def pending_reason(job: Optional[queue.JobState]) -> str:
     """Why a job waits."""
     return job.reason if job is not None else ""
 

@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from launch.show import stages_text
 from slurm.progress import failure_lines
 
-BROKEN = ("failed", "timeout", "out_of_memory", "node_fail", "boot_fail", "deadline", "interrupted", "lost")
+BROKEN = ("failed", "timeout", "out_of_memory", "node_fail", "boot_fail", "deadline", "preempted",
+          "interrupted", "lost")
 """States of a task that ended without its outputs, by itself."""
 CANCELLED = "cancelled"
 AGAIN = "run the same command again: what is done is skipped, training continues from its last state"
@@ -24,21 +25,23 @@ ADVICE: Tuple[Tuple[str, str], ...] = (
     ("outofmemory", "lower training.batch_size, or ask for a larger GPU (constraint), then " + AGAIN),
     ("timeout (0:", "a process waited for a step that never came: see the stacks in its log and in the other "
                     "ranks' beside it (..._RANK_log.out); " + AGAIN),
-    ("timeout", "raise resources.{stage}.time in the cluster's config, then " + AGAIN),
-    ("node_fail", "the node died; " + AGAIN),
+    ("state: timeout", "raise resources.{stage}.time in the cluster's config, then " + AGAIN),
+    ("state: node_fail", "the node died; " + AGAIN),
     ("modulenotfounderror", "the jobs' python lacks a package: see `python` in the cluster's config"),
-    ("cancelled", AGAIN),
-    ("interrupted", AGAIN),
-    ("lost", "the scheduler no longer knows the job; " + AGAIN),
+    ("state: preempted", "the site ends preempted jobs for good; " + AGAIN),
+    ("state: stopped", AGAIN),
+    ("state: cancelled", AGAIN),
+    ("state: interrupted", AGAIN),
+    ("state: lost", "the scheduler no longer knows the job; " + AGAIN),
     ("\nerror: ", "mend what the line says, then " + AGAIN),
 )
-"""What a state, an error or the log's last lines hold (lower case; \\n: at a line's start) -> advice."""
+"""What the state, the error or the log's last lines hold (lower case; \\n: at a line's start) -> advice."""
 OTHERWISE = "read the log; once the cause is mended, " + AGAIN
 
 
 def first_broken(rows: Sequence[Mapping[str, Any]]) -> Optional[Mapping[str, Any]]:
     """The first failing task in the order of the graph; None where nothing failed."""
-    for broken in (_ended_by_itself, _cancelled):
+    for broken in (_ended_by_itself, _asked_to_end):
         for row in rows:
             if broken(row):
                 return row
@@ -51,9 +54,10 @@ def _ended_by_itself(row: Mapping[str, Any]) -> bool:
     return state in BROKEN or bool(state == CANCELLED and row["node"] and row["exit_code"])
 
 
-def _cancelled(row: Mapping[str, Any]) -> bool:
-    """Before it started, mostly because its upstream failed: looked at only where nothing else is broken."""
-    return row["state"].split(" ")[0] == CANCELLED
+def _asked_to_end(row: Mapping[str, Any]) -> bool:
+    """Stopped, or cancelled before it started, mostly because its upstream failed: looked at where nothing
+    else is broken."""
+    return row["state"].split(" ")[0] in ("stopped", CANCELLED)
 
 
 def why_lines(rows: Sequence[Mapping[str, Any]]) -> List[str]:
@@ -86,6 +90,6 @@ def _told(line: str, error: str) -> bool:
 
 def advice(row: Mapping[str, Any], log: Sequence[str]) -> str:
     """What to do about a broken task."""
-    text = "\n".join([row["state"], row["error"] or "", *(line.strip() for line in log)]).lower()
+    text = "\n".join([f"state: {row['state']}", row["error"] or "", *(line.strip() for line in log)]).lower()
     known = next((words for pattern, words in ADVICE if pattern in text), OTHERWISE)
     return known.replace("{stage}", row["stage"])

@@ -172,7 +172,8 @@ class ClusterConfig:
         if image is None:
             return []
         there = [CODE / str(path) for path in (*self.paths.data.values(), self.paths.weights) if path]
-        folders = [root, *(path for path in there if path.exists())]
+        links = [path for path in root.glob("*") if path.is_symlink()]  # slots/ on another disk, for example
+        folders = [root, *(path for path in (*there, *links) if path.exists())]
         return self.container.command(code, image, folders, self.job_environment(), gpus)
 
     def job_environment(self) -> Dict[str, str]:

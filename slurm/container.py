@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
+from textocvp.config.errors import UserError
+
 NONE = "none"
 KEYED = ("requirements-{lock}.lock", "textocvp.def", "selftest.py")
 """Files of containers/ that an image is made from; their bytes are its key, as in containers/build.sh."""
@@ -59,6 +61,9 @@ def bind_specs(folders: Iterable[Path]) -> List[str]:
     """
     here = {Path.cwd(), Path.cwd().resolve()}
     paths = {path for folder in folders for path in (Path(folder).absolute(), Path(folder).resolve())} | here
+    unfit = next((path for path in sorted(paths) if set(",:") & set(str(path))), None)
+    if unfit:
+        raise UserError(f"{unfit}: no image can have a folder bound with ',' or ':' in its name; rename it")
     outer = (path for path in paths if not any(other in path.parents for other in paths))
     return sorted(str(path) for path in outer if path not in here)
 

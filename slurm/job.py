@@ -94,6 +94,7 @@ def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
     # of an attempt that was killed before its batch script saw it: this one would be queued again for it
     (job_folder(root, *task.id) / REQUEUE_FILE).unlink(missing_ok=True)
     try:
+        refuse_cancelled(root, task)
         ledger.record(root, ledger.STARTED, *task.id, saved=saved, **whereabouts())
         if not needs_run(root, task):
             print(f"{task.name} is done: same config, same inputs, outputs whole", flush=True)
@@ -159,6 +160,13 @@ def node_name() -> str:
     """The node, by the scheduler's name for it in a job of its own."""
     host = socket.gethostname()
     return os.environ.get("SLURMD_NODENAME", host) if job_name() else host
+
+
+def refuse_cancelled(root: Path, task: Task) -> None:
+    """UserError in a job that was cancelled while it was being queued again."""
+    last = ledger.last_events(root).get(task.id, {})
+    if job_name() and last.get("job_id") == job_name() and last.get("event") == ledger.CANCELLED:
+        raise UserError(f"{task.name} was cancelled; the same command submits it anew")
 
 
 def needs_run(root: Path, task: Task) -> bool:

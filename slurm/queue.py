@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import subprocess
@@ -45,27 +44,30 @@ def job_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[s
     wanted = set(job_ids)
     if not wanted:
         return {}
-    states = queued_states(environment)
+    states = queued_states(wanted, environment)
     forgotten = sorted(wanted - set(states))
     if forgotten and shutil.which("sacct"):
         states.update(accounted_states(forgotten, environment))
     return {job_id: state for job_id, state in states.items() if job_id in wanted}
 
 
-def queued_states(environment: Mapping[str, str]) -> Dict[str, JobState]:
-    """Every job of this user that slurmctld remembers."""
-    lines = run(
-        [
-            "squeue",
-            "--noheader",
-            "--array",
-            "--states=all",
-            "--user",
-            getpass.getuser(),
-            "--Format=JobArrayID:|,State:|,Reason:|,NodeList:|,exit_code:|",
-        ],
-        environment,
-    )
+def queued_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, JobState]:
+    """The jobs that slurmctld remembers of these and of their arrays, whoever submitted them."""
+    arrays = sorted({job_id.split("_")[0] for job_id in job_ids})
+    command = [
+        "squeue",
+        "--noheader",
+        "--array",
+        "--states=all",
+        f"--jobs={','.join(arrays)}",
+        "--Format=JobArrayID:|,State:|,Reason:|,NodeList:|,exit_code:|",
+    ]
+    try:
+        lines = run(command, environment)
+    except subprocess.CalledProcessError as error:
+        if "Invalid job id" not in error.stderr:
+            raise
+        return {}
     states = {}
     for line in lines:
         job_id, state, reason, node, code = (line.split("|") + [""] * 4)[:5]

@@ -50,12 +50,3 @@ class Report:
     def summary(self) -> str:
         """How many of each level."""
         return ", ".join(f"{self.count(level)} {level}" for level in (OK, WARN, FAIL))
-
-
-def size_text(size: float) -> str:
-    """Bytes for people, for example "1.5 GB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"

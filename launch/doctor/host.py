@@ -8,11 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import List
 
-from launch.doctor.findings import FAIL, OK, WARN, Finding, size_text
+from launch.doctor.findings import FAIL, OK, WARN, Finding
 from slurm.cluster import CODE, ClusterConfig
 from slurm.container import image_record
 from textocvp.artifacts import file_lock
 from textocvp.config.errors import UserError
+from textocvp.disk_space import format_bytes
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 OPTIONAL = {
@@ -111,7 +112,7 @@ def check_folder(folder: Path) -> Finding:
     except OSError as error:
         return Finding(FAIL, name, f"{folder}: {error.strerror}",
                        "set paths.experiments to a folder that you may write and lock files in")
-    text = f"{folder}{' (will be created)' if created else ''}: writable, {size_text(free)} free"
+    text = f"{folder}{' (will be created)' if created else ''}: writable, {format_bytes(free)} free"
     if free < LITTLE:
         return Finding(FAIL if free < TOO_LITTLE else WARN, name, text,
                        "make space, or set paths.experiments")

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from typing import List, Optional, Tuple
 
-from launch.doctor.findings import FAIL, OK, WARN, Finding, size_text
+from launch.doctor.findings import FAIL, OK, WARN, Finding
 from launch.doctor.probing import Facts, Probe, first
+from textocvp.disk_space import format_bytes
 
 SEEN_SECONDS = 10.0
 """How long this host may take to show a file that a node wrote."""
@@ -71,8 +72,9 @@ def check_save(facts: Facts, probe: Probe) -> List[Finding]:
     speed = fact["bytes"] / max(fact["seconds"], 1e-3)
     size, whose = state_bytes(probe.exp)
     seconds = size / speed
-    text = (f"{size_text(fact['bytes'])} safe on disk in {fact['seconds']:.1f} s, {size_text(speed)}/s; "
-            f"{size_text(size)} ({whose}) take at least {seconds:.1f} s")
+    written = f"{format_bytes(fact['bytes'])} safe on disk in {fact['seconds']:.1f} s"
+    text = (f"{written}, {format_bytes(speed)}/s; "
+            f"{format_bytes(size)} ({whose}) take at least {seconds:.1f} s")
     if probe.cluster.scheduler == "local":
         return [Finding(OK, "save", text)]
     stop, grace = probe.cluster.stop_seconds, probe.grace

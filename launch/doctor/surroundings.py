@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import List
 
-from launch.doctor.findings import FAIL, OK, WARN, Finding, size_text
+from launch.doctor.findings import FAIL, OK, WARN, Finding
 from launch.doctor.probing import STAGE, Facts, Probe, first
+from textocvp.disk_space import format_bytes
 
 SMALL_SHM = 1e9
 SLOW_IMPORT = 60.0
@@ -107,6 +108,6 @@ def check_shm(facts: Facts, probe: Probe) -> List[Finding]:
     if "error" in fact:
         return [Finding(FAIL, "/dev/shm", fact["error"], "data workers need it: see container.options")]
     if fact["bytes"] < SMALL_SHM:
-        return [Finding(WARN, "/dev/shm", f"only {size_text(fact['bytes'])}", "data workers may die of "
+        return [Finding(WARN, "/dev/shm", f"only {format_bytes(fact['bytes'])}", "data workers may die of "
                         "SIGBUS: mount a larger one, or training.num_workers=0")]
-    return [Finding(OK, "/dev/shm", size_text(fact["bytes"]))]
+    return [Finding(OK, "/dev/shm", format_bytes(fact["bytes"]))]

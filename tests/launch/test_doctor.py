@@ -15,7 +15,7 @@ import yaml
 
 from launch.cli import main
 from launch.doctor import storage
-from launch.doctor.findings import FAIL, OK, WARN, size_text
+from launch.doctor.findings import FAIL, OK, WARN
 from launch.doctor.node import check_nodes
 from launch.doctor.probing import Outcome, Probe
 from slurm.cluster import CODE, parse_cluster
@@ -277,7 +277,7 @@ def test_a_save_has_to_fit(facts, tmp_path):
     with open(state / "model.pt", "wb") as file:
         file.truncate(3_000_000_000)
     found = facts(grace=20, exp=tmp_path / "exp")["save"]
-    assert found.level == WARN and "3 GB (a saved state of" in found.found
+    assert found.level == WARN and "3.0 GB (a saved state of" in found.found
     assert "take at least 30.0 s: more than GraceTime 20 s" in found.found
     assert facts(exp=tmp_path / "exp")["save"].level == OK
     found = facts(grace=20, exp=tmp_path / "exp", cluster={"stop_seconds": 10})["save"]
@@ -297,7 +297,7 @@ def test_what_a_node_may_see_of_the_folder(facts, monkeypatch):
 
 @pytest.mark.parametrize(("name", "changes", "level", "text"), [
     ("clock", {"done": {"time": 2.0}, "node": {"nonce": "nonce", "time": 1.0}}, OK, "less than 2 s"),
-    ("/dev/shm", {"shm": {"bytes": 64e6}}, WARN, "only 64 MB (on n1); data workers may die of SIGBUS"),
+    ("/dev/shm", {"shm": {"bytes": 64e6}}, WARN, "only 64.0 MB (on n1); data workers may die of SIGBUS"),
     ("/dev/shm", {"shm": {"error": "FileNotFoundError"}}, FAIL, "data workers need it"),
     ("code", {"code": {"file": "/old/slurm/job.py", "wanted": "/new"}}, FAIL, "jobs would run /old/slurm"),
     ("path", {"path": {"path": "/data", "there": False}}, FAIL, "/data does not exist on the node (on n1)"),
@@ -310,7 +310,3 @@ def test_what_a_node_may_see_of_the_folder(facts, monkeypatch):
 def test_facts_that_no_healthy_machine_tells(facts, name, changes, level, text):
     found = facts({"resources": {"train_decomp": {"gpus_per_node": 4}}}, **changes)[name]
     assert found.level == level and text in found.line
-
-
-def test_sizes():
-    assert [size_text(size) for size in (5, 25e3, 1.5e9, 2e13)] == ["5 B", "25 kB", "1.5 GB", "20 TB"]

@@ -56,6 +56,21 @@ def test_known_causes_have_their_advice(root, capsys, log, advice):
     assert advice in why(root, capsys).splitlines()[-1]
 
 
+@pytest.mark.parametrize(("state", "error", "advice"), [
+    ("timeout", "", "raise resources.train_decomp.time"),
+    ("preempted", "", "the site ends preempted jobs for good"),
+    ("stopped", "", "run the same command again"),
+    ("node_fail", "", "the node died"),
+    ("failed", "TimeoutError: rank 0 gave no word in 600 s", "read the log"),
+])
+def test_each_state_that_ends_a_task_is_told(state, error, advice):
+    row = {"stage": "train_decomp", "task": 0, "label": "", "state": state, "job_id": "5", "node": "n1",
+           "exit_code": "", "error": error, "log": ""}
+    lines = why_lines([{**row, "state": "done"}, row])
+    assert lines[0].startswith(f"train_decomp[0] {state}, job 5, on n1")
+    assert lines[-1].startswith(f"what to do: {advice}")
+
+
 def test_nothing_failed(root, capsys):
     assert why(root, capsys).startswith("nothing failed: 14 not submitted")
 

@@ -34,31 +34,33 @@ def test_three_starts_without_anything_new_saved_end_a_job(tmp_path, monkeypatch
         for saved in times:
             ledger.record(tmp_path, "started", *task.id, job_id=job_id, saved=saved)
 
-    started(0.0, 0.0)
-    attempt.check_progress(tmp_path, task, 0.0)
-    started(0.0)
-    attempt.check_progress(tmp_path, task, 5.0)
-    attempt.check_progress(tmp_path, FIRST, 0.0)
+    started("a", "a")
+    attempt.check_progress(tmp_path, task, "a")
+    started("a")
+    attempt.check_progress(tmp_path, task, "b")
+    attempt.check_progress(tmp_path, FIRST, "a")
     with pytest.raises(UserError, match=r"was started 3 times without saving anything new.*RES="):
-        attempt.check_progress(tmp_path, task, 0.0)
-    started(5.0, 5.0, job_id="8")
+        attempt.check_progress(tmp_path, task, "a")
+    started("b", "b", job_id="8")
     monkeypatch.setenv("SLURM_JOB_ID", "8")
-    attempt.check_progress(tmp_path, task, 5.0)
+    attempt.check_progress(tmp_path, task, "b")
     monkeypatch.delenv("SUBMITIT_EXECUTOR")
-    started(5.0, 5.0, 5.0, job_id="")
-    attempt.check_progress(tmp_path, task, 5.0)  # by hand and locally nobody restarts but the user
+    started("b", "b", "b", job_id="")
+    attempt.check_progress(tmp_path, task, "b")  # by hand and locally nobody restarts but the user
 
 
 def test_what_was_saved_last_is_a_whole_state_or_an_output(tmp_path):
     task = replace(SECOND, leftovers=("models", "resume"))
-    assert attempt.last_saved(tmp_path, task) == 0.0
-    for name, when in (("resume/step_1", 100), ("resume/.step_2.tmp", 300), ("models", 400)):
+    nothing = attempt.last_saved(tmp_path, task)
+    assert nothing == "no state, 0 outputs"
+    for name in ("resume/step_00000001", "resume/.step_00000003.tmp", "models"):
         (tmp_path / name).mkdir(parents=True)
-        os.utime(tmp_path / name, (when, when))
-    assert attempt.last_saved(tmp_path, task) == 100
+    (tmp_path / "resume" / "latest").write_text("step_00000001")
+    assert attempt.last_saved(tmp_path, task) == "step_00000001, 0 outputs"
+    (tmp_path / "resume/step_00000002").mkdir()
+    os.utime(tmp_path / "resume/step_00000002", (1, 1))  # by a node whose clock is slow
     (tmp_path / "model.txt").touch()
-    os.utime(tmp_path / "model.txt", (200, 200))
-    assert attempt.last_saved(tmp_path, task) == 200
+    assert attempt.last_saved(tmp_path, task) == "step_00000002, 1 outputs"
 
 
 def test_an_attempt_that_was_given_up_writes_no_more(tmp_path, monkeypatch):

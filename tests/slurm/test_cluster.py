@@ -145,3 +145,8 @@ def test_a_linked_folder_is_bound_under_both_names(image, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert bind_specs([tmp_path / "link", tmp_path / "real" / "below"]) == [
         str(tmp_path / "link"), str(tmp_path / "real")]
+
+
+def test_a_name_that_no_image_can_have_bound_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="a,b: no image can have a folder bound"):
+        bind_specs([tmp_path / "a,b"])

@@ -33,7 +33,8 @@ def experiment(small_disk, tmp_path):
     recipe = yaml.safe_load((CODE / "experiments" / "recipes" / "smoke.yaml").read_text())
     recipe.update(name="full", predictors=[], data={**recipe["data"], "num_train": 8})
     recipe["decomposition"]["seeds"] = []
-    recipe["decomposition"]["set"]["training"].update(num_steps=24, save_every_steps=1, save_frequency=1)
+    recipe["decomposition"]["set"]["training"].update(
+        num_steps=24, save_every_steps=1, save_frequency=1, zero_stage=0)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
     def arguments(ranks=1):
@@ -76,7 +77,7 @@ def test_a_training_fills_the_disk_and_goes_on_when_there_is_more(small_disk, mo
     assert_ended_well(root, read_ledger(root), ranks)
     assert main(["why", "--exp", str(root)]) == 0
     why = capsys.readouterr().out.splitlines()
-    assert why[0].startswith("train_decomp[0] () failed: disk full: ")
+    assert why[0].startswith("train_decomp[0] failed, on ") and ": disk full: " in why[0]
     assert why[-1].startswith("what to do: free space (`make prune EXP=...` removes what is never needed")
 
     mount_small("64m")
