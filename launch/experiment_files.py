@@ -45,20 +45,26 @@ def seed_files(folder: str, values: Mapping[str, Any], seeds: Tuple[int, ...]) -
 
 
 def write_experiment(
-    root: Path, files: Mapping[str, Mapping[str, Any]], recipe_path: Optional[Path] = None
+    root: Path,
+    files: Mapping[str, Mapping[str, Any]],
+    recipe_path: Optional[Path] = None,
+    replace: bool = False,
 ) -> None:
     """Create the experiment's folders, or find that they are there with the same values.
 
+    Args:
+        replace: other values take the place of those that are there.
     Raises:
-        UserError: a folder has another config; nothing is written then, the difference is shown.
+        UserError: a folder has another config, which is not to be replaced; nothing is written then, the
+            difference is shown.
     """
     existing = {folder: read_json(_file(root, folder)) for folder in files if _file(root, folder).is_file()}
     for folder, values in existing.items():
         changes = [line for line in difference(values, files[folder]) if not line.startswith("dataset.root:")]
-        if changes:
+        if changes and not replace:
             raise UserError(
                 f"{_file(root, folder)} exists with another config ({'; '.join(changes)}); "
-                "give the recipe another name, or edit the file back"
+                "give the recipe another name, or --rerun (RERUN=1) for the new config"
             )
     for folder, values in files.items():
         if existing.get(folder) != values:

@@ -77,5 +77,7 @@ def cancel_experiment(root: Path) -> Dict[TaskId, Job]:
 
 def first_line(error: Exception) -> str:
     """The first line of what a program said, or of the error itself."""
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename}: no such program on this machine"
     text = (getattr(error, "stderr", None) or str(error)).strip()
     return text.splitlines()[0] if text else type(error).__name__

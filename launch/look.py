@@ -39,7 +39,8 @@ def run_why(options: argparse.Namespace) -> int:
 def run_verify(options: argparse.Namespace) -> int:
     """Print damaged outputs; 1 where there are some."""
     files, lines = verify(from_folder(options.exp).root)
-    print("\n".join([*lines, f"{options.exp}: {files} files, {len(lines)} missing or damaged"]))
+    do = f"; remove what is damaged, then make pipeline EXP={options.exp} makes it again" if lines else ""
+    print("\n".join([*lines, f"{options.exp}: {files} files, {len(lines)} missing or damaged{do}"]))
     return 1 if lines else 0
 
 

@@ -16,6 +16,8 @@ from textocvp.config.errors import UserError
 RUN = "to run"
 QUEUED = "queued"
 OUTSIDE = "not done, not asked for"
+MAY_CHANGE = "may change"
+"""What ends the reason of a task that is done, while something that it waits for is to run."""
 
 PREREQUISITES = ("make_data", "prepare_data")
 """Stages that a command for a single stage runs first, where they are not done."""
@@ -55,6 +57,12 @@ class Plan:
     def to_run(self) -> List[Step]:
         """The steps that have work to do."""
         return [step for step in self.steps if step.action == RUN]
+
+    @property
+    def at_stake(self) -> List[TaskId]:
+        """Done tasks that will refuse to run if what they read comes out different: costly, no --rerun."""
+        return [step.task.id for step in self.to_run if not (step.task.replaceable or step.task.rerun)
+                and step.reasons and step.reasons[-1].endswith(MAY_CHANGE)]
 
     @property
     def superseded(self) -> List[Job]:
@@ -112,7 +120,7 @@ def _step(
     if standing.state == DONE:
         waits = [step.task.name for step in upstream if step.action not in (DONE, OUTSIDE)]
         return Step(
-            task, RUN, (f"{', '.join(waits[:3])}{' ...' if len(waits) > 3 else ''} may change",), job=job
+            task, RUN, (f"{', '.join(waits[:3])}{' ...' if len(waits) > 3 else ''} {MAY_CHANGE}",), job=job
         )
     return Step(task, RUN, standing.reasons, aside=changed, job=job)
 

@@ -13,6 +13,8 @@ from launch.stages import DISTRIBUTED
 from slurm.cluster import ClusterConfig, load_cluster
 from slurm.task import Resources
 from textocvp.config.errors import UserError, nearest
+from textocvp.config.experiment import FILE_NAME, parse_experiment
+from textocvp.config.fit import check_fit
 
 TRAININGS = frozenset(stage for stage, distributed in DISTRIBUTED.items() if distributed)
 RESOURCES = tuple(field.name for field in fields(Resources))
@@ -61,6 +63,7 @@ def make_pipeline(
         pipeline = recipe_pipeline(recipe, str(options.recipe), Path(cluster.paths.experiments), root)
     else:
         pipeline = from_folder(options.exp)
+        check_folders(pipeline)
     seeds = parse_seeds(options.seeds)
     if "train_predictor" in (stages or ()) or options.predictor:
         pipeline = with_predictors(pipeline, options.predictor, seeds)
@@ -73,6 +76,13 @@ def make_pipeline(
     if checkpoint and "/" in checkpoint:  # as a path it is meant from here, not from the experiment
         checkpoint = str(Path(checkpoint).absolute())
     return replace(pipeline, workers=workers, decomp_ckpt=checkpoint)
+
+
+def check_folders(pipeline: Pipeline) -> None:
+    """ConfigError where a config's parts do not fit each other: a job would find it out hours later."""
+    for folder, values in pipeline.files.items():
+        path = str(pipeline.root / folder / FILE_NAME)
+        check_fit(parse_experiment(values, path), path)
 
 
 def recipe_pipeline(recipe: Recipe, source: str, experiments: Path, root: Optional[str]) -> Pipeline:

@@ -35,10 +35,15 @@ def summary_line(plan: Plan, cluster: ClusterConfig) -> str:
 def provenance_notes(plan: Plan, about: Mapping[str, Any]) -> List[str]:
     """A line where done tasks were made by other code or in another image: they count as done all the same.
 
+    And one where they may be in the way of new ones.
+
     Args:
         about: revision and image of what would be submitted now.
     """
     records, notes = Records(plan.root), []
+    if plan.at_stake:
+        notes.append(f"note: {', '.join(stages_text(plan.at_stake))} done; should what they read come out "
+                     "different, they end with an error, or with --rerun (RERUN=1) move their outputs aside")
     made = [records.manifest(step.task.id) for step in plan.steps if step.action == DONE]
     for what, name in (("other code", "revision"), ("another image", "image")):
         others = [getattr(manifest, name) for manifest in made if getattr(manifest, name) != about[name]]

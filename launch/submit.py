@@ -39,7 +39,7 @@ def submit(request: Request) -> int:
     cluster.python_command(CODE, root)  # UserError, before anything is written, without python or image
     with locked(root) as lock:
         plan = plan_request(request)
-        write_experiment(root, request.pipeline.files, request.recipe)
+        write_experiment(root, request.pipeline.files, request.recipe, replace=request.rerun)
         write_json(root / INDICES, request.pipeline.indices)
         about = submission_details(cluster)
         said = [*provenance_notes(plan, about), *space_warnings(request.pipeline, plan, cluster)]

@@ -93,6 +93,6 @@ class Waiting:
         if state.state == "CANCELLED" and last.get("event") in (ledger.SUBMITTED, None):
             self.watch.event(f"{title(task)} not started: job {job_id} was cancelled, what it needs failed")
             return False
-        why = " ".join(part for part in (f"job {job_id} is {state.state}", last.get("error", "")) if part)
+        why = ": ".join(part for part in (f"job {job_id} is {state.state}", last.get("error", "")) if part)
         self.watch.failure(task, self.root / last.get("log", ""), why)
         return False

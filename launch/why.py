@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from launch.show import stages_text
 from slurm.progress import failure_lines
 
 BROKEN = ("failed", "timeout", "out_of_memory", "node_fail", "boot_fail", "deadline", "preempted",
@@ -22,7 +23,8 @@ ADVICE: Tuple[Tuple[str, str], ...] = (
     ("job memory limit", "raise resources.{stage}.mem_gb in the cluster's config or lower "
                          "training.batch_size, then " + AGAIN),
     ("outofmemory", "lower training.batch_size, or ask for a larger GPU (constraint), then " + AGAIN),
-    ("timeout (0:", "a process waited for a step that never came: see the stacks in the log; " + AGAIN),
+    ("timeout (0:", "a process waited for a step that never came: see the stacks in its log and in the other "
+                    "ranks' beside it (..._RANK_log.out); " + AGAIN),
     ("state: timeout", "raise resources.{stage}.time in the cluster's config, then " + AGAIN),
     ("state: node_fail", "the node died; " + AGAIN),
     ("modulenotfounderror", "the jobs' python lacks a package: see `python` in the cluster's config"),
@@ -73,10 +75,17 @@ def why_lines(rows: Sequence[Mapping[str, Any]]) -> List[str]:
     error = f": {row['error']}" if row["error"] else ""
     label = f" ({row['label']})" if row["label"] else ""
     lines = [f"{row['stage']}[{row['task']}]{label} {row['state']}{facts}{error}"]
-    told = [line for line in log if line.startswith("error: ") and row["error"] and row["error"] in line]
-    lines += [f"  {line}" for line in log if line not in told]
+    lines += [f"  {line}" for line in log if not _told(line, row["error"])]
     lines += [f"log: {row['log']}"] if row["log"] else []
+    others = [each for each in rows if each is not row and _ended_by_itself(each)]
+    more = stages_text((each["stage"], each["task"]) for each in others)
+    lines += [f"failed too: {', '.join(more)}"] if more else []
     return [*lines, f"what to do: {advice(row, log)}"]
+
+
+def _told(line: str, error: str) -> bool:
+    """Whether a log's `error: TASK: why` says what the ledger's line has said already."""
+    return line.startswith("error: ") and line.split(": ", 2)[-1] in error
 
 
 def advice(row: Mapping[str, Any], log: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import List, Optional
 
 from slurm.cluster import CODE, IMAGE_JOB, ClusterConfig
 from slurm.options import job_options, option_words
-from slurm.queue import attached
+from slurm.queue import attached, submitted
 from textocvp.config.errors import UserError
 
 
@@ -20,14 +20,14 @@ def build_image(cluster: ClusterConfig, base: Optional[str], lock: Optional[str]
         wait: stay until the job has ended.
     """
     words = build_words(cluster, base, lock)
-    if cluster.scheduler != "local":
-        words = job_words(cluster, words, wait)
-        (CODE / cluster.paths.image_cache).mkdir(parents=True, exist_ok=True)
+    if cluster.scheduler == "local":
+        print(shlex.join(words), flush=True)
+        return attached(words, {})
+    words = job_words(cluster, words, wait)
+    (CODE / cluster.paths.image_cache).mkdir(parents=True, exist_ok=True)
     print(shlex.join(words), flush=True)
-    status = attached(words, cluster.slurm_environment())
-    if cluster.scheduler != "local":
-        print(f"the job's log: {job_log(cluster, '*')}")
-    return status
+    told = f"job {{}} builds it, its log: {job_log(cluster, '{}')}"
+    return submitted(words, cluster.slurm_environment(), told)
 
 
 def unpack_image(cluster: ClusterConfig) -> int:
@@ -54,7 +54,7 @@ def job_words(cluster: ClusterConfig, words: List[str], wait: bool) -> List[str]
     options = {**job_options(cluster, cluster.stage_resources(IMAGE_JOB)), **cluster.extra_sbatch}
     runtime = [f"export APPTAINER={cluster.container.runtime}"] if cluster.container.used else []
     script = "\n".join([*cluster.setup, *runtime, shlex.join(words)])
-    return ["sbatch", *(["--wait"] if wait else []), "--job-name=textocvp.image",
+    return ["sbatch", "--parsable", *(["--wait"] if wait else []), "--job-name=textocvp.image",
             f"--output={job_log(cluster, '%j')}", *option_words(options), f"--wrap={script}"]
 
 

@@ -66,8 +66,7 @@ def run_task_file(path: str) -> Dict[str, Any]:
         raise UserError(f"{path}: no such task")
     rank = set_rank_variables()
     print(task.command, flush=True)
-    node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
-    print(f"rank {rank} of {os.environ['WORLD_SIZE']} on {node}", flush=True)
+    print(f"rank {rank} of {os.environ['WORLD_SIZE']} on {node_name()}", flush=True)
     os.environ[JOB_DIR_VARIABLE] = str(folder)
     os.environ[ATTEMPT_VARIABLE] = attempt_name()
     os.environ["TEXTOCVP_ALWAYS_RESUME"] = "1"
@@ -154,7 +153,13 @@ def record_end(root: Path, task: Task, event: str, error: str) -> None:
 
 def whereabouts() -> Dict[str, Any]:
     """Where this process runs, for the ledger."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "job_id": job_name()}
+    return {"host": node_name(), "pid": os.getpid(), "job_id": job_name()}
+
+
+def node_name() -> str:
+    """The node, by the scheduler's name for it in a job of its own."""
+    host = socket.gethostname()
+    return os.environ.get("SLURMD_NODENAME", host) if job_name() else host
 
 
 def refuse_cancelled(root: Path, task: Task) -> None:

@@ -30,16 +30,18 @@ def record(root: Path, event: str, stage: str, task: int, **details: Any) -> Non
 
 
 def read_ledger(root: Path) -> List[Dict[str, Any]]:
-    """All events in order; a line that a crash cut short is left out."""
+    """All events in order; what a crash cut short, or is no event, is left out."""
     path = ledger_path(root)
     if not path.is_file():
         return []
     events = []
     for line in path.read_text().splitlines():
         try:
-            events.append(json.loads(line))
+            event = json.loads(line)
         except ValueError:
             continue
+        if isinstance(event, dict) and {"event", "time", "stage", "task"} <= set(event):
+            events.append(event)
     return events
 
 

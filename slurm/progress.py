@@ -74,7 +74,8 @@ def failure_lines(log: Path, lines: int = 6) -> List[str]:
         if text[number].startswith(HANG):
             return [text[number], *_main_stack(text[number + 1 :])[:lines]]
         if text[number].startswith("Traceback (most recent call last)"):
-            return text[number:][:200][-lines:] if len(text) - number > lines else text[number:]
+            trace = [line for line in text[number:] if not line.startswith("srun: ")]  # what it says after it
+            return trace[-lines:]
     return text[-lines:]
 
 

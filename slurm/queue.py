@@ -132,6 +132,23 @@ def attached(command: Sequence[str], environment: Mapping[str, str]) -> int:
         raise UserError(f"{command[0]}: no such program on this machine") from None
 
 
+def submitted(command: Sequence[str], environment: Mapping[str, str], told: str) -> int:
+    """Run `sbatch --parsable`, with --wait to the job's end; returns its exit status.
+
+    Args:
+        told: printed once there is a job, whose id takes the place of {}.
+    """
+    try:
+        with subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE,
+                              text=True) as program:
+            job = program.stdout.readline().strip().split(";")[0]
+            if job:
+                print(told.replace("{}", job), flush=True)
+            return program.wait()
+    except FileNotFoundError:
+        raise UserError(f"{command[0]}: no such program on this machine") from None
+
+
 def run(command: List[str], environment: Mapping[str, str]) -> List[str]:
     """Output lines of one of Slurm's programs."""
     result = subprocess.run(

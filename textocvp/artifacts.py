@@ -39,6 +39,7 @@ FINAL = "checkpoint_epoch_final.pth"
 """What a training writes when it ends: where it lies, the training is finished."""
 VERSIONED_PACKAGES = ("torch", "deepspeed", "transformers", "h5py", "numpy")
 SCHEMA = 1
+FORGET = "remove the file, then its task counts as not done and runs again"
 
 
 def sha256_file(path: Path) -> str:
@@ -104,8 +105,11 @@ def file_lock(path: Path) -> Iterator[None]:
 def append_jsonl(path: Path, value: Any) -> None:
     """Append one JSON line under a lock, so that concurrent writers never mix lines; whole or not at all."""
     lock = Path(path).with_name(Path(path).name + ".lock")
-    with writing(path), file_lock(lock), open(path, "ab", buffering=0) as file:
+    with writing(path), file_lock(lock), open(path, "ab+", buffering=0) as file:
         size, line = file.seek(0, os.SEEK_END), (json.dumps(value) + "\n").encode()
+        file.seek(max(0, size - 1))
+        if file.read(1) not in (b"", b"\n"):  # a crash cut a line short: this one is not lost with it
+            line = b"\n" + line
         try:
             if file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -151,15 +155,18 @@ class Manifest:
     @classmethod
     def read(cls, path: Path) -> Manifest:
         """Read one; UserError where the file is absent, damaged or of a later schema."""
-        values = read_json(path)
+        try:
+            values = read_json(path)
+        except UserError as error:
+            raise UserError(f"{error}; {FORGET}") from None
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise UserError(
-                f"{path}: no manifest of schema {SCHEMA}; written by another version of the suite?"
+                f"{path}: no manifest of schema {SCHEMA}; written by another version of the suite? {FORGET}"
             )
         try:
             return cls(**values)
         except TypeError as error:
-            raise UserError(f"{path}: damaged manifest ({error})") from None
+            raise UserError(f"{path}: damaged manifest ({error}); {FORGET}") from None
 
     def damaged_outputs(self, root: Path, rehash: bool = False) -> List[str]:
         """One line for each output that is absent or differs in size (with `rehash`: or content)."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from launch.cli import main
+from launch.experiment_files import write_experiment
+from launch.pipeline import from_recipe
+from launch.recipe import load_recipe
 from launch.request import parse_resources, parse_seeds
 from textocvp.config.errors import UserError
 
@@ -102,6 +106,18 @@ def test_a_checkpoint_by_its_path_is_meant_from_here(small_recipe, tmp_path, cap
     (tmp_path / "other/mine.pth").touch()
     assert main(["plan", *options]) == 0
     assert f"--decomp_ckpt {tmp_path}/other/mine.pth" in capsys.readouterr().out
+
+
+def test_a_folder_whose_parts_do_not_fit_is_not_submitted(small_recipe, tmp_path, capsys):
+    pipeline = from_recipe(load_recipe(small_recipe()), tmp_path, None)
+    write_experiment(pipeline.root, pipeline.files)
+    assert main(["plan", "--exp", str(pipeline.root), "--cluster", "local"]) == 0
+    path = pipeline.root / "experiment_params.json"
+    values = json.loads(path.read_text())
+    values["dataset"]["img_size"] = [32, 64]
+    path.write_text(json.dumps(values))
+    assert main(["plan", "--exp", str(pipeline.root), "--cluster", "local"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {path}: ")
 
 
 def test_the_sites_own_image_is_unpacked(tmp_path, capfd):

@@ -122,6 +122,9 @@ def test_a_folder_with_another_config_is_refused_and_the_difference_shown(small_
     with pytest.raises(UserError, match=r"exists with another config \(training.num_steps: 5 -> 6\)"):
         write_experiment(root, files)
     assert (root / "seeds" / "3" / "experiment_params.json").read_text() == before
+    write_experiment(root, files, replace=True)
+    for folder in (root, root / "seeds" / "3"):
+        assert json.loads((folder / "experiment_params.json").read_text())["training"]["num_steps"] == 6
 
 
 def test_data_that_moved_changes_nothing_but_the_root(small_recipe, tmp_path):

@@ -125,10 +125,12 @@ def test_another_selection_is_not_mixed_with_the_old_slots(small_recipe, local_s
     (root / "salt.txt").write_text("another choice")
     assert pipeline(recipe, site) == 1
     out = capsys.readouterr().out
+    assert re.search(r"note: precompute_slots\[0,1\], train_predictor\[[0-9,]+\] done; should what they", out)
     assert "precompute_slots[0] has outputs of another config or other inputs" in out
     assert "models/checkpoint_epoch_final.pth" in out
     old = (root / "slots" / "x" / "part_0000.json").read_text()
     assert pipeline(recipe, site, "--rerun") == 0
+    assert "come out different" not in capsys.readouterr().out
     assert (root / "slots" / "x" / "part_0000.json").read_text() != old
     aside = root / "jobs" / "precompute_slots" / "0" / "aside" / "001" / "slots" / "x" / "part_0000.json"
     assert aside.read_text() == old

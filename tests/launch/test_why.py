@@ -6,7 +6,7 @@ from launch.cli import main
 from launch.experiment_files import write_experiment
 from launch.pipeline import from_recipe
 from launch.recipe import load_recipe
-from launch.why import first_broken, why_lines
+from launch.why import AGAIN, first_broken, why_lines
 from slurm import ledger
 from textocvp.artifacts import Manifest, describe_outputs
 
@@ -40,7 +40,8 @@ def test_the_first_failure_with_its_log_and_advice(root, capsys):
     lines = why(root, capsys).splitlines()
     assert lines[0] == "train_decomp[1] (seed 7) failed: RuntimeError: no luck"
     assert "  RuntimeError: no luck" in lines
-    assert lines[-2] == f"log: {root / 'jobs/train_decomp/logs/x_1_0_log.out'}"
+    assert lines[-3] == f"log: {root / 'jobs/train_decomp/logs/x_1_0_log.out'}"
+    assert lines[-2] == "failed too: train_predictor[1]"
     assert lines[-1].startswith("what to do: read the log; once the cause is mended, run the same")
 
 
@@ -94,7 +95,7 @@ def test_verify_finds_what_changed_behind_its_back(root, capsys):
     assert main(["verify", "--exp", str(root)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert "make_data[0]" in lines[0] and "a.txt: content differs" in lines[0]
-    assert "b.txt: missing" in lines[1] and "2 missing or damaged" in lines[2]
+    assert "b.txt: missing" in lines[1] and "2 missing or damaged; remove what is damaged, then" in lines[2]
 
 
 def row(stage, state, node="", exit_code="", error=""):
@@ -109,4 +110,18 @@ def test_a_task_that_was_cancelled_while_it_ran_comes_before_what_failed_for_its
     waiting = row("train_decomp", "cancelled", exit_code="0:0")
     assert first_broken([waiting, report]) is report, "cancelled in the queue"
     assert first_broken([row("make_data", "done"), waiting]) is waiting
+    assert why_lines([training, report])[1:3] == ["failed too: report[0]", f"what to do: {AGAIN}"]
     assert why_lines([report])[0] == "report[0] failed, job 7, on n1, exit code 2:0: incomplete: seed 0"
+
+
+def test_a_damaged_manifest_says_what_to_do(root, capsys):
+    path = root / "jobs/make_data/0/manifest.json"
+    path.parent.mkdir(parents=True)
+    for text, what in (("{bad", "damaged, no valid JSON"), ("{}", "no manifest of schema 1"),
+                       ('{"schema": 1, "stage": "x"}', "damaged manifest")):
+        path.write_text(text)
+        assert main(["status", "--exp", str(root)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {path}: {what}") and "remove the file, then its task" in line
+    path.unlink()
+    assert main(["status", "--exp", str(root)]) == 0

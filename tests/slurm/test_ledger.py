@@ -29,6 +29,11 @@ def test_a_line_cut_short_is_left_out(tmp_path):
     with open(ledger.ledger_path(tmp_path), "a") as file:
         file.write('{"event": "fini')
     assert len(ledger.read_ledger(tmp_path)) == 1
+    ledger.record(tmp_path, ledger.FINISHED, "report", 0, job_id="")
+    assert [event["event"] for event in ledger.read_ledger(tmp_path)] == ["submitted", "finished"]
+    with open(ledger.ledger_path(tmp_path), "a") as file:
+        file.write('[1, 2]\n{"foo": 1}\n7\n')
+    assert len(ledger.read_ledger(tmp_path)) == 2
     assert ledger.read_ledger(tmp_path / "none") == []
 
 

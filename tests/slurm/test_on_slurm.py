@@ -280,8 +280,12 @@ def test_the_image_is_built_by_a_job(site, tmp_path, capfd):
     path = site(paths={"image_cache": str(images)}, container={"runtime": "apptainer"},
                 resources={"image": {"mem_gb": 0.3, "time": "00:05:00"}})
     assert main(["image", "--cluster", path, "--wait"]) == 0
-    assert "--job-name=textocvp.image" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "--job-name=textocvp.image" in said
     (log,) = images.glob("build-job-*.log")
+    assert f"builds it, its log: {log}" in said
+    assert main(["image", "--cluster", site(paths={"image_cache": str(images)}, partition="nowhere")]) == 1
+    assert "its log" not in capfd.readouterr().out
     assert log.read_text().startswith(f"unchanged: {image}")
 
 

@@ -32,6 +32,8 @@ def test_how_a_log_tells_of_a_failure(tmp_path):
     trace = ["before", "Traceback (most recent call last):", *frames, "RuntimeError: no luck"]
     log.write_text("\n".join(trace))
     assert failure_lines(log, 3) == [*frames[-2:], "RuntimeError: no luck"]
+    log.write_text("\n".join([*trace, "srun: error: n1: task 0: Exited with exit code 1"]))
+    assert failure_lines(log, 3) == [*frames[-2:], "RuntimeError: no luck"], "what srun says comes after it"
     log.write_text("\n".join([*trace, "error: the disk is full"]))
     assert failure_lines(log) == ["error: the disk is full"]
     log.write_text("\n".join(str(number) for number in range(9)))
