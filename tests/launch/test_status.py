@@ -136,7 +136,7 @@ def test_waiting_tells_each_change_once(tmp_path, capsys):
     lines = [line[10:] for line in capsys.readouterr().out.splitlines()]
     assert lines[:2] == [
         "train_decomp[0] (seed 3) started on n1",
-        "train_decomp[0] (seed 3) failed: job 5 is FAILED RuntimeError: no luck",
+        "train_decomp[0] (seed 3) failed: job 5 is FAILED: RuntimeError: no luck",
     ]
     assert lines[-1] == "report[0] not started: job 6 was cancelled, what it needs failed"
 

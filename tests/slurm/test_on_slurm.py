@@ -116,7 +116,7 @@ def test_a_failure_cancels_only_what_needs_it_and_the_rest_is_made_up_for(small_
     assert submit(recipe, site, "--wait") == 1
     out = capsys.readouterr().out
     assert "train_predictor[1] (vanilla) failed: job " in out
-    assert "is FAILED RuntimeError: train_predictor[1] is made to fail" in out
+    assert "is FAILED: RuntimeError: train_predictor[1] is made to fail" in out
     assert "evaluate_predictor[1] (vanilla) not started" in out
     assert "evaluate_predictor/0" in done(root)
     assert "evaluate_predictor/1" not in done(root)
