@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-VARIABLES := CLUSTER RECIPE EXP SEEDS PRED DECOMP_CKPT RES RERUN WAIT STAGE TASK LINES FOLLOW JSON WATCH TO SET DRY TIMEOUT \
+VARIABLES := CLUSTER RECIPE EXP SEEDS PRED DECOMP_CKPT RES RERUN WAIT STAGE TASK RANK LINES FOLLOW JSON WATCH TO SET DRY TIMEOUT \
 	BASE LOCK TESTS PORT PYTHON
 PYTHON ?= python3
 PORT ?= 6006
@@ -95,8 +95,8 @@ evaluate: $(READY)  ## EXP= [PRED= DECOMP_CKPT= CLUSTER=]: evaluate, draw, repor
 status: $(ANY_READY)  ## EXP= [WATCH=1 JSON=1]: where each task is
 	$(LOOK) status $(EXPERIMENT)$(if $(JSON), --json)$(if $(WATCH), --watch)
 
-logs: $(ANY_READY)  ## EXP= STAGE= [TASK=0 LINES=40 FOLLOW=1]: the log of one task
-	$(LOOK) logs $(EXPERIMENT) --stage $(or $(STAGE),$(error say STAGE=, for example STAGE=train-decomp)) --task $(or $(TASK),0)$(if $(LINES), --lines $(LINES))$(if $(FOLLOW), --follow)
+logs: $(ANY_READY)  ## EXP= STAGE= [TASK=0 RANK=0 LINES=40 FOLLOW=1]: the log of one task
+	$(LOOK) logs $(EXPERIMENT) --stage $(or $(STAGE),$(error say STAGE=, for example STAGE=train-decomp)) --task $(or $(TASK),0)$(if $(RANK), --rank $(RANK))$(if $(LINES), --lines $(LINES))$(if $(FOLLOW), --follow)
 
 why: $(ANY_READY)  ## EXP=: what broke first, where, and what to do
 	$(LOOK) why $(EXPERIMENT)

@@ -74,6 +74,7 @@ def _experiment_commands(commands: Any) -> None:
     logs = _command(commands, "logs", run_logs, "the log of one task")
     logs.add_argument("--stage", required=True, help="for example train-decomp")
     logs.add_argument("--task", type=_number, default=0, help="index in its stage (0)")
+    logs.add_argument("--rank", type=_number, default=0, help="of its processes (0)")
     logs.add_argument("--lines", type=_number, default=40, help="from the log's end (40); 0: all")
     logs.add_argument("--follow", action="store_true", help="go on as it grows")
     why = _command(commands, "why", run_why, "what broke first, where, and what to do")

@@ -52,7 +52,7 @@ def run_logs(options: argparse.Namespace) -> int:
             f"--stage {options.stage}: no such stage"
             f"{nearest(options.stage, [name.replace('_', '-') for name in DISTRIBUTED])}"
         )
-    path = log_path(options.exp, stage, options.task)
+    path = log_path(options.exp, stage, options.task, options.rank)
     print(f"{path}:", file=sys.stderr)
     print(
         "\n".join(tail(path, options.lines) if options.lines else path.read_text().splitlines()), flush=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import List
+from typing import Dict, List, Sequence, Tuple
 
 from launch.jobs import ENDED, scheduler_states
 from launch.show import format_table
@@ -14,6 +14,8 @@ from slurm.prune import Alive, Leftover, leftovers
 from textocvp.config.errors import UserError
 from textocvp.disk_space import format_bytes
 
+SEVERAL = 4
+"""Things of one kind in one folder that are told of in one line."""
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE")
 """States that a job does not come back from by itself."""
 
@@ -32,10 +34,20 @@ def prune(root: Path, dry: bool) -> List[str]:
     if not found:
         return [f"{root}: nothing to prune"]
     rows = [(format_bytes(each.bytes).rjust(8), each.path.relative_to(root.resolve()).as_posix(), each.what)
-            for each in found]
+            for each in _together(found)]
     total = format_bytes(sum(each.bytes for each in found))
     end = "would be freed; nothing was removed" if dry else "freed"
     return [*format_table(("   bytes", "path", "what"), rows), f"{root}: {total} {end}"]
+
+
+def _together(found: Sequence[Leftover]) -> List[Leftover]:
+    """For people: the many small files of one kind in one folder as one."""
+    groups: Dict[Tuple[Path, str], List[Leftover]] = {}
+    for each in found:
+        groups.setdefault((each.path.parent, each.what), []).append(each)
+    return [group[0] if len(group) < SEVERAL else
+            Leftover(folder / f"{len(group)} files", sum(each.bytes for each in group), what)
+            for (folder, what), group in groups.items()]
 
 
 def alive(root: Path) -> Alive:

@@ -116,17 +116,18 @@ def watch_status(root: Path, seconds: float) -> None:
         time.sleep(seconds)
 
 
-def log_path(root: Path, stage: str, task: int) -> Path:
-    """The newest log of a task."""
+def log_path(root: Path, stage: str, task: int, rank: int = 0) -> Path:
+    """The newest log of one process of a task."""
     event = ledger.last_events(root).get((stage, task))
     if event is None:
         known = stages_text(sorted(ledger.last_events(root)))
         raise UserError(
             f"{root}: {stage}[{task}] was never submitted; submitted: {', '.join(known) or 'nothing'}"
         )
-    path = Path(root) / event["log"]
+    path = Path(root) / event["log"].replace("_0_log.out", f"_{rank}_log.out")
     if not path.exists():
-        raise UserError(f"{path} does not exist yet: {stage}[{task}] has not started")
+        process = f", or has no process {rank}" if rank else ""
+        raise UserError(f"{path} does not exist yet: {stage}[{task}] has not started{process}")
     return path
 
 

@@ -39,6 +39,7 @@ def submit(request: Request) -> int:
     cluster.python_command(CODE, root)  # UserError, before anything is written, without python or image
     with locked(root) as lock:
         plan = plan_request(request)
+        check_array_size(plan, cluster)
         write_experiment(root, request.pipeline.files, request.recipe, replace=request.rerun)
         write_json(root / INDICES, request.pipeline.indices)
         about = submission_details(cluster)
@@ -88,7 +89,6 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) ->
     jobs = {step.task.id: step.job.job_id for step in plan.steps if step.action == QUEUED}
     if not plan.to_run:
         return jobs
-    check_array_size(plan, cluster)
     code = take_snapshot(CODE, snapshot_folder(plan.root))
     submission = Submission(cluster, plan.root, code, about)
     for stage, tasks in by_stage(plan.to_run).items():
@@ -102,8 +102,9 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) ->
 
 def check_array_size(plan: Plan, cluster: ClusterConfig) -> None:
     """UserError where a stage has more tasks than the site's Slurm takes into one array."""
-    stage, index = max((step.task.id for step in plan.to_run), key=lambda task: task[1])
-    if index < SAFE_ARRAY_SIZE:  # no need to ask
+    tasks = (step.task.id for step in plan.to_run)
+    stage, index = max(tasks, key=lambda task: task[1], default=("", 0))
+    if cluster.scheduler == "local" or index < SAFE_ARRAY_SIZE:  # no need to ask
         return
     limit = int(slurm_settings(cluster.slurm_environment()).get("MaxArraySize", SAFE_ARRAY_SIZE))
     if index >= limit:

@@ -23,8 +23,8 @@ ADVICE: Tuple[Tuple[str, str], ...] = (
     ("job memory limit", "raise resources.{stage}.mem_gb in the cluster's config or lower "
                          "training.batch_size, then " + AGAIN),
     ("outofmemory", "lower training.batch_size, or ask for a larger GPU (constraint), then " + AGAIN),
-    ("timeout (0:", "a process waited for a step that never came: see the stacks in its log and in the other "
-                    "ranks' beside it (..._RANK_log.out); " + AGAIN),
+    ("timeout (0:", "a process waited for a step that never came: see the stacks in its log and in the "
+                    "others' (make logs RANK=1 ...); " + AGAIN),
     ("state: timeout", "raise resources.{stage}.time in the cluster's config, then " + AGAIN),
     ("state: node_fail", "the node died; " + AGAIN),
     ("modulenotfounderror", "the jobs' python lacks a package: see `python` in the cluster's config"),

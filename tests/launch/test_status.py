@@ -100,6 +100,12 @@ def test_logs(root, capsys):
     assert out.err.endswith("jobs/train_decomp/logs/x_1_0_log.out:\n")
     assert main(["logs", "--exp", str(root), "--stage", "train-decomp", "--task", "1", "--lines", "0"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 100
+    (root / "jobs/train_decomp/logs/x_1_1_log.out").write_text("the other rank\n")
+    options = ["--exp", str(root), "--stage", "train-decomp", "--task", "1", "--rank"]
+    assert main(["logs", *options, "1"]) == 0
+    assert capsys.readouterr().out == "the other rank\n"
+    assert main(["logs", *options, "2"]) == 2
+    assert "train_decomp[1] has not started, or has no process 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
