@@ -148,7 +148,7 @@ def test_dependants_that_still_wait_are_planned_anew(small_recipe, site, root, c
     capsys.readouterr()
     # everything is queued or done: nothing to submit
     assert submit(recipe, site) == 0
-    assert "nothing is left to do" in capsys.readouterr().out
+    assert "11 queued; nothing to submit" in capsys.readouterr().out
     first = last_events(root)
     behave(root, {})
     environment = load_cluster(site, dict.fromkeys(STAGES, True)).slurm_environment()
