@@ -45,6 +45,11 @@ class Step:
     job: Optional[Job] = None
     """Its job, where it has one: kept if `queued`, else cancelled."""
 
+    @property
+    def may_change(self) -> bool:
+        """Whether it is done as far as it goes, while something that it waits for is to run."""
+        return self.action == RUN and bool(self.reasons) and self.reasons[-1].endswith(MAY_CHANGE)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -61,8 +66,8 @@ class Plan:
     @property
     def at_stake(self) -> List[TaskId]:
         """Done tasks that will refuse to run if what they read comes out different: costly, no --rerun."""
-        return [step.task.id for step in self.to_run if not (step.task.replaceable or step.task.rerun)
-                and step.reasons and step.reasons[-1].endswith(MAY_CHANGE)]
+        return [step.task.id for step in self.to_run
+                if step.may_change and not (step.task.replaceable or step.task.rerun)]
 
     @property
     def superseded(self) -> List[Job]:

@@ -21,6 +21,8 @@ from textocvp.config.errors import UserError
 
 ACTIVE = ("starting", *(state.lower() for state in queue.ACTIVE if state != "STOPPED"))
 """States of a task whose log may still grow; "stopped" is the ledger's word here."""
+OUT_OF_DATE, MAY_CHANGE = "out of date", "done, may change"
+"""Of tasks that finished: what they read has changed; something that they wait for has yet to succeed."""
 HEADER = ("stage", "task", "what", "job", "state", "node", "step", "rate", "left", "loss", "restarts", "log")
 
 
@@ -40,6 +42,8 @@ def task_rows(pipeline: Pipeline) -> List[Dict[str, Any]]:
         task, event = step.task, last.get(step.task.id, {})
         progress = read_progress(root, *task.id)
         state = DONE if step.action == DONE else task_state(event, states.get(task.id))
+        if state == OUT_OF_DATE and step.may_change:
+            state = MAY_CHANGE
         rows.append(
             {
                 "stage": task.stage,
@@ -70,7 +74,7 @@ def task_state(event: Mapping[str, Any], job: Optional[queue.JobState]) -> str:
     if job is not None and job.state != "COMPLETED" and not (job.state == "FAILED" and _has_said_why(event)):
         return job.state.lower()
     if event["event"] == ledger.FINISHED:
-        return "out of date"
+        return OUT_OF_DATE
     if event["event"] == ledger.STARTED and not event.get("job_id"):
         return "running" if _process_lives(event) else "interrupted"
     if event["event"] == ledger.SUBMITTED:

@@ -109,6 +109,11 @@ def test_a_failed_seed_is_left_out_and_made_up_for_later(small_recipe, local_sit
     assert "error: the user did it" in capsys.readouterr().out
     assert "precompute_slots/1" in done(root)
     assert "train_decomp/0" not in done(root)
+    assert main(["status", "--exp", str(root), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    states = {(row["stage"], row["task"]): row["state"] for row in rows}
+    assert states[("train_decomp", 0)] == "failed"
+    assert states[("precompute_slots", 1)] == states[("report", 0)] == "done, may change"
     behave(root)
     assert pipeline(recipe, site) == 0  # the selection is the same: what was made from it is not made again
     log = next((root / "jobs" / "precompute_slots" / "logs").glob("*")).parent
