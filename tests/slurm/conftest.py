@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +20,25 @@ def slurm(dev_cluster):
 
     yield run
     subprocess.run(["scancel", "--user", str(os.getuid())], env={**os.environ, **dev_cluster}, check=False)
+
+
+@pytest.fixture
+def pid_of_rank():
+    """Finds the process of one rank of a job on this machine, which is all of the dev cluster's nodes."""
+
+    def find(job, rank):
+        array, _, index = job.partition("_")
+        wanted = {f"SLURM_PROCID={rank}"}
+        wanted |= {f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={index}"} if index else {
+            f"SLURM_JOB_ID={job}"}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                variables = set((folder / "environ").read_bytes().decode(errors="replace").split("\0"))
+                name = (folder / "comm").read_text()
+            except OSError:
+                continue
+            if wanted <= variables and name.startswith("python"):
+                return int(folder.name)
+        raise AssertionError(f"no process of rank {rank} of job {job}")
+
+    return find

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -120,25 +119,11 @@ def test_a_cancelled_job_stays_cancelled_and_is_continued_by_the_same_command(tr
     assert last_events(root)[("train_decomp", 0)]["job_id"] != job
 
 
-def pid_of_rank(root, job, rank):
-    """The process of one rank of a job on this machine, which is all of the cluster's nodes."""
-    wanted = {f"SLURM_PROCID={rank}", f"SLURM_JOB_ID={job.split('_')[0]}"}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            variables = set((folder / "environ").read_bytes().decode(errors="replace").split("\0"))
-            name = (folder / "comm").read_text()
-        except OSError:
-            continue
-        if wanted <= variables and name.startswith("python"):
-            return int(folder.name)
-    raise AssertionError(f"no process of rank {rank} of job {job}")
-
-
-def test_a_training_that_hangs_ends_with_stacks_and_its_node(train, slurm, capsys):
+def test_a_training_that_hangs_ends_with_stacks_and_its_node(train, slurm, pid_of_rank, capsys):
     root = train("hanging", hang_minutes=0.1)
     job = last_events(root)[("train_decomp", 0)]["job_id"]
     wait_for(lambda: step_of(root) > 0)
-    os.kill(pid_of_rank(root, job, 1), signal.SIGSTOP)
+    os.kill(pid_of_rank(job, 1), signal.SIGSTOP)
     wait_for(lambda: state_of(slurm, job) == "FAILED")
     log = log_of(root)
     assert "rank 0 of 2 on n1" in log
