@@ -71,13 +71,13 @@ demo-check: $(ENV_READY)  ## hold the demo's table against the figures that its 
 smoke: $(ENV_READY)  ## [CLUSTER=local] the same pipeline at its smallest (2 minutes)
 	$(ENV)/bin/python -m launch pipeline --recipe experiments/recipes/smoke.yaml --cluster $(HERE) --wait$(if $(RERUN), --rerun)
 
-pipeline: $(READY)  ## RECIPE= or EXP= [CLUSTER= WAIT=1 RERUN=1]: everything that is missing, in dependency order
+pipeline: $(READY)  ## RECIPE= or EXP= [CLUSTER= RES= WAIT=1 RERUN=1]: everything that is missing, in dependency order
 	$(LAUNCH) pipeline $(FLAGS)
 
 plan: $(ANY_READY)  ## RECIPE= or EXP= [CLUSTER=]: stages, edges, resources; submits nothing
 	$(LOOK) plan $(FLAGS)
 
-train-decomp: $(READY)  ## EXP= [SEEDS="0 1 2" CLUSTER=]: train the decomposition model
+train-decomp: $(READY)  ## EXP= [SEEDS="0 1 2" CLUSTER= RES="nodes=2 time=04:00:00"]: train the decomposition model
 	$(LAUNCH) train-decomp $(FLAGS)
 
 select-decomp: $(READY)  ## EXP= [CLUSTER=]: keep the best seed
@@ -86,7 +86,7 @@ select-decomp: $(READY)  ## EXP= [CLUSTER=]: keep the best seed
 precompute-slots: $(READY)  ## EXP= [DECOMP_CKPT= CLUSTER=]: write the slot store
 	$(LAUNCH) precompute-slots $(FLAGS)
 
-train-predictor: $(READY)  ## EXP= [PRED= SEEDS= DECOMP_CKPT= CLUSTER=]: train the predictors, or one of them
+train-predictor: $(READY)  ## EXP= [PRED= SEEDS= DECOMP_CKPT= CLUSTER= RES=]: train the predictors, or one of them
 	$(LAUNCH) train-predictor $(FLAGS)
 
 evaluate: $(READY)  ## EXP= [PRED= DECOMP_CKPT= CLUSTER=]: evaluate, draw, report
