@@ -56,11 +56,11 @@ def provenance_notes(plan: Plan, about: Mapping[str, Any]) -> List[str]:
 
 def plan_lines(plan: Plan, cluster: ClusterConfig) -> List[str]:
     """Stages, their resources, and each task with its edges and what would happen to it."""
-    by_stage: Dict[str, List] = {}
+    stages: Dict[str, List[Step]] = {}
     for step in plan.steps:
-        by_stage.setdefault(step.task.stage, []).append(step)
+        stages.setdefault(step.task.stage, []).append(step)
     lines = [summary_line(plan, cluster)]
-    for stage, steps in by_stage.items():
+    for stage, steps in stages.items():
         lines += ["", f"{stage}: {resources_text(cluster.stage_resources(stage))}"]
         for step in steps:
             reason = f" ({'; '.join(step.reasons)})" if step.reasons else ""

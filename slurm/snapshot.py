@@ -37,7 +37,7 @@ def take_snapshot(code: Path, folder: Path) -> Path:
         named = ", ".join(f"{name} ({sizes[name] / 1e6:.0f} MB)" for name in largest)
         raise UserError(f"{code}: its files have {sum(sizes.values()) / 1e6:.0f} MB, more than the "
                         f"{MAX_BYTES >> 20} MB that jobs may take along: {named}; tell git to ignore them")
-    target = snapshot_path(code, folder)
+    target = _named_by_content(code, files, folder)
     if not target.is_dir():
         temporary = folder / f".{target.name}.{os.uname().nodename}.{os.getpid()}"
         try:
@@ -63,7 +63,11 @@ def _copy(code: Path, files: List[str], folder: Path) -> None:
 
 def snapshot_path(code: Path, folder: Path) -> Path:
     """Where `take_snapshot` would copy the tree to, or has already."""
-    return folder / tree_hash(code, tree_files(code))[:HASH_DIGITS]
+    return _named_by_content(code, tree_files(code), folder)
+
+
+def _named_by_content(code: Path, files: List[str], folder: Path) -> Path:
+    return folder / tree_hash(code, files)[:HASH_DIGITS]
 
 
 def tree_files(code: Path) -> List[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -179,3 +180,25 @@ def mount_small(tmp_path):
     yield mount
     if mounted:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def doctor_findings(text):
+    """{name: [(level, text)]} of what `doctor --json` prints."""
+    found = {}
+    for entry in json.loads(text):
+        found.setdefault(entry["name"], []).append((entry["level"], f"{entry['found']}; {entry['advice']}"))
+    return found
+
+
+@pytest.fixture
+def doctor(capsys):
+    """Runs `doctor`; returns the exit status and its findings."""
+    from launch.cli import main
+
+    def run(site, *options):
+        capsys.readouterr()
+        status = main(["doctor", "--cluster", site, "--json", *options])
+        return status, doctor_findings(capsys.readouterr().out)
+
+    run.findings = doctor_findings
+    return run

@@ -36,22 +36,6 @@ def site(tmp_path):
     return write
 
 
-@pytest.fixture
-def doctor(capsys):
-    """Runs it; returns the exit status and {name: [(level, text)]}."""
-
-    def run(site, *options):
-        capsys.readouterr()
-        status = main(["doctor", "--cluster", site, "--json", *options])
-        found = {}
-        for entry in json.loads(capsys.readouterr().out):
-            text = f"{entry['found']}; {entry['advice']}"
-            found.setdefault(entry["name"], []).append((entry["level"], text))
-        return status, found
-
-    return run
-
-
 def node_python(tmp_path, body="exec {python} \"$@\""):
     """A program that stands for the node's python."""
     path = tmp_path / "python"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import shutil
 import signal
@@ -40,25 +39,6 @@ def site(dev_cluster, tmp_path):
         return str(path)
 
     return write
-
-
-@pytest.fixture
-def doctor(capsys):
-    """Runs it; returns the exit status and {name: [(level, text)]}."""
-
-    def run(site, *options):
-        capsys.readouterr()
-        status = main(["doctor", "--cluster", site, "--json", *options])
-        return status, findings(capsys.readouterr().out)
-
-    return run
-
-
-def findings(text):
-    found = {}
-    for entry in json.loads(text):
-        found.setdefault(entry["name"], []).append((entry["level"], f"{entry['found']}; {entry['advice']}"))
-    return found
 
 
 @pytest.fixture
@@ -148,7 +128,7 @@ def test_limits_of_a_partition(site, doctor, partition):
     assert found["stop_seconds"][0][1].startswith("600 s are no less than the whole limit of make_data, ")
 
 
-def test_an_account_that_may_not(site, partition, nobody, slurm):
+def test_an_account_that_may_not(site, partition, nobody, slurm, doctor):
     """As an ordinary user: Slurm lets its administrators in anywhere."""
     partition(AllowAccounts="lab")
     folder = Path(f"/tmp/doctor_{os.getpid()}")
@@ -165,7 +145,7 @@ def test_an_account_that_may_not(site, partition, nobody, slurm):
         shutil.rmtree(folder)
     assert result.stdout, result.stderr
     assert result.returncode == 1
-    found = findings(result.stdout)
+    found = doctor.findings(result.stdout)
     assert found["partition odd"] == [(FAIL, "AllowAccounts is lab, without other; mend account, or take "
                                              "another partition")]
     level, text = found["probe job"][0]
@@ -280,7 +260,7 @@ def test_ctrl_c_leaves_no_job_behind(site, slurm, tmp_path):
 
 
 @pytest.mark.slow
-def test_folders_that_the_nodes_do_not_share(site, tmp_path):
+def test_folders_that_the_nodes_do_not_share(site, tmp_path, doctor):
     """This host has a file system of its own over both folders; the nodes see the ones below it."""
     for name in ("experiments", "data"):
         (tmp_path / name).mkdir()
@@ -294,7 +274,7 @@ def test_folders_that_the_nodes_do_not_share(site, tmp_path):
                             text=True, timeout=120)
     if not result.stdout:
         pytest.skip(f"no mounts of one's own here: {result.stderr.splitlines()[-1]}")
-    found = findings(result.stdout)
+    found = doctor.findings(result.stdout)
     assert result.returncode == 1 and found["data CATER_Easy"][0][0] == OK
     level, text = found["shared folder"][0]
     assert level == FAIL
