@@ -40,6 +40,7 @@ COMMANDS: Dict[str, Tuple[Optional[FrozenSet[str]], str]] = {
 }
 """Command -> the stages that it asks for (None: all), and its help."""
 
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command; returns its exit status: 0, 1 a task failed, 2 a user's error, 130 interrupted."""
     options = build_parser().parse_args(argv)
@@ -143,8 +144,12 @@ def _submission(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", default="", help='train-decomp, train-predictor: for example "0 1 2"')
     parser.add_argument("--predictor", help="train-predictor, evaluate: only this predictor experiment")
     parser.add_argument("--decomp_ckpt", help="use this decomposition checkpoint, whatever trained it")
-    parser.add_argument("--res", default="", help="other resources for this submission, of the stages asked "
-                        'for (pipeline: the trainings): "nodes=1 gpus_per_node=4 time=04:00:00"')
+    parser.add_argument(
+        "--res",
+        default="",
+        help="other resources for this submission, of the stages asked "
+        'for (pipeline: the trainings): "nodes=1 gpus_per_node=4 time=04:00:00"',
+    )
     parser.add_argument("--rerun", action="store_true", help="move outputs of another config aside")
     parser.add_argument("--wait", action="store_true", help="stay until the jobs have ended")
 

@@ -51,16 +51,20 @@ def efficiency_lines(root: Path) -> List[str]:
     for cluster, job_ids in by_cluster(jobs).items():
         accounted.update(usages(job_ids, cluster_environment(cluster)))
     records = Records(root)
-    used = [_used(records, task, event, accounted.get(event.get("job_id", "")))
-            for task, event in last.items()]
+    used = [
+        _used(records, task, event, accounted.get(event.get("job_id", ""))) for task, event in last.items()
+    ]
     lines = format_table(HEADER, [_row(each) for each in used])
     if any(each.usage.attempts > 1 for each in used):
         lines.append(ATTEMPTS)
     if not all(each.accounted for each in used):
         lines.append(UNKNOWN)
     stages = dict.fromkeys(each.task[0] for each in used)
-    return lines + [""] + [suggestion(stage, [each for each in used if each.task[0] == stage])
-                           for stage in stages]
+    return (
+        lines
+        + [""]
+        + [suggestion(stage, [each for each in used if each.task[0] == stage]) for stage in stages]
+    )
 
 
 def _used(records: Records, task: TaskId, event: Mapping[str, Any], usage: Optional[Usage]) -> Used:
@@ -81,9 +85,18 @@ def _used(records: Records, task: TaskId, event: Mapping[str, Any], usage: Optio
 def _row(used: Used) -> Tuple[str, ...]:
     usage = used.usage
     cores = f"{100 * usage.cpu_seconds / usage.core_seconds:.0f} %" if usage.core_seconds else ""
-    return (used.task[0], str(used.task[1]), used.job_id, usage.state.lower(), str(usage.attempts),
-            duration(usage.seconds or None), duration(usage.limit_seconds), _gb(usage.memory),
-            _gb(usage.asked_memory), cores)
+    return (
+        used.task[0],
+        str(used.task[1]),
+        used.job_id,
+        usage.state.lower(),
+        str(usage.attempts),
+        duration(usage.seconds or None),
+        duration(usage.limit_seconds),
+        _gb(usage.memory),
+        _gb(usage.asked_memory),
+        cores,
+    )
 
 
 def _gb(number: Optional[int]) -> str:
@@ -125,8 +138,11 @@ def _enough_cores(done: Sequence[Used]) -> List[str]:
     asked = [each.resources.get("cpus_per_task") for each in done if each.usage.core_seconds]
     if not asked or None in asked:
         return []
-    busy = max(each.usage.cpu_seconds / each.usage.seconds / each.usage.processes
-               for each in done if each.usage.core_seconds)
+    busy = max(
+        each.usage.cpu_seconds / each.usage.seconds / each.usage.processes
+        for each in done
+        if each.usage.core_seconds
+    )
     cores = max(1, math.ceil(CORE_MARGIN * busy))
     return [f"cpus_per_task={cores}"] if cores < min(asked) else []
 

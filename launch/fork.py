@@ -30,8 +30,9 @@ NOT_TAKEN = ("resume",)
 """Saved states: a training that is finished needs none, and one that is not goes on in its own folder."""
 
 
-def fork(exp: Path, to: Path, overrides: Mapping[str, Any],
-         predictor: Optional[str]) -> Tuple[List[Task], int]:
+def fork(
+    exp: Path, to: Path, overrides: Mapping[str, Any], predictor: Optional[str]
+) -> Tuple[List[Task], int]:
     """Create the experiment `to` from `exp` with other values.
 
     Files of unchanged stages are hard links (copies on another file system): they need no space, and `to`
@@ -49,8 +50,10 @@ def fork(exp: Path, to: Path, overrides: Mapping[str, Any],
     if to.exists():
         raise UserError(f"{to}: exists already; choose another name")
     if predictor is not None and predictor not in base.predictor_names:
-        raise UserError(f"{base.root / 'predictors' / predictor}: no such predictor experiment"
-                        f"{nearest(predictor, base.predictor_names)}")
+        raise UserError(
+            f"{base.root / 'predictors' / predictor}: no such predictor experiment"
+            f"{nearest(predictor, base.predictor_names)}"
+        )
     files = {folder: _changed(folder, values, overrides, predictor) for folder, values in base.files.items()}
     for folder, values in files.items():
         parse_experiment(values, str(to / folder / FILE_NAME))
@@ -64,8 +67,9 @@ def fork(exp: Path, to: Path, overrides: Mapping[str, Any],
     return taken, len(tasks) - len(taken)
 
 
-def _changed(folder: str, values: Mapping[str, Any], overrides: Mapping[str, Any],
-             predictor: Optional[str]) -> Dict[str, Any]:
+def _changed(
+    folder: str, values: Mapping[str, Any], overrides: Mapping[str, Any], predictor: Optional[str]
+) -> Dict[str, Any]:
     own = folder.split("/")[1] if folder.startswith("predictors/") else None
     if own == predictor:
         return apply_overrides(values, overrides)

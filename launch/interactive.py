@@ -49,8 +49,14 @@ def shell_command(cluster: ClusterConfig, root: Path, stage: str) -> List[str]:
         return ["bash", "-c", script]
     cores = (resources.cpus_per_task or 1) * resources.ranks_per_node
     asked = {**job_options(cluster, resources), "nodes": 1, "ntasks_per_node": 1, "cpus_per_task": cores}
-    return ["srun", "--pty", *option_words({**asked, "job_name": f"{stage}.shell", **srun_extra(cluster)}),
-            "bash", "-c", script]
+    return [
+        "srun",
+        "--pty",
+        *option_words({**asked, "job_name": f"{stage}.shell", **srun_extra(cluster)}),
+        "bash",
+        "-c",
+        script,
+    ]
 
 
 def run_tensorboard(options: argparse.Namespace) -> int:
@@ -60,10 +66,20 @@ def run_tensorboard(options: argparse.Namespace) -> int:
     check_port(options.port)
     cluster = load_cluster(options.cluster or "local", DISTRIBUTED)
     here = f"{getpass.getuser()}@{socket.gethostname()}"
-    print(f"from your own machine: ssh -N -L {options.port}:localhost:{options.port} {here}, "
-          f"then http://localhost:{options.port}", flush=True)
-    words = [*cluster.python_command(CODE, options.exp), "-m", "tensorboard.main",
-             "--logdir", str(options.exp), "--port", str(options.port)]
+    print(
+        f"from your own machine: ssh -N -L {options.port}:localhost:{options.port} {here}, "
+        f"then http://localhost:{options.port}",
+        flush=True,
+    )
+    words = [
+        *cluster.python_command(CODE, options.exp),
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(options.exp),
+        "--port",
+        str(options.port),
+    ]
     return attached(words, cluster.slurm_environment())
 
 
@@ -79,8 +95,11 @@ def check_port(port: int) -> None:
 
 
 def _variables(cluster: ClusterConfig, resources: Resources) -> Dict[str, str]:
-    return {"PYTHONPATH": str(CODE), "OMP_NUM_THREADS": str(resources.cpus_per_task or 1),
-            **cluster.job_environment()}
+    return {
+        "PYTHONPATH": str(CODE),
+        "OMP_NUM_THREADS": str(resources.cpus_per_task or 1),
+        **cluster.job_environment(),
+    }
 
 
 def _task(exp: Path, stage: str, index: int) -> Task:

@@ -66,8 +66,11 @@ class Plan:
     @property
     def at_stake(self) -> List[TaskId]:
         """Done tasks that will refuse to run if what they read comes out different: costly, no --rerun."""
-        return [step.task.id for step in self.to_run
-                if step.may_change and not (step.task.replaceable or step.task.rerun)]
+        return [
+            step.task.id
+            for step in self.to_run
+            if step.may_change and not (step.task.replaceable or step.task.rerun)
+        ]
 
     @property
     def superseded(self) -> List[Job]:

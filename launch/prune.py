@@ -33,8 +33,10 @@ def prune(root: Path, dry: bool) -> List[str]:
                 _remove(leftover)
     if not found:
         return [f"{root}: nothing to prune"]
-    rows = [(format_bytes(each.bytes).rjust(8), each.path.relative_to(root.resolve()).as_posix(), each.what)
-            for each in _together(found)]
+    rows = [
+        (format_bytes(each.bytes).rjust(8), each.path.relative_to(root.resolve()).as_posix(), each.what)
+        for each in _together(found)
+    ]
     total = format_bytes(sum(each.bytes for each in found))
     end = "would be freed; nothing was removed" if dry else "freed"
     return [*format_table(("   bytes", "path", "what"), rows), f"{root}: {total} {end}"]
@@ -45,9 +47,12 @@ def _together(found: Sequence[Leftover]) -> List[Leftover]:
     groups: Dict[Tuple[Path, str], List[Leftover]] = {}
     for each in found:
         groups.setdefault((each.path.parent, each.what), []).append(each)
-    return [group[0] if len(group) < SEVERAL else
-            Leftover(folder / f"{len(group)} files", sum(each.bytes for each in group), what)
-            for (folder, what), group in groups.items()]
+    return [
+        group[0]
+        if len(group) < SEVERAL
+        else Leftover(folder / f"{len(group)} files", sum(each.bytes for each in group), what)
+        for (folder, what), group in groups.items()
+    ]
 
 
 def alive(root: Path) -> Alive:
@@ -59,8 +64,11 @@ def alive(root: Path) -> Alive:
     states = scheduler_states(last)
     tasks = [task for task, state in states.items() if state.state not in OVER]
     snapshots = [last[task].get("snapshot") for task in tasks]
-    return Alive(frozenset(tasks), frozenset(last[task]["job_id"] for task in tasks),
-                 None if None in snapshots else frozenset(snapshots))
+    return Alive(
+        frozenset(tasks),
+        frozenset(last[task]["job_id"] for task in tasks),
+        None if None in snapshots else frozenset(snapshots),
+    )
 
 
 def _remove(leftover: Leftover) -> None:

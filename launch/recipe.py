@@ -169,8 +169,10 @@ def load_recipe(path: Path) -> Recipe:
     values = read_yaml(Path(path))
     refuse_control_characters(values, str(path))
     recipe = build(Recipe, values, str(path))
-    weights = {name: build(WeightsRecipe, section, str(path), f"weights.{name}")
-               for name, section in recipe.weights.items()}
+    weights = {
+        name: build(WeightsRecipe, section, str(path), f"weights.{name}")
+        for name, section in recipe.weights.items()
+    }
     return replace(recipe, weights=weights)
 
 
@@ -207,5 +209,7 @@ def _check_length(experiment: Experiment, num_frames: int, source: str) -> None:
         stages = [stage.num_frames for stage in experiment.training.curriculum]
         needed, name = max([experiment.dataset.num_frames, *stages]), "clips"
     if start + needed > num_frames:
-        raise ConfigError(f"{source}: {name} of {needed} frames from frame {start} do not fit into the "
-                          f"recipe's data.num_frames {num_frames}")
+        raise ConfigError(
+            f"{source}: {name} of {needed} frames from frame {start} do not fit into the "
+            f"recipe's data.num_frames {num_frames}"
+        )

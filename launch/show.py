@@ -42,15 +42,19 @@ def provenance_notes(plan: Plan, about: Mapping[str, Any]) -> List[str]:
     """
     records, notes = Records(plan.root), []
     if plan.at_stake:
-        notes.append(f"note: {', '.join(stages_text(plan.at_stake))} done; should what they read come out "
-                     "different, they end with an error, or with --rerun (RERUN=1) move their outputs aside")
+        notes.append(
+            f"note: {', '.join(stages_text(plan.at_stake))} done; should what they read come out "
+            "different, they end with an error, or with --rerun (RERUN=1) move their outputs aside"
+        )
     made = [records.manifest(step.task.id) for step in plan.steps if step.action == DONE]
     for what, name in (("other code", "revision"), ("another image", "image")):
         others = [getattr(manifest, name) for manifest in made if getattr(manifest, name) != about[name]]
         if others:
             found = ", ".join(sorted({other[:12] or "unknown" for other in others}))
-            notes.append(f"note: {len(others)} done tasks were made with {what} ({found}; now "
-                         f"{about[name][:12] or 'none'})")
+            notes.append(
+                f"note: {len(others)} done tasks were made with {what} ({found}; now "
+                f"{about[name][:12] or 'none'})"
+            )
     return notes
 
 
@@ -84,8 +88,13 @@ def script_lines(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) -
     submission = Submission(cluster, plan.root, snapshot_path(CODE, snapshot_folder(plan.root)), about)
     jobs = {step.task.id: step.job.job_id for step in plan.steps if step.action == QUEUED}
     arrays = by_stage(plan.to_run)
-    jobs.update({task.id: f"{stage.upper().replace('_', '-')}_{task.index}"
-                 for stage, tasks in arrays.items() for task in tasks})
+    jobs.update(
+        {
+            task.id: f"{stage.upper().replace('_', '-')}_{task.index}"
+            for stage, tasks in arrays.items()
+            for task in tasks
+        }
+    )
     lines, earlier = [], ledger.submitted_jobs(plan.root)
     for stage, tasks in arrays.items():
         for dependency, group in group_by_dependency(tasks, jobs, earlier):
@@ -107,8 +116,11 @@ def edges_text(task: Task) -> str:
     """What a task waits for, stage by stage: "success of train_decomp[0,2]"."""
     words = {ANY: "the end of", OK: "success of"}
     modes = dict.fromkeys(edge.mode for edge in task.after)
-    return ", ".join(f"{words[mode]} {names}" for mode in modes
-                     for names in stages_text(edge.id for edge in task.after if edge.mode == mode))
+    return ", ".join(
+        f"{words[mode]} {names}"
+        for mode in modes
+        for names in stages_text(edge.id for edge in task.after if edge.mode == mode)
+    )
 
 
 def stages_text(tasks: Iterable[TaskId]) -> List[str]:

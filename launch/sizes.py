@@ -73,8 +73,9 @@ def estimate(pipeline: Pipeline, weights: Optional[Path] = None) -> List[Artefac
     for folder in pipeline.decomposition_folders:
         task = ("train_decomp", pipeline.indices["train_decomp"][folder or "."])
         rows = 3 + own.model.model_params.num_slots
-        found.append(training(folder, task, experiments[folder], model_size(own), clips, rows,
-                              own.dataset.num_frames))
+        found.append(
+            training(folder, task, experiments[folder], model_size(own), clips, rows, own.dataset.num_frames)
+        )
     if pipeline.seeds and not pipeline.decomp_ckpt:
         size = model_size(own)
         whole = size and checkpoint_bytes(size, own.training.zero_stage)
@@ -86,8 +87,17 @@ def estimate(pipeline: Pipeline, weights: Optional[Path] = None) -> List[Artefac
     for name, experiment in predictors.items():
         task = ("train_predictor", pipeline.indices["train_predictor"][name])
         size = predictor_size(experiment, text_width(pipeline, experiment, weights))
-        found.append(training(f"predictors/{name}", task, experiment, size, windows and windows["train"], 4,
-                              experiment.prediction_params.num_frames))
+        found.append(
+            training(
+                f"predictors/{name}",
+                task,
+                experiment,
+                size,
+                windows and windows["train"],
+                4,
+                experiment.prediction_params.num_frames,
+            )
+        )
     return [*found, _rest(pipeline)]
 
 
@@ -115,8 +125,9 @@ def text_bytes(videos: Videos, experiment: Experiment, predictors: Mapping[str, 
     return number * sum(count * CAPTION_BYTES + _parts(count, TEXT_PART_BYTES) for count in captions)
 
 
-def split_windows(videos: Videos, experiment: Experiment, predictors: Mapping[str, Experiment],
-                  split: str) -> int:
+def split_windows(
+    videos: Videos, experiment: Experiment, predictors: Mapping[str, Experiment], split: str
+) -> int:
     """Windows of a split in the slot store."""
     if split != "train" or not experiment.dataset.random_start:
         per_video = 1
@@ -137,8 +148,10 @@ def slots_bytes(videos: Videos, experiment: Experiment, predictors: Mapping[str,
     """The slot store: windows of float32."""
     params = experiment.model.model_params
     window = window_frames(experiment, predictors) * params.num_slots * params.slot_dim * FLOAT + WINDOW_BYTES
-    return sum(split_windows(videos, experiment, predictors, split) * window + count * VIDEO_BYTES
-               + _parts(count) for split, count in videos.counts.items())
+    return sum(
+        split_windows(videos, experiment, predictors, split) * window + count * VIDEO_BYTES + _parts(count)
+        for split, count in videos.counts.items()
+    )
 
 
 def checkpoint_bytes(size: Size, zero_stage: int) -> int:
@@ -153,8 +166,15 @@ def state_bytes(size: Size, zero_stage: int) -> int:
     return CHECKPOINT_BYTES + copies * FLOAT * size.values + 4 * TENSOR_BYTES * size.tensors
 
 
-def training(folder: str, task: TaskId, experiment: Experiment, size: Optional[Size], clips: Optional[int],
-             rows: int, num_frames: int) -> Artefact:
+def training(
+    folder: str,
+    task: TaskId,
+    experiment: Experiment,
+    size: Optional[Size],
+    clips: Optional[int],
+    rows: int,
+    num_frames: int,
+) -> Artefact:
     """Checkpoints, resume states and curves of one training.
 
     Args:
@@ -162,8 +182,10 @@ def training(folder: str, task: TaskId, experiment: Experiment, size: Optional[S
         clips: of the training split, which make an epoch.
         rows, num_frames: of the pictures in TensorBoard.
     """
-    name, paths = f"training {folder}".strip(), tuple(below(folder, part) for part in (
-        "models", "resume", "tboard_logs"))
+    name, paths = (
+        f"training {folder}".strip(),
+        tuple(below(folder, part) for part in ("models", "resume", "tboard_logs")),
+    )
     if size is None or not clips:
         return Artefact(name, paths, None, (task,))
     config = experiment.training
@@ -196,8 +218,12 @@ def text_width(pipeline: Pipeline, experiment: Experiment, weights: Optional[Pat
 
 
 def _rest(pipeline: Pipeline) -> Artefact:
-    names = ("results", "plots", "jobs", *(f"predictors/{name}/{part}" for name in pipeline.predictor_names
-                                           for part in ("results", "plots")))
+    names = (
+        "results",
+        "plots",
+        "jobs",
+        *(f"predictors/{name}/{part}" for name in pipeline.predictor_names for part in ("results", "plots")),
+    )
     tasks = 6 + len(pipeline.decomposition_folders) + pipeline.shards + 2 * len(pipeline.predictors)
     size = (pipeline.evaluation.num_seqs or FIGURES) * SEQUENCE_BYTES + tasks * TASK_BYTES
     return Artefact("results, plots, records", names, size, (("report", 0),))

@@ -21,11 +21,18 @@ def space_lines(pipeline: Pipeline, plan: Plan, cluster: ClusterConfig) -> List[
     """A table of artefacts, what all need together, and a warning where it does not fit."""
     weights = CODE / cluster.paths.weights if cluster.paths.weights else None
     artefacts = estimate(pipeline, weights)
-    rows = [(artefact.name, UNKNOWN if artefact.bytes is None else f"about {format_bytes(artefact.bytes)}",
-             format_bytes(there(pipeline.root, artefact))) for artefact in artefacts]
+    rows = [
+        (
+            artefact.name,
+            UNKNOWN if artefact.bytes is None else f"about {format_bytes(artefact.bytes)}",
+            format_bytes(there(pipeline.root, artefact)),
+        )
+        for artefact in artefacts
+    ]
     lines = ["", "space:", *(f"  {line}" for line in format_table(HEADER, rows))]
-    return lines + _verdict(pipeline.root, to_write(artefacts, plan), needed(artefacts, plan),
-                            space_at(pipeline.root))
+    return lines + _verdict(
+        pipeline.root, to_write(artefacts, plan), needed(artefacts, plan), space_at(pipeline.root)
+    )
 
 
 def space_warnings(pipeline: Pipeline, plan: Plan, cluster: ClusterConfig) -> List[str]:
@@ -56,10 +63,13 @@ def needed(artefacts: Iterable[Artefact], plan: Plan) -> int:
 
 def _verdict(root: Path, unfinished: List[Artefact], needs: int, space: Space) -> List[str]:
     least = "at least " if any(artefact.bytes is None for artefact in unfinished) else ""
-    lines = [f"  needs {least}{format_bytes(needs)}, free {format_bytes(space.free)} (limit from "
-             f"{space.limit})"]
+    lines = [
+        f"  needs {least}{format_bytes(needs)}, free {format_bytes(space.free)} (limit from {space.limit})"
+    ]
     if needs > space.free:
-        lines.append(f"{WARNING}: {format_bytes(needs - space.free)} too little for {root}: `make prune "
-                     f"EXP={root}` frees what is never needed again; or ask for more, or raise "
-                     "training.save_frequency")
+        lines.append(
+            f"{WARNING}: {format_bytes(needs - space.free)} too little for {root}: `make prune "
+            f"EXP={root}` frees what is never needed again; or ask for more, or raise "
+            "training.save_frequency"
+        )
     return lines

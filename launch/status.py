@@ -103,8 +103,19 @@ def status_lines(rows: Sequence[Mapping[str, Any]]) -> List[str]:
         state = f"{row['state']} ({row['reason']})" if row["reason"] not in ("", "None") else row["state"]
         columns = progress_columns(row if row["step"] is not None else {})
         restarts = str(row["restarts"] or "")
-        cells.append((row["stage"], str(row["task"]), row["label"], row["job_id"], state, row["node"],
-                      *columns, restarts, row["log"]))
+        cells.append(
+            (
+                row["stage"],
+                str(row["task"]),
+                row["label"],
+                row["job_id"],
+                state,
+                row["node"],
+                *columns,
+                restarts,
+                row["log"],
+            )
+        )
     lines = format_table(HEADER, cells)
     return lines + [f"{row['stage']}[{row['task']}] failed: {row['error']}" for row in rows if row["error"]]
 

@@ -94,8 +94,16 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) ->
     for stage, tasks in by_stage(plan.to_run).items():
         resources = vars(cluster.stage_resources(stage))
         for task, details in submit_stage(submission, tasks, jobs):
-            ledger.record(plan.root, ledger.SUBMITTED, *task.id, **details, **submission.about,
-                          argv=list(task.argv), resources=resources, snapshot=code.name)
+            ledger.record(
+                plan.root,
+                ledger.SUBMITTED,
+                *task.id,
+                **details,
+                **submission.about,
+                argv=list(task.argv),
+                resources=resources,
+                snapshot=code.name,
+            )
             jobs[task.id] = details["job_id"]
     return jobs
 
@@ -108,8 +116,10 @@ def check_array_size(plan: Plan, cluster: ClusterConfig) -> None:
         return
     limit = int(slurm_settings(cluster.slurm_environment()).get("MaxArraySize", SAFE_ARRAY_SIZE))
     if index >= limit:
-        raise UserError(f"{stage} has {index + 1} tasks, but cluster {cluster.name} takes {limit} into an "
-                        f"array (MaxArraySize): ask for fewer shards, seeds or predictors")
+        raise UserError(
+            f"{stage} has {index + 1} tasks, but cluster {cluster.name} takes {limit} into an "
+            f"array (MaxArraySize): ask for fewer shards, seeds or predictors"
+        )
 
 
 def submission_details(cluster: ClusterConfig) -> Dict[str, Any]:

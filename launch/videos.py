@@ -64,8 +64,10 @@ def _listed(folder: Path) -> Optional[Videos]:
     counts, captions, first = {}, {}, None
     for split in SPLITS:
         try:
-            entries = [entry["video"] for entry in json.loads(
-                (folder / f"{split}_explicit.json").read_text()).values()]
+            entries = [
+                entry["video"]
+                for entry in json.loads((folder / f"{split}_explicit.json").read_text()).values()
+            ]
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
             entries = []
         counts[split], captions[split] = len(set(entries)), len(entries)
@@ -97,8 +99,9 @@ def _avi_frames(path: Path) -> Optional[int]:
 
 def _episodes(root: Path) -> Optional[Videos]:
     """Episodes in folders, CLIPort's layout."""
-    folders = {split: sorted(root.glob(f"{'val' if split == 'valid' else split}/episode*"))
-               for split in SPLITS}
+    folders = {
+        split: sorted(root.glob(f"{'val' if split == 'valid' else split}/episode*")) for split in SPLITS
+    }
     first = next((paths[0] for paths in folders.values() if paths), None)
     if first is None:
         return None

@@ -39,8 +39,10 @@ def wait_for_jobs(
         except (OSError, subprocess.SubprocessError) as error:
             silent += 1
             if silent > PATIENCE:
-                raise UserError(f"cluster {cluster.name} does not answer: {first_line(error)}; the jobs go "
-                                f"on: make status EXP={root}") from None
+                raise UserError(
+                    f"cluster {cluster.name} does not answer: {first_line(error)}; the jobs go "
+                    f"on: make status EXP={root}"
+                ) from None
         if still:
             time.sleep(POLL_SECONDS)
     waiting.watch.clear()

@@ -8,23 +8,41 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from launch.show import stages_text
 from slurm.progress import failure_lines
 
-BROKEN = ("failed", "timeout", "out_of_memory", "node_fail", "boot_fail", "deadline", "preempted",
-          "interrupted", "lost")
+BROKEN = (
+    "failed",
+    "timeout",
+    "out_of_memory",
+    "node_fail",
+    "boot_fail",
+    "deadline",
+    "preempted",
+    "interrupted",
+    "lost",
+)
 """States of a task that ended without its outputs, by itself."""
 CANCELLED = "cancelled"
 AGAIN = "run the same command again: what is done is skipped, training continues from its last state"
-SPACE = ("free space (`make prune EXP=...` removes what is never needed again, DRY=1 only lists it) or ask "
-         "for quota, then " + AGAIN)
+SPACE = (
+    "free space (`make prune EXP=...` removes what is never needed again, DRY=1 only lists it) or ask "
+    "for quota, then " + AGAIN
+)
 ADVICE: Tuple[Tuple[str, str], ...] = (
     ("no space left", SPACE),
     ("disk quota", SPACE),
-    ("out_of_memory", "raise resources.{stage}.mem_gb in the cluster's config or lower training.batch_size, "
-                      "then " + AGAIN),
-    ("job memory limit", "raise resources.{stage}.mem_gb in the cluster's config or lower "
-                         "training.batch_size, then " + AGAIN),
+    (
+        "out_of_memory",
+        "raise resources.{stage}.mem_gb in the cluster's config or lower training.batch_size, then " + AGAIN,
+    ),
+    (
+        "job memory limit",
+        "raise resources.{stage}.mem_gb in the cluster's config or lower training.batch_size, then " + AGAIN,
+    ),
     ("outofmemory", "lower training.batch_size, or ask for a larger GPU (constraint), then " + AGAIN),
-    ("timeout (0:", "a process waited for a step that never came: see the stacks in its log and in the "
-                    "others' (make logs RANK=1 ...); " + AGAIN),
+    (
+        "timeout (0:",
+        "a process waited for a step that never came: see the stacks in its log and in the "
+        "others' (make logs RANK=1 ...); " + AGAIN,
+    ),
     ("state: timeout", "raise resources.{stage}.time in the cluster's config, then " + AGAIN),
     ("state: node_fail", "the node died; " + AGAIN),
     ("modulenotfounderror", "the jobs' python lacks a package: see `python` in the cluster's config"),

@@ -11,8 +11,18 @@ from typing import Dict, Iterable, List, Mapping, Optional
 
 from slurm.queue import run
 
-FIELDS = ("JobID", "State", "ElapsedRaw", "TimelimitRaw", "ReqMem", "MaxRSS", "TotalCPU", "AllocCPUS",
-          "NNodes", "NTasks")
+FIELDS = (
+    "JobID",
+    "State",
+    "ElapsedRaw",
+    "TimelimitRaw",
+    "ReqMem",
+    "MaxRSS",
+    "TotalCPU",
+    "AllocCPUS",
+    "NNodes",
+    "NTasks",
+)
 _MEMORY = re.compile(r"([\d.]+)([KMGTP]?)([nc]?)")
 _CPU = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}

@@ -62,14 +62,18 @@ def check_progress(root: Path, task: Task, saved: str) -> None:
         saved: from `last_saved`.
     """
     job = job_name()
-    starts = [event.get("saved") for event in ledger.read_ledger(root)
-              if event["event"] == ledger.STARTED and (event["stage"], event["task"]) == task.id
-              and event["job_id"] == job]
+    starts = [
+        event.get("saved")
+        for event in ledger.read_ledger(root)
+        if event["event"] == ledger.STARTED
+        and (event["stage"], event["task"]) == task.id
+        and event["job_id"] == job
+    ]
     if job and starts[-MAX_STARTS:] == [saved] * MAX_STARTS:
         raise UserError(
             f"{task.name} was started {MAX_STARTS} times without saving anything new: its time limit, or the "
             f"time between two preemptions, is too short for it; submit it again with more time "
-            f"(RES=\"time=...\")"
+            f'(RES="time=...")'
         )
 
 
@@ -78,6 +82,10 @@ def last_saved(root: Path, task: Task) -> str:
 
     Times of files would not do: the clocks of two nodes differ.
     """
-    states = [path.name for name in task.leftovers if Path(name).name == "resume"
-              for path in (root / name).glob("step_*")]
+    states = [
+        path.name
+        for name in task.leftovers
+        if Path(name).name == "resume"
+        for path in (root / name).glob("step_*")
+    ]
     return f"{max(states, default='no state')}, {len(output_files(root, task))} outputs"

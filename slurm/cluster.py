@@ -22,8 +22,18 @@ CONFIGS = CODE / "cluster_configs"
 DEFAULT = "default"
 IMAGE_JOB = "image"
 """Entry of `resources` for the job that builds the image."""
-OWN_OPTIONS = ("array", "chdir", "dependency", "error", "export", "job-name", "open-mode", "output", "signal",
-               "wrap")
+OWN_OPTIONS = (
+    "array",
+    "chdir",
+    "dependency",
+    "error",
+    "export",
+    "job-name",
+    "open-mode",
+    "output",
+    "signal",
+    "wrap",
+)
 """Options of sbatch that a site may not set: its jobs, their logs or their stopping would break."""
 
 

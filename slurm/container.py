@@ -37,8 +37,9 @@ class Container:
         """Whether jobs run in an image."""
         return self.runtime != NONE
 
-    def command(self, code: Path, image: Path, folders: Iterable[Path], variables: Iterable[str],
-                gpus: bool) -> List[str]:
+    def command(
+        self, code: Path, image: Path, folders: Iterable[Path], variables: Iterable[str], gpus: bool
+    ) -> List[str]:
         """The words before a command that is to run in the image.
 
         Args:

@@ -22,8 +22,9 @@ def array_of(job_id: str) -> str:
     return job_id.split("_")[0]
 
 
-def group_by_dependency(tasks: Sequence[Task], jobs: Mapping[TaskId, str],
-                        earlier: Iterable[str] = ()) -> List[Tuple[str, List[Task]]]:
+def group_by_dependency(
+    tasks: Sequence[Task], jobs: Mapping[TaskId, str], earlier: Iterable[str] = ()
+) -> List[Tuple[str, List[Task]]]:
     """Split one stage's tasks into groups that can be submitted as one array each.
 
     Args:

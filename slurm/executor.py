@@ -28,7 +28,7 @@ TERM_WAIT = 3600
 """Seconds that a task waits after SIGTERM for the scheduler to end it or queue it again; more than a
 GraceTime."""
 
-SIGNAL_PROOF = "sh -c 'trap \"\" USR1 USR2 TERM; exec \"$0\" \"$@\"'"
+SIGNAL_PROOF = 'sh -c \'trap "" USR1 USR2 TERM; exec "$0" "$@"\''
 """Starts a program that lives through the signals; in an image containers/exec.sh does the same."""
 
 
@@ -45,8 +45,9 @@ class Submission:
     """What the ledger says of them: cluster, revision, dirty, image."""
 
 
-def submit_stage(submission: Submission, tasks: Sequence[Task],
-                 jobs: Mapping[TaskId, str]) -> Iterator[Tuple[Task, Dict[str, str]]]:
+def submit_stage(
+    submission: Submission, tasks: Sequence[Task], jobs: Mapping[TaskId, str]
+) -> Iterator[Tuple[Task, Dict[str, str]]]:
     """Submit tasks of one stage, one array for each set of equal dependencies; array index = task index.
 
     Args:
@@ -86,8 +87,9 @@ def make_executor(submission: Submission, group: Sequence[Task], dependency: str
     cluster, stage = submission.cluster, group[0].stage
     os.environ.update(cluster.slurm_environment())
     try:
-        executor = submitit.SlurmExecutor(folder=log_folder(submission.root, stage),
-                                          python=python_words(submission, stage))
+        executor = submitit.SlurmExecutor(
+            folder=log_folder(submission.root, stage), python=python_words(submission, stage)
+        )
     except RuntimeError as error:
         raise UserError(f"cluster {cluster.name}: {error}") from None
     executor.update_parameters(**sbatch_parameters(submission, group, dependency))
@@ -141,8 +143,9 @@ def sbatch_parameters(submission: Submission, group: Sequence[Task], dependency:
 
 def setup_lines(submission: Submission, resources: Resources) -> List[str]:
     """Shell lines of the batch script before srun."""
-    exports = [f"export {name}={shlex.quote(value)}"
-               for name, value in job_variables(submission, resources).items()]
+    exports = [
+        f"export {name}={shlex.quote(value)}" for name, value in job_variables(submission, resources).items()
+    ]
     # the batch shell outlives a failing srun and the signals that its step gets: it has the teardown to do
     return [*submission.cluster.setup, "set +e", *exports, "trap : TERM USR2"]
 

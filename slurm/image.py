@@ -34,8 +34,13 @@ def unpack_image(cluster: ClusterConfig) -> int:
     """Unpack the site's image into a folder beside it, which its jobs then take; returns the exit status."""
     if not cluster.container.used:
         raise UserError(f"cluster {cluster.name}: container.runtime is none, its jobs use no image")
-    words = ["env", f"APPTAINER={cluster.container.runtime}", "bash",
-             str(CODE / "containers" / "unpack.sh"), str(cluster.image_file())]
+    words = [
+        "env",
+        f"APPTAINER={cluster.container.runtime}",
+        "bash",
+        str(CODE / "containers" / "unpack.sh"),
+        str(cluster.image_file()),
+    ]
     print(shlex.join(words), flush=True)
     return attached(words, {})
 
@@ -44,8 +49,16 @@ def build_words(cluster: ClusterConfig, base: Optional[str], lock: Optional[str]
     """The line that builds the image."""
     images = CODE / cluster.paths.image_cache
     scratch = CODE / cluster.paths.scratch if cluster.paths.scratch else images / "scratch"
-    words = ["bash", str(CODE / "containers" / "build.sh"), "--lock", lock or cluster.container.lock,
-             "--images", str(images), "--scratch", str(scratch)]
+    words = [
+        "bash",
+        str(CODE / "containers" / "build.sh"),
+        "--lock",
+        lock or cluster.container.lock,
+        "--images",
+        str(images),
+        "--scratch",
+        str(scratch),
+    ]
     return [*words, "--base", base] if base else words
 
 
@@ -54,8 +67,15 @@ def job_words(cluster: ClusterConfig, words: List[str], wait: bool) -> List[str]
     options = {**job_options(cluster, cluster.stage_resources(IMAGE_JOB)), **cluster.extra_sbatch}
     runtime = [f"export APPTAINER={cluster.container.runtime}"] if cluster.container.used else []
     script = "\n".join([*cluster.setup, *runtime, shlex.join(words)])
-    return ["sbatch", "--parsable", *(["--wait"] if wait else []), "--job-name=textocvp.image",
-            f"--output={job_log(cluster, '%j')}", *option_words(options), f"--wrap={script}"]
+    return [
+        "sbatch",
+        "--parsable",
+        *(["--wait"] if wait else []),
+        "--job-name=textocvp.image",
+        f"--output={job_log(cluster, '%j')}",
+        *option_words(options),
+        f"--wrap={script}",
+    ]
 
 
 def job_log(cluster: ClusterConfig, number: str) -> Path:

@@ -33,8 +33,10 @@ def locked(root: Path) -> Iterator[int]:
         except BlockingIOError:
             raise UserError(f"another run works on {root} (it holds {path}); wait for it or end it") from None
         except OSError as error:
-            raise UserError(f"{path} cannot be locked: {error.strerror}; its file system needs locks "
-                            "(Lustre: -o flock), or take another folder") from None
+            raise UserError(
+                f"{path} cannot be locked: {error.strerror}; its file system needs locks "
+                "(Lustre: -o flock), or take another folder"
+            ) from None
         yield descriptor
     finally:
         os.close(descriptor)

@@ -9,8 +9,19 @@ from typing import Any, Dict, Iterator, List, Mapping
 from slurm.cluster import ClusterConfig
 from slurm.task import Resources
 
-BATCH_ONLY = ("requeue", "no-requeue", "get-user-env", "parsable", "wait", "wait-all-nodes", "test-only",
-              "kill-on-invalid-dep", "signal", "begin", "deadline")
+BATCH_ONLY = (
+    "requeue",
+    "no-requeue",
+    "get-user-env",
+    "parsable",
+    "wait",
+    "wait-all-nodes",
+    "test-only",
+    "kill-on-invalid-dep",
+    "signal",
+    "begin",
+    "deadline",
+)
 """Options in extra_sbatch that srun does not have, or that would only make it wait."""
 
 
@@ -49,5 +60,7 @@ def outside_of_a_job() -> Iterator[None]:
 
 def option_words(options: Mapping[str, Any]) -> List[str]:
     """The options as words of a command line; True: an option without a value."""
-    return [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
-            for name, value in options.items()]
+    return [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in options.items()
+    ]

@@ -57,8 +57,11 @@ def alive_by_ledger(root: Path) -> Alive:
     ended = (ledger.FINISHED, ledger.FAILED, ledger.CANCELLED)
     last = ledger.last_events(root)
     open_ones = {task: event for task, event in last.items() if event["event"] not in ended}
-    return Alive(frozenset(open_ones), frozenset(event["job_id"] for event in open_ones.values()),
-                 None if open_ones else frozenset())
+    return Alive(
+        frozenset(open_ones),
+        frozenset(event["job_id"] for event in open_ones.values()),
+        None if open_ones else frozenset(),
+    )
 
 
 def leftovers(root: Path, alive: Alive) -> List[Leftover]:
@@ -143,8 +146,11 @@ def _folders_of(root: Path, tasks: FrozenSet[TaskId]) -> Set[Path]:
 def _temporary(root: Path) -> Iterator[Path]:
     """Files and folders with a temporary name."""
     for folder, names, files in os.walk(root):
-        found = [name for name in (*names, *files) if name.startswith(".") and (
-            name.endswith(".tmp") or Path(folder).name == "snapshots")]
+        found = [
+            name
+            for name in (*names, *files)
+            if name.startswith(".") and (name.endswith(".tmp") or Path(folder).name == "snapshots")
+        ]
         yield from (Path(folder) / name for name in sorted(found))
         names[:] = [name for name in names if name not in found]
 

@@ -11,8 +11,22 @@ from typing import Dict, Iterable, List, Mapping, Sequence
 from textocvp.config.errors import UserError
 
 PENDING = "PENDING"
-ACTIVE = (PENDING, "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
-          "RESV_DEL_HOLD", "SPECIAL_EXIT", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED", "RESIZING")
+ACTIVE = (
+    PENDING,
+    "RUNNING",
+    "CONFIGURING",
+    "COMPLETING",
+    "REQUEUED",
+    "REQUEUE_FED",
+    "REQUEUE_HOLD",
+    "RESV_DEL_HOLD",
+    "SPECIAL_EXIT",
+    "SIGNALING",
+    "STAGE_OUT",
+    "SUSPENDED",
+    "STOPPED",
+    "RESIZING",
+)
 """States of a job that waits (held ones too), runs, or is about to do so again."""
 SECONDS = 30
 
@@ -139,8 +153,9 @@ def submitted(command: Sequence[str], environment: Mapping[str, str], told: str)
         told: printed once there is a job, whose id takes the place of {}.
     """
     try:
-        with subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE,
-                              text=True) as program:
+        with subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+        ) as program:
             job = program.stdout.readline().strip().split(";")[0]
             if job:
                 print(told.replace("{}", job), flush=True)

@@ -35,8 +35,10 @@ def take_snapshot(code: Path, folder: Path) -> Path:
     if sum(sizes.values()) > MAX_BYTES:
         largest = sorted(files, key=sizes.__getitem__, reverse=True)[:3]
         named = ", ".join(f"{name} ({sizes[name] / 1e6:.0f} MB)" for name in largest)
-        raise UserError(f"{code}: its files have {sum(sizes.values()) / 1e6:.0f} MB, more than the "
-                        f"{MAX_BYTES >> 20} MB that jobs may take along: {named}; tell git to ignore them")
+        raise UserError(
+            f"{code}: its files have {sum(sizes.values()) / 1e6:.0f} MB, more than the "
+            f"{MAX_BYTES >> 20} MB that jobs may take along: {named}; tell git to ignore them"
+        )
     target = _named_by_content(code, files, folder)
     if not target.is_dir():
         temporary = folder / f".{target.name}.{os.uname().nodename}.{os.getpid()}"
@@ -77,8 +79,9 @@ def tree_files(code: Path) -> List[str]:
         listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
     except (OSError, subprocess.CalledProcessError):
         listed = _walk(code)
-    return sorted({name for name in listed if name and os.path.lexists(code / name)
-                   and not (code / name).is_dir()})
+    return sorted(
+        {name for name in listed if name and os.path.lexists(code / name) and not (code / name).is_dir()}
+    )
 
 
 def tree_hash(code: Path, files: List[str]) -> str:
@@ -96,6 +99,7 @@ def _walk(code: Path) -> List[str]:
     found = []
     for folder, below, names in os.walk(code):
         below[:] = [name for name in below if not name.startswith(".") and name not in LEFT_OUT]
-        found += [(Path(folder) / name).relative_to(code).as_posix() for name in names
-                  if not name.startswith(".")]
+        found += [
+            (Path(folder) / name).relative_to(code).as_posix() for name in names if not name.startswith(".")
+        ]
     return found

@@ -92,8 +92,9 @@ def test_config_artifacts_and_data_import_nothing_above_them():
         f"textocvp.{room}" for room in ("training", "evaluation", "predictors", "decomposition", "modules")
     ]
     assert offenders(modules("textocvp/data/**/*.py"), *rooms) == []
-    base = modules("textocvp/config/*.py", "textocvp/artifacts.py", "textocvp/disk_space.py",
-                   "textocvp/stopping.py")
+    base = modules(
+        "textocvp/config/*.py", "textocvp/artifacts.py", "textocvp/disk_space.py", "textocvp/stopping.py"
+    )
     assert offenders(base, "textocvp.data", "textocvp.compat", *rooms) == []
     assert offenders(base, "torch", "numpy", "h5py", "yaml") == []
 

@@ -167,15 +167,19 @@ def _add_data(commands: Any) -> None:
     _experiment(parser)
     _flags(parser, workers=_WORKERS)
 
-
     parser = _command(
         commands,
         "build-vocabulary",
         "textocvp.data.vocabulary:build_vocabulary",
         "write CustomTokenizer's words and ids from captions of your own",
     )
-    parser.add_argument("--from", dest="source", type=Path, required=True,
-                        help="text file with a caption per line, or with --dataset the root of a data set")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        required=True,
+        help="text file with a caption per line, or with --dataset the root of a data set",
+    )
     _flags(
         parser,
         dataset={"default": None, "choices": list(DATASETS)},
@@ -210,8 +214,11 @@ def _add_original(commands: Any) -> None:
     _flags(
         parser,
         to={"type": Path, "required": True, "help": "the new folder"},
-        num_heads={"type": _count, "default": None,
-                   "help": "attention heads of its vision transformer, if it is none of the published sizes"},
+        num_heads={
+            "type": _count,
+            "default": None,
+            "help": "attention heads of its vision transformer, if it is none of the published sizes",
+        },
     )
     parser = _command(
         commands,

@@ -24,8 +24,10 @@ PATIENCE = 10
 FULL = {errno.ENOSPC: "no space left on device", errno.EDQUOT: "disk quota exceeded"}
 _FULL_TEXT = re.compile(r"(?:errno = |\[Errno )(\d+)\b")
 """As h5py and others write an error's number into their own errors' text."""
-_TORCH_TEXT = re.compile(r"PytorchStreamWriter failed writing|inline_container\.cc:\d+\] \. unexpected pos|"
-                         r"basic_ios::clear: iostream error")
+_TORCH_TEXT = re.compile(
+    r"PytorchStreamWriter failed writing|inline_container\.cc:\d+\] \. unexpected pos|"
+    r"basic_ios::clear: iostream error"
+)
 """torch.save names no cause, but the file was open: what remains is a lack of space."""
 _OWNER = re.compile(r"Disk quotas for (\S+) (\S+)")
 _NUMBER = re.compile(r"\[?(\d+)\*?\]?")
@@ -61,8 +63,10 @@ def writing(path: Path) -> Iterator[None]:
             raise
         space = space_at(path)
         named = getattr(error, "filename2", None) or getattr(error, "filename", None)
-        raise DiskFullError(f"{named or path}: {reason}: {format_bytes(space.free)} free of "
-                            f"{format_bytes(space.total)} ({space.limit})") from None
+        raise DiskFullError(
+            f"{named or path}: {reason}: {format_bytes(space.free)} free of "
+            f"{format_bytes(space.total)} ({space.limit})"
+        ) from None
 
 
 class Space(NamedTuple):
@@ -95,8 +99,9 @@ def file_system_space(folder: Path) -> Space:
     """Free and all bytes of the file system that holds an existing folder."""
     found = os.statvfs(folder)
     mount_point, _ = mount_of(folder)
-    return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize,
-                 f"file system {mount_point}")
+    return Space(
+        found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize, f"file system {mount_point}"
+    )
 
 
 def mount_of(path: Path) -> Tuple[str, str]:
@@ -150,10 +155,15 @@ def _quota_spaces(folder: Path) -> List[Space]:
     point, source = mount_of(folder)
     quotas = parse_quotas(_output("lfs", "quota", str(folder)))
     # `quota` tells of every file system
-    quotas += [quota for quota in parse_quotas(_output("quota", "-w", "-u", "-g"))
-               if os.path.realpath(quota.file_system) in (os.path.realpath(point), os.path.realpath(source))]
-    return [Space(max(0, quota.limit - quota.used), quota.limit, f"quota of {quota.owner} on {point}")
-            for quota in quotas]
+    quotas += [
+        quota
+        for quota in parse_quotas(_output("quota", "-w", "-u", "-g"))
+        if os.path.realpath(quota.file_system) in (os.path.realpath(point), os.path.realpath(source))
+    ]
+    return [
+        Space(max(0, quota.limit - quota.used), quota.limit, f"quota of {quota.owner} on {point}")
+        for quota in quotas
+    ]
 
 
 def _output(*command: str) -> str:
@@ -161,8 +171,15 @@ def _output(*command: str) -> str:
     if shutil.which(command[0]) is None:
         return ""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE,
-                              stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"}).stdout
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LC_ALL": "C"},
+        ).stdout
     except (OSError, ValueError, subprocess.SubprocessError):
         return ""
 

@@ -51,8 +51,10 @@ def read_model(model_class: type, name: str, folder: Path | None, **settings: An
     model, report = _read(model_class, name, folder, output_loading_info=True, **settings)
     missing = sorted(report["missing_keys"])
     if missing:
-        raise UserError(f"weights {name!r}: {', '.join(missing[:3])} missing ({len(missing)} in all); "
-                        f"they are not of a {model_class.__name__}")
+        raise UserError(
+            f"weights {name!r}: {', '.join(missing[:3])} missing ({len(missing)} in all); "
+            f"they are not of a {model_class.__name__}"
+        )
     return model.eval().requires_grad_(False)
 
 
@@ -83,8 +85,9 @@ def _read(reader: type, name: str, folder: Path | None, **settings: Any) -> Any:
         try:
             return reader.from_pretrained(path, local_files_only=True, **settings)
         except Exception as error:  # noqa: BLE001 (transformers, safetensors and tokenizers have their own)
-            raise UserError(f"{path}: cannot be read as {reader.__name__} ({_first_line(error)}); "
-                            f"copy the weights again") from None
+            raise UserError(
+                f"{path}: cannot be read as {reader.__name__} ({_first_line(error)}); copy the weights again"
+            ) from None
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     try:
         with contextlib.suppress(Exception):
@@ -95,9 +98,11 @@ def _read(reader: type, name: str, folder: Path | None, **settings: Any) -> Any:
             return reader.from_pretrained(name, local_files_only=offline, **settings)
     except Exception as error:  # noqa: BLE001 (network, hub)
         places = " or ".join(str(place) for place in _places(name, folder))
-        raise UserError(f"weights {name!r}: neither on this machine nor to be had from the hub "
-                        f"({_first_line(error)}); put their folder (config.json, model.safetensors, for T5 "
-                        f"also {TOKENIZER_FILE}) at {places}") from None
+        raise UserError(
+            f"weights {name!r}: neither on this machine nor to be had from the hub "
+            f"({_first_line(error)}); put their folder (config.json, model.safetensors, for T5 "
+            f"also {TOKENIZER_FILE}) at {places}"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -62,18 +62,35 @@ def check_all(report: Report, cluster: ClusterConfig, exp: Optional[Path], timeo
         failed |= {entry["name"] for entry in report.entries if entry["level"] == FAIL}
     group = NODE if cluster.scheduler == "slurm" else f"{HERE}, as a task sees it"
     accepted = any(entry["name"] == ACCEPTANCE and entry["level"] == OK for entry in report.entries)
-    in_the_way = sorted(failed & {"programs", "submission", "image", "python", "experiments folder", "slurm",
-                                  cluster.container.runtime if cluster.scheduler == "local" else "",
-                                  "" if accepted else ACCEPTANCE})
+    in_the_way = sorted(
+        failed
+        & {
+            "programs",
+            "submission",
+            "image",
+            "python",
+            "experiments folder",
+            "slurm",
+            cluster.container.runtime if cluster.scheduler == "local" else "",
+            "" if accepted else ACCEPTANCE,
+        }
+    )
     if in_the_way:
-        report.add(group, [Finding(FAIL, "probe job", f"not started: {', '.join(in_the_way)} failed above",
-                                   "mend that first")])
+        report.add(
+            group,
+            [
+                Finding(
+                    FAIL, "probe job", f"not started: {', '.join(in_the_way)} failed above", "mend that first"
+                )
+            ],
+        )
     else:
         report.add(group, check_with_probe(cluster, folder, limits, exp, timeout))
 
 
-def check_with_probe(cluster: ClusterConfig, folder: Path, limits: Limits, exp: Optional[Path],
-                     timeout: float) -> "list[Finding]":
+def check_with_probe(
+    cluster: ClusterConfig, folder: Path, limits: Limits, exp: Optional[Path], timeout: float
+) -> "list[Finding]":
     """Start the probe in a folder of its own, which is removed afterwards."""
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

@@ -39,8 +39,14 @@ def check_programs(cluster: ClusterConfig) -> List[Finding]:
     absent = [name for name in PROGRAMS if slurm and shutil.which(name) is None]
     findings = []
     if absent:
-        findings.append(Finding(FAIL, "programs", f"{', '.join(absent)} not on PATH",
-                                "run this on a login node, or load the site's Slurm module first"))
+        findings.append(
+            Finding(
+                FAIL,
+                "programs",
+                f"{', '.join(absent)} not on PATH",
+                "run this on a login node, or load the site's Slurm module first",
+            )
+        )
     elif slurm:
         findings.append(Finding(OK, "programs", ", ".join(PROGRAMS)))
         findings += check_submitting()
@@ -50,8 +56,15 @@ def check_programs(cluster: ClusterConfig) -> List[Finding]:
     runtime = cluster.container.runtime
     if cluster.container.used and shutil.which(runtime) is None:
         level = WARN if slurm else FAIL  # nodes may have what the login host has not
-        findings.append(Finding(level, runtime, "not on PATH", "`make image` and `make shell` need it here; "
-                                "jobs need it on the nodes, where `setup: [module load ...]` may bring it"))
+        findings.append(
+            Finding(
+                level,
+                runtime,
+                "not on PATH",
+                "`make image` and `make shell` need it here; "
+                "jobs need it on the nodes, where `setup: [module load ...]` may bring it",
+            )
+        )
     return findings
 
 
@@ -80,22 +93,47 @@ def check_image(cluster: ClusterConfig) -> List[Finding]:
     except UserError as error:
         return [Finding(FAIL, "image", str(error))]
     except OSError as error:
-        return [Finding(FAIL, "image", f"{error.filename}: {error.strerror}",
-                        "an image's key is made from that file; see container.lock")]
+        return [
+            Finding(
+                FAIL,
+                "image",
+                f"{error.filename}: {error.strerror}",
+                "an image's key is made from that file; see container.lock",
+            )
+        ]
     except ValueError:
         return [Finding(FAIL, "image", f"what is recorded beside {image} is no JSON", "`make image` again")]
     if image.is_file() and record.get("bytes", image.stat().st_size) != image.stat().st_size:
-        return [Finding(FAIL, "image", f"{image} has {image.stat().st_size} bytes, not {record['bytes']}",
-                        "it was not copied to its end: copy or build it again")]
+        return [
+            Finding(
+                FAIL,
+                "image",
+                f"{image} has {image.stat().st_size} bytes, not {record['bytes']}",
+                "it was not copied to its end: copy or build it again",
+            )
+        ]
     if not record.get("digest"):
-        return [Finding(WARN, "image", f"{image}; no digest is recorded beside it",
-                        "jobs cannot say which image they ran: build it with `make image`")]
+        return [
+            Finding(
+                WARN,
+                "image",
+                f"{image}; no digest is recorded beside it",
+                "jobs cannot say which image they ran: build it with `make image`",
+            )
+        ]
     key, digest = record.get("key"), record["digest"].split(":")[-1]
     found = Finding(OK, "image", f"{image}, sha256 {digest[:12]}")
     if key == wanted:
         return [found, Finding(OK, "image key", f"{key}: made from lock and definition as they are")]
-    return [found, Finding(WARN, "image key", f"{key}, but lock and definition make {wanted}",
-                           f"`make image CLUSTER={cluster.name}`, if they were changed")]
+    return [
+        found,
+        Finding(
+            WARN,
+            "image key",
+            f"{key}, but lock and definition make {wanted}",
+            f"`make image CLUSTER={cluster.name}`, if they were changed",
+        ),
+    ]
 
 
 def check_folder(folder: Path) -> Finding:
@@ -104,32 +142,47 @@ def check_folder(folder: Path) -> Finding:
     created = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as inside, \
-                file_lock(Path(inside) / "lock"):
+        with (
+            tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as inside,
+            file_lock(Path(inside) / "lock"),
+        ):
             free = shutil.disk_usage(inside).free
         if created:
             folder.rmdir()
     except OSError as error:
-        return Finding(FAIL, name, f"{folder}: {error.strerror}",
-                       "set paths.experiments to a folder that you may write and lock files in")
+        return Finding(
+            FAIL,
+            name,
+            f"{folder}: {error.strerror}",
+            "set paths.experiments to a folder that you may write and lock files in",
+        )
     text = f"{folder}{' (will be created)' if created else ''}: writable, {format_bytes(free)} free"
     if free < LITTLE:
-        return Finding(FAIL if free < TOO_LITTLE else WARN, name, text,
-                       "make space, or set paths.experiments")
+        return Finding(
+            FAIL if free < TOO_LITTLE else WARN, name, text, "make space, or set paths.experiments"
+        )
     return Finding(OK, name, f"{text} (a quota may allow less)")
 
 
 def check_roots(cluster: ClusterConfig) -> List[Finding]:
     """Data sets and pretrained encoders."""
-    findings = [check_root(f"data {name}", CODE / str(path), f"paths.data.{name}")
-                for name, path in cluster.paths.data.items()]
+    findings = [
+        check_root(f"data {name}", CODE / str(path), f"paths.data.{name}")
+        for name, path in cluster.paths.data.items()
+    ]
     if cluster.paths.weights:
         findings.append(check_root("weights", CODE / cluster.paths.weights, "paths.weights"))
     for bind in cluster.container.binds if cluster.container.used else ():
         source = Path(bind.split(":")[0])
         if not source.exists():
-            findings.append(Finding(WARN, "bind", f"{source} is not here", "jobs start where the nodes have "
-                                    "it; else remove it from container.binds"))
+            findings.append(
+                Finding(
+                    WARN,
+                    "bind",
+                    f"{source} is not here",
+                    "jobs start where the nodes have it; else remove it from container.binds",
+                )
+            )
     return findings
 
 

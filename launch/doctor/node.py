@@ -48,15 +48,24 @@ def not_started(outcome: Outcome) -> Finding:
     job = f"job {outcome.job}" if outcome.job else "the probe"
     if outcome.status is None and outcome.state == "PENDING":
         busy = outcome.reason.split(",")[0] in BUSY
-        return Finding(WARN if busy else FAIL, "probe job", f"{job} did not start in time: PENDING "
-                       f"({outcome.reason or 'no reason given'}); it is cancelled, nodes are not checked",
-                       "again with a longer TIMEOUT=, when the cluster is less busy" if busy else
-                       "such a job may wait for ever: Slurm's manual of squeue explains the reason")
+        return Finding(
+            WARN if busy else FAIL,
+            "probe job",
+            f"{job} did not start in time: PENDING "
+            f"({outcome.reason or 'no reason given'}); it is cancelled, nodes are not checked",
+            "again with a longer TIMEOUT=, when the cluster is less busy"
+            if busy
+            else "such a job may wait for ever: Slurm's manual of squeue explains the reason",
+        )
     own = [line for line in outcome.before if not line.startswith("srun: ")]
     said = telling(own or [line.replace("srun: error: ", "") for line in outcome.before])
     ended = "cancelled after the time-out" if outcome.status is None else f"exit status {outcome.status}"
-    return Finding(FAIL, "probe job", f"{job} did not start: {said} ({ended})",
-                   "mend what Slurm says, or the site's setup lines")
+    return Finding(
+        FAIL,
+        "probe job",
+        f"{job} did not start: {said} ({ended})",
+        "mend what Slurm says, or the site's setup lines",
+    )
 
 
 def setup_words(outcome: Outcome) -> List[Finding]:
@@ -64,8 +73,9 @@ def setup_words(outcome: Outcome) -> List[Finding]:
     said = [line for line in outcome.before if not line.startswith("srun: ")]
     if not said:
         return []
-    return [Finding(WARN, "setup", f"its lines said: {telling(said)}",
-                    "look whether they do what they should")]
+    return [
+        Finding(WARN, "setup", f"its lines said: {telling(said)}", "look whether they do what they should")
+    ]
 
 
 def telling(lines: List[str]) -> str:
@@ -91,8 +101,14 @@ def check_clock(facts: Facts, probe: Probe) -> List[Finding]:
     level = FAIL if abs(skew) > SKEW_FAIL else WARN if abs(skew) > SKEW_WARN else OK
     if level == OK:
         return [Finding(OK, "clock", f"less than {SKEW_WARN:g} s from this host's")]
-    return [Finding(level, "clock", f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host's",
-                    "file times and certificates mislead: tell the administrators (NTP)")]
+    return [
+        Finding(
+            level,
+            "clock",
+            f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host's",
+            "file times and certificates mislead: tell the administrators (NTP)",
+        )
+    ]
 
 
 def not_ended(facts: Facts, outcome: Outcome, cluster: ClusterConfig) -> Finding:
@@ -101,12 +117,23 @@ def not_ended(facts: Facts, outcome: Outcome, cluster: ClusterConfig) -> Finding
     said = telling([line for line in outcome.output if not line.startswith("srun: ")])
     if "python" in facts:
         return Finding(FAIL, "probe", f"broke off ({how}): {said}", "a longer TIMEOUT=, or more mem_gb")
-    advice = ("see container.image, container.options and container.binds" if cluster.container.used
-              else "the interpreter (`python`) and its libraries have to be there on the nodes too")
+    advice = (
+        "see container.image, container.options and container.binds"
+        if cluster.container.used
+        else "the interpreter (`python`) and its libraries have to be there on the nodes too"
+    )
     return Finding(FAIL, "python", f"the jobs' python did not start ({how}): {said}", advice)
 
 
 CHECKS: Tuple[Callable[[Facts, Probe], List[Finding]], ...] = (
-    check_clock, check_shared, check_python, check_code, check_user_site, check_paths, check_files,
-    check_gpus, check_shm, check_save,
+    check_clock,
+    check_shared,
+    check_python,
+    check_code,
+    check_user_site,
+    check_paths,
+    check_files,
+    check_gpus,
+    check_shm,
+    check_save,
 )

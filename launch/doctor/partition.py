@@ -44,19 +44,33 @@ def check_partition(cluster: ClusterConfig, name: str, partition: Mapping[str, s
         findings.append(Finding(FAIL, title, f"its state is {partition.get('State')}", "jobs wait for ever"))
     for option, limit, asked in (("time", "MaxTime", "minutes"), ("nodes", "MaxNodes", "nodes")):
         most = limit_value(partition.get(limit, "UNLIMITED"))
-        over = {stage: cluster.stage_resources(stage) for stage in DISTRIBUTED
-                if most is not None and getattr(cluster.stage_resources(stage), asked) > most}
+        over = {
+            stage: cluster.stage_resources(stage)
+            for stage in DISTRIBUTED
+            if most is not None and getattr(cluster.stage_resources(stage), asked) > most
+        }
         if over:
             largest = max(over.values(), key=lambda resources: getattr(resources, asked))
-            findings.append(Finding(FAIL, title, f"{limit} is {partition[limit]}, but {', '.join(over)} "
-                                    f"ask{'s' * (len(over) == 1)} for {getattr(largest, option)}",
-                                    f"jobs would wait for ever: lower resources' {option}, or take "
-                                    "another partition"))
+            findings.append(
+                Finding(
+                    FAIL,
+                    title,
+                    f"{limit} is {partition[limit]}, but {', '.join(over)} "
+                    f"ask{'s' * (len(over) == 1)} for {getattr(largest, option)}",
+                    f"jobs would wait for ever: lower resources' {option}, or take another partition",
+                )
+            )
     for option, allowed in (("account", "AllowAccounts"), ("qos", "AllowQos")):
         value, names = getattr(cluster, option), partition.get(allowed, "ALL")
         if value and names != "ALL" and value not in names.split(","):
-            findings.append(Finding(FAIL, title, f"{allowed} is {names}, without {value}",
-                                    f"mend {option}, or take another partition"))
+            findings.append(
+                Finding(
+                    FAIL,
+                    title,
+                    f"{allowed} is {names}, without {value}",
+                    f"mend {option}, or take another partition",
+                )
+            )
     if not findings:
         shown = ("State", "MaxTime", "MaxNodes", "Nodes")
         facts = ", ".join(f"{key} {partition.get(key, '?')}" for key in shown)
@@ -74,8 +88,9 @@ def limit_value(text: str) -> Optional[int]:
         return None
 
 
-def check_preemption(settings: Mapping[str, str],
-                     partitions: Mapping[str, Mapping[str, str]]) -> Tuple[List[Finding], Optional[int]]:
+def check_preemption(
+    settings: Mapping[str, str], partitions: Mapping[str, Mapping[str, str]]
+) -> Tuple[List[Finding], Optional[int]]:
     """What becomes of preempted jobs, and how many seconds they have left."""
     kind = settings.get("PreemptType", "preempt/none")
     if kind in ("preempt/none", "(null)"):
@@ -93,11 +108,20 @@ def check_preemption(settings: Mapping[str, str],
         if kind == "preempt/qos":
             text += "; the GraceTime of a QOS counts beside it: sacctmgr show qos format=Name,GraceTime"
         if "CANCEL" in mode:
-            findings.append(Finding(WARN, title, text, "preempted jobs end for good: `make pipeline` again "
-                                    "continues them"))
+            findings.append(
+                Finding(
+                    WARN, title, text, "preempted jobs end for good: `make pipeline` again continues them"
+                )
+            )
         elif grace == 0 and "SUSPEND" not in mode:
-            findings.append(Finding(WARN, title, text, "preempted training loses what it did since its last "
-                                    "periodic save: save more often"))
+            findings.append(
+                Finding(
+                    WARN,
+                    title,
+                    text,
+                    "preempted training loses what it did since its last periodic save: save more often",
+                )
+            )
         else:
             findings.append(Finding(OK, title, text))
     return findings, min(graces, default=None)

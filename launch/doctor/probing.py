@@ -95,9 +95,15 @@ def run_probe(probe: Probe) -> Outcome:
     (probe.root / "nonce").write_text(probe.nonce)
     local = probe.cluster.scheduler == "local"
     process = subprocess.Popen(
-        local_command(probe) if local else slurm_command(probe), env=probe.environment,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", start_new_session=True)
+        local_command(probe) if local else slurm_command(probe),
+        env=probe.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
     outcome = Outcome()
     reader = threading.Thread(target=read_lines, args=(process, outcome), daemon=True)
     reader.start()
@@ -126,16 +132,27 @@ def slurm_command(probe: Probe) -> List[str]:
     about = {"revision": "", "dirty": False, "image": cluster.image_digest()}
     submission = Submission(cluster, probe.root, code, about)
     lines = setup_lines(submission, cluster.stage_resources(STAGE))
-    return ["srun", *option_words(srun_options(probe)), "bash", "-c",
-            script(lines, python_words(submission, STAGE), probe, code)]
+    return [
+        "srun",
+        *option_words(srun_options(probe)),
+        "bash",
+        "-c",
+        script(lines, python_words(submission, STAGE), probe, code),
+    ]
 
 
 def srun_options(probe: Probe) -> Dict[str, Any]:
     """One process on one node, or on two where a stage has several; else what the stage's jobs get."""
     cluster = probe.cluster
     nodes = min(2, max(cluster.stage_resources(stage).nodes for stage in DISTRIBUTED))
-    return {**job_options(cluster, cluster.stage_resources(STAGE)), **srun_extra(cluster), "nodes": nodes,
-            "ntasks_per_node": 1, "time": int(probe.timeout) // 60 + 2, "job_name": probe.name}
+    return {
+        **job_options(cluster, cluster.stage_resources(STAGE)),
+        **srun_extra(cluster),
+        "nodes": nodes,
+        "ntasks_per_node": 1,
+        "time": int(probe.timeout) // 60 + 2,
+        "job_name": probe.name,
+    }
 
 
 def script(lines: List[str], python: str, probe: Probe, code: Path) -> str:
@@ -145,11 +162,18 @@ def script(lines: List[str], python: str, probe: Probe, code: Path) -> str:
     paths += [str(CODE / cluster.paths.weights)] if cluster.paths.weights else []
     if cluster.container.used:  # SOURCE[:TARGET[:ro]]
         paths += [(bind.split(":") * 2)[1] for bind in cluster.container.binds]
-    plan = {"folder": str(probe.root), "nonce": probe.nonce, "code": str(code), "packages": PACKAGES,
-            "paths": paths, "gpus": cluster.stage_resources(STAGE).gpus_per_node, "save_bytes": SAVE_BYTES}
+    plan = {
+        "folder": str(probe.root),
+        "nonce": probe.nonce,
+        "code": str(code),
+        "packages": PACKAGES,
+        "paths": paths,
+        "gpus": cluster.stage_resources(STAGE).gpus_per_node,
+        "save_bytes": SAVE_BYTES,
+    }
     source = (CODE / "slurm" / "probe.py").read_text()
     node_line = NODE_LINE.format(mark=MARK, nonce=shlex.quote(str(probe.root / "nonce")))
-    run_it = f"exec {python} -u -c {shlex.quote(source)} {shlex.quote(json.dumps(plan))} \"$node\""
+    run_it = f'exec {python} -u -c {shlex.quote(source)} {shlex.quote(json.dumps(plan))} "$node"'
     return "\n".join([*lines, node_line, run_it])
 
 
@@ -158,7 +182,7 @@ def read_lines(process: subprocess.Popen, outcome: Outcome) -> None:
     for line in process.stdout:
         if line.startswith(MARK):
             try:
-                fact = json.loads(line[len(MARK):])
+                fact = json.loads(line[len(MARK) :])
             except ValueError:  # two nodes wrote at once
                 continue
             outcome.facts.append({**fact, "arrived": time.time()})
@@ -195,8 +219,10 @@ def note_state(outcome: Outcome, probe: Probe) -> None:
 def job_state(probe: Probe) -> Optional[Tuple[str, str, str]]:
     """Id, state and reason of the probe's job; None where there is none, or no answer."""
     try:
-        lines = run(["squeue", "--noheader", "--name", probe.name, "--format=%i|%T|%r"],
-                    probe.cluster.slurm_environment())
+        lines = run(
+            ["squeue", "--noheader", "--name", probe.name, "--format=%i|%T|%r"],
+            probe.cluster.slurm_environment(),
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     job, state, reason = (lines[0].split("|") if lines else ["", "", ""])[:3]

@@ -53,10 +53,21 @@ def check_scheduler(cluster: ClusterConfig, root: Path, exp: Optional[Path]) -> 
         settings = slurm_settings(environment)
         partitions = {name: partition_settings(name, environment) for name in partition_names(cluster)}
     except (OSError, subprocess.SubprocessError) as error:
-        return Limits(findings=[Finding(FAIL, "slurm", f"does not answer: {first_line(error)}",
-                                        "see slurm_conf, and whether this is a login node")])
-    findings = [Finding(OK, "slurm", f"{settings.get('SLURM_VERSION', '?')}, cluster "
-                                     f"{settings.get('ClusterName', '?')}")]
+        return Limits(
+            findings=[
+                Finding(
+                    FAIL,
+                    "slurm",
+                    f"does not answer: {first_line(error)}",
+                    "see slurm_conf, and whether this is a login node",
+                )
+            ]
+        )
+    findings = [
+        Finding(
+            OK, "slurm", f"{settings.get('SLURM_VERSION', '?')}, cluster {settings.get('ClusterName', '?')}"
+        )
+    ]
     findings += check_accounting(environment) + check_acceptance(cluster, root)
     for name, partition in partitions.items():
         findings += check_partition(cluster, name, partition)
@@ -74,8 +85,14 @@ def check_accounting(environment: Mapping[str, str]) -> List[Finding]:
     try:
         run(["sacct", "--noheader", "--allocations", "--starttime", "now"], environment)
     except (OSError, subprocess.SubprocessError) as error:
-        return [Finding(WARN, "accounting", f"sacct says: {first_line(error)}",
-                        "`make status` knows jobs only as long as slurmctld does (MinJobAge)")]
+        return [
+            Finding(
+                WARN,
+                "accounting",
+                f"sacct says: {first_line(error)}",
+                "`make status` knows jobs only as long as slurmctld does (MinJobAge)",
+            )
+        ]
     return [Finding(OK, "accounting", "sacct answers")]
 
 
@@ -83,15 +100,30 @@ def check_association(cluster: ClusterConfig, jobs: int, environment: Mapping[st
     """How many jobs this user may have queued at once, where the accounting says so."""
     if shutil.which("sacctmgr") is None:
         return []
-    command = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={getpass.getuser()}",
-               "format=Account,MaxSubmit", *([f"account={cluster.account}"] if cluster.account else [])]
+    command = [
+        "sacctmgr",
+        "--noheader",
+        "--parsable2",
+        "show",
+        "assoc",
+        f"user={getpass.getuser()}",
+        "format=Account,MaxSubmit",
+        *([f"account={cluster.account}"] if cluster.account else []),
+    ]
     try:
         rows = [line.split("|") for line in run(command, environment)]
     except (OSError, subprocess.SubprocessError):  # told by check_accounting
         return []
-    return [Finding(WARN, "MaxSubmitJobs", f"account {account} takes {most} of your jobs at once, a pipeline "
-                    f"has {jobs}", "sbatch refuses the rest: submit stage by stage")
-            for account, most in rows if most.isdecimal() and int(most) < jobs]
+    return [
+        Finding(
+            WARN,
+            "MaxSubmitJobs",
+            f"account {account} takes {most} of your jobs at once, a pipeline has {jobs}",
+            "sbatch refuses the rest: submit stage by stage",
+        )
+        for account, most in rows
+        if most.isdecimal() and int(most) < jobs
+    ]
 
 
 def check_acceptance(cluster: ClusterConfig, root: Path) -> List[Finding]:
@@ -121,8 +153,14 @@ def test_submission(cluster: ClusterConfig, root: Path, stage: str) -> Tuple[boo
     about = {"revision": "", "dirty": False, "image": ""}
     script = sbatch_text(Submission(cluster, root, CODE, about), [Task(stage, 1, "", ())], "")
     try:
-        result = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True,
-                                env={**os.environ, **cluster.slurm_environment()}, timeout=SECONDS)
+        result = subprocess.run(
+            ["sbatch", "--test-only"],
+            input=script,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **cluster.slurm_environment()},
+            timeout=SECONDS,
+        )
     except subprocess.TimeoutExpired:
         return False, f"no answer in {SECONDS} s"
     if result.returncode == 0:
@@ -139,15 +177,24 @@ def planned_sizes(exp: Optional[Path]) -> Tuple[int, int]:
     return max(task.index for task in tasks), len(tasks)
 
 
-def check_settings(cluster: ClusterConfig, settings: Mapping[str, str], largest: int,
-                   jobs: int) -> List[Finding]:
+def check_settings(
+    cluster: ClusterConfig, settings: Mapping[str, str], largest: int, jobs: int
+) -> List[Finding]:
     """Limits of the whole cluster, and what becomes of jobs whose node or dependency fails."""
     fewer = "ask for fewer shards, seeds or predictors"
-    findings = [check_number(settings, "MaxArraySize", largest + 1, fewer),
-                check_number(settings, "MaxJobCount", jobs, "submit stage by stage")]
+    findings = [
+        check_number(settings, "MaxArraySize", largest + 1, fewer),
+        check_number(settings, "MaxJobCount", jobs, "submit stage by stage"),
+    ]
     if "no-requeue" in cluster.extra_sbatch:
-        findings.append(Finding(WARN, "JobRequeue", "extra_sbatch.no-requeue: jobs are not queued again",
-                                "preempted jobs and those of a failed node are lost: remove it"))
+        findings.append(
+            Finding(
+                WARN,
+                "JobRequeue",
+                "extra_sbatch.no-requeue: jobs are not queued again",
+                "preempted jobs and those of a failed node are lost: remove it",
+            )
+        )
     else:
         requeue = settings.get("JobRequeue", "1")
         asked = "" if requeue == "1" else ", but jobs ask for it"
@@ -168,9 +215,16 @@ def check_number(settings: Mapping[str, str], name: str, needed: int, advice: st
 
 def check_stop_seconds(cluster: ClusterConfig) -> List[Finding]:
     """FAIL where a stage's limit is so short that its jobs are stopped as soon as they start."""
-    short = [stage for stage in DISTRIBUTED
-             if cluster.stage_resources(stage).minutes * 60 <= cluster.stop_seconds]
+    short = [
+        stage for stage in DISTRIBUTED if cluster.stage_resources(stage).minutes * 60 <= cluster.stop_seconds
+    ]
     if not short:
         return []
-    return [Finding(FAIL, "stop_seconds", f"{cluster.stop_seconds} s are no less than the whole limit of "
-                    f"{', '.join(short)}", "raise resources' time, or lower stop_seconds")]
+    return [
+        Finding(
+            FAIL,
+            "stop_seconds",
+            f"{cluster.stop_seconds} s are no less than the whole limit of {', '.join(short)}",
+            "raise resources' time, or lower stop_seconds",
+        )
+    ]

@@ -26,12 +26,20 @@ def check_shared(facts: Facts, probe: Probe) -> List[Finding]:
     if fact is None:
         return [Finding(OK, name, f"{place}: the node reads what this host writes")]
     if "error" in fact or not fact["same"]:
-        return [Finding(FAIL, name, f"{place}: the node sees it, the jobs' python may not use it: "
-                        f"{fact.get('error', 'it reads another file')}", "see container.binds")]
+        return [
+            Finding(
+                FAIL,
+                name,
+                f"{place}: the node sees it, the jobs' python may not use it: "
+                f"{fact.get('error', 'it reads another file')}",
+                "see container.binds",
+            )
+        ]
     if appears(probe.root / f"node_{fact['node']}", probe.nonce):
         return [Finding(OK, name, f"{place}: node and this host read what the other wrote")]
-    return [Finding(FAIL, name, f"what the node wrote into {place} is not here after {SEEN_SECONDS:g} s",
-                    advice)]
+    return [
+        Finding(FAIL, name, f"what the node wrote into {place} is not here after {SEEN_SECONDS:g} s", advice)
+    ]
 
 
 def appears(path: Path, text: str) -> bool:
@@ -50,15 +58,28 @@ def check_files(facts: Facts, probe: Probe) -> List[Finding]:
     findings: List[Finding] = []
     for fact in facts.get("locks", []):
         findings.append(
-            Finding(FAIL, "file locks", fact["error"], "the ledger needs them: ask for a mount with locks "
-                    "(Lustre: -o flock), or set paths.experiments") if "error" in fact
-            else Finding(OK, "file locks", "work"))
+            Finding(
+                FAIL,
+                "file locks",
+                fact["error"],
+                "the ledger needs them: ask for a mount with locks "
+                "(Lustre: -o flock), or set paths.experiments",
+            )
+            if "error" in fact
+            else Finding(OK, "file locks", "work")
+        )
     for fact in facts.get("hdf5", []):
         setting = f"with HDF5_USE_FILE_LOCKING={fact.get('locking', '?')}"
         findings.append(
-            Finding(FAIL, "hdf5", f"{setting}: {fact['error']}", "environment: {HDF5_USE_FILE_LOCKING: "
-                    "'FALSE'} where only its locks do not work") if "error" in fact
-            else Finding(OK, "hdf5", f"written and read {setting}"))
+            Finding(
+                FAIL,
+                "hdf5",
+                f"{setting}: {fact['error']}",
+                "environment: {HDF5_USE_FILE_LOCKING: 'FALSE'} where only its locks do not work",
+            )
+            if "error" in fact
+            else Finding(OK, "hdf5", f"written and read {setting}")
+        )
     return findings
 
 
@@ -73,26 +94,39 @@ def check_save(facts: Facts, probe: Probe) -> List[Finding]:
     size, whose = state_bytes(probe.exp)
     seconds = size / speed
     written = f"{format_bytes(fact['bytes'])} safe on disk in {fact['seconds']:.1f} s"
-    text = (f"{written}, {format_bytes(speed)}/s; "
-            f"{format_bytes(size)} ({whose}) take at least {seconds:.1f} s")
+    text = f"{written}, {format_bytes(speed)}/s; {format_bytes(size)} ({whose}) take at least {seconds:.1f} s"
     if probe.cluster.scheduler == "local":
         return [Finding(OK, "save", text)]
     stop, grace = probe.cluster.stop_seconds, probe.grace
     if seconds > stop:
-        return [Finding(FAIL, "save", f"{text}: more than stop_seconds {stop} s",
-                        "raise stop_seconds, or a faster file system")]
+        return [
+            Finding(
+                FAIL,
+                "save",
+                f"{text}: more than stop_seconds {stop} s",
+                "raise stop_seconds, or a faster file system",
+            )
+        ]
     if grace is not None and seconds > grace:
-        return [Finding(WARN, "save", f"{text}: more than GraceTime {grace} s",
-                        "preempted training loses what it did since its last periodic save")]
+        return [
+            Finding(
+                WARN,
+                "save",
+                f"{text}: more than GraceTime {grace} s",
+                "preempted training loses what it did since its last periodic save",
+            )
+        ]
     graced = f"GraceTime {grace} s and " if grace is not None else ""
     return [Finding(OK, "save", f"{text}: within {graced}stop_seconds {stop} s")]
 
 
 def state_bytes(exp: Optional[Path]) -> Tuple[float, str]:
     """Bytes of an experiment's largest saved state, or of an example, and which of them it is."""
-    sizes = [sum(file.stat().st_size for file in state.rglob("*") if file.is_file())
-             for below in ("", "seeds/*/", "predictors/*/", "predictors/*/seeds/*/")
-             for state in (exp.glob(f"{below}resume/step_*") if exp else ())]
+    sizes = [
+        sum(file.stat().st_size for file in state.rglob("*") if file.is_file())
+        for below in ("", "seeds/*/", "predictors/*/", "predictors/*/seeds/*/")
+        for state in (exp.glob(f"{below}resume/step_*") if exp else ())
+    ]
     if sizes:
         return max(sizes), f"a saved state of {exp}"
     return EXAMPLE_BYTES, f"an example: {exp} has no saved state" if exp else "an example: EXP= takes its own"

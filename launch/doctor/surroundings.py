@@ -19,16 +19,24 @@ def check_python(facts: Facts, probe: Probe) -> List[Finding]:
         return []
     where = "the image" if probe.cluster.container.used else facts["python"][0]["executable"]
     packages = facts["package"]
-    findings = [Finding(FAIL, "packages", f"{fact['package']} in {where}: {fact['error']}",
-                        missing_advice(probe)) for fact in packages if "error" in fact]
+    findings = [
+        Finding(FAIL, "packages", f"{fact['package']} in {where}: {fact['error']}", missing_advice(probe))
+        for fact in packages
+        if "error" in fact
+    ]
     good = [fact for fact in packages if "error" not in fact]
     seconds = sum(fact["seconds"] for fact in good)
     listed = ", ".join(f"{fact['package']} {fact['version']}" for fact in good)
     text = f"Python {facts['python'][0]['version']} in {where}: {listed or 'none'}"
     if seconds > SLOW_IMPORT:
-        findings.append(Finding(WARN, "packages", f"{text}; imports took {seconds:.0f} s",
-                                "every process of every job waits so long: `make image-dir`, or a "
-                                "faster disk"))
+        findings.append(
+            Finding(
+                WARN,
+                "packages",
+                f"{text}; imports took {seconds:.0f} s",
+                "every process of every job waits so long: `make image-dir`, or a faster disk",
+            )
+        )
     elif good:
         findings.append(Finding(OK, "packages", text))
     return findings
@@ -50,8 +58,14 @@ def check_code(facts: Facts, probe: Probe) -> List[Finding]:
     if "error" in fact:
         return [Finding(FAIL, "code", fact["error"], "the submitted code lies in the experiments folder")]
     if not Path(fact["file"]).resolve().is_relative_to(Path(fact["wanted"]).resolve()):
-        return [Finding(FAIL, "code", f"jobs would run {fact['file']}, not what is submitted",
-                        "PYTHONPATH is set by `setup` or `environment`: remove that")]
+        return [
+            Finding(
+                FAIL,
+                "code",
+                f"jobs would run {fact['file']}, not what is submitted",
+                "PYTHONPATH is set by `setup` or `environment`: remove that",
+            )
+        ]
     return [Finding(OK, "code", "the submitted snapshot is what jobs import")]
 
 
@@ -64,9 +78,14 @@ def check_paths(facts: Facts, probe: Probe) -> List[Finding]:
             findings.append(Finding(OK, "path", f"{fact['path']} is there {place}"))
         else:
             what = fact.get("error") or ("is empty" if fact.get("there") else "does not exist")
-            findings.append(Finding(FAIL, "path", f"{fact['path']} {what} {place}",
-                                    "it has to be on a shared file system; see paths and "
-                                    "container.binds"))
+            findings.append(
+                Finding(
+                    FAIL,
+                    "path",
+                    f"{fact['path']} {what} {place}",
+                    "it has to be on a shared file system; see paths and container.binds",
+                )
+            )
     return findings
 
 
@@ -76,9 +95,14 @@ def check_user_site(facts: Facts, probe: Probe) -> List[Finding]:
     if fact is None or "error" in fact:
         return []
     if fact["leaking"]:
-        return [Finding(FAIL if probe.cluster.container.used else WARN, "user packages",
-                        f"{', '.join(fact['leaking'])} from {fact['folder']}",
-                        "environment: {PYTHONNOUSERSITE: 1} keeps them out, or remove them")]
+        return [
+            Finding(
+                FAIL if probe.cluster.container.used else WARN,
+                "user packages",
+                f"{', '.join(fact['leaking'])} from {fact['folder']}",
+                "environment: {PYTHONNOUSERSITE: 1} keeps them out, or remove them",
+            )
+        ]
     return [Finding(OK, "user packages", f"none from {fact['folder']}")]
 
 
@@ -92,8 +116,9 @@ def check_gpus(facts: Facts, probe: Probe) -> List[Finding]:
         return [Finding(FAIL, "GPUs", fact["error"], "driver and CUDA build have to fit each other")]
     if not fact["cuda"]:
         lock = "container.lock: cuda and `make image`" if probe.cluster.container.used else "a CUDA build"
-        return [Finding(FAIL, "GPUs", f"{asked} asked for, but this torch is a build for CPUs",
-                        f"use {lock}")]
+        return [
+            Finding(FAIL, "GPUs", f"{asked} asked for, but this torch is a build for CPUs", f"use {lock}")
+        ]
     text = f"{fact['count']} of {asked} visible to torch (CUDA {fact['cuda']})"
     if fact["count"] < asked or not fact["available"]:
         return [Finding(FAIL, "GPUs", text, "is it a partition with GPUs, is the image started with --nv?")]
@@ -108,6 +133,12 @@ def check_shm(facts: Facts, probe: Probe) -> List[Finding]:
     if "error" in fact:
         return [Finding(FAIL, "/dev/shm", fact["error"], "data workers need it: see container.options")]
     if fact["bytes"] < SMALL_SHM:
-        return [Finding(WARN, "/dev/shm", f"only {format_bytes(fact['bytes'])}", "data workers may die of "
-                        "SIGBUS: mount a larger one, or training.num_workers=0")]
+        return [
+            Finding(
+                WARN,
+                "/dev/shm",
+                f"only {format_bytes(fact['bytes'])}",
+                "data workers may die of SIGBUS: mount a larger one, or training.num_workers=0",
+            )
+        ]
     return [Finding(OK, "/dev/shm", format_bytes(fact["bytes"]))]

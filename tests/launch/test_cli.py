@@ -70,17 +70,23 @@ def test_as_a_program():
 
 
 def test_resources_of_one_submission():
-    assert parse_resources('nodes=1 mem_gb=1.5,time=1-04:00:00') == {
-        "nodes": 1, "mem_gb": 1.5, "time": "1-04:00:00"}
+    assert parse_resources("nodes=1 mem_gb=1.5,time=1-04:00:00") == {
+        "nodes": 1,
+        "mem_gb": 1.5,
+        "time": "1-04:00:00",
+    }
     assert parse_resources("") == {}
 
 
-@pytest.mark.parametrize(("res", "message"), [
-    ("node=1", "--res 'node=1': 'node=1' is no RESOURCE=value, did you mean 'nodes'?"),
-    ("nodes", "'nodes' is no RESOURCE=value"),
-    ("nodes=two", "cluster local: resources.train_decomp.nodes: 'two' is not allowed"),
-    ("time=4h", "time: '4h' is no [days-]hours:minutes:seconds"),
-])
+@pytest.mark.parametrize(
+    ("res", "message"),
+    [
+        ("node=1", "--res 'node=1': 'node=1' is no RESOURCE=value, did you mean 'nodes'?"),
+        ("nodes", "'nodes' is no RESOURCE=value"),
+        ("nodes=two", "cluster local: resources.train_decomp.nodes: 'two' is not allowed"),
+        ("time=4h", "time: '4h' is no [days-]hours:minutes:seconds"),
+    ],
+)
 def test_wrong_resources_are_one_line(small_recipe, capsys, res, message):
     assert main(["plan", "--recipe", str(small_recipe()), "--cluster", "local", "--res", res]) == 2
     assert message in capsys.readouterr().err
@@ -91,10 +97,13 @@ def test_resources_are_those_of_the_stage_asked_for(small_recipe, capsys):
     assert main(["plan", *options, "nodes=2 gpus_per_node=2"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "limit " in line]
     assert [line.split(":")[0] for line in lines if "2 nodes, 2 GPU per node, 2 processes" in line] == [
-        "train_decomp", "train_predictor"]
+        "train_decomp",
+        "train_predictor",
+    ]
     assert main(["select-decomp", *options, "nodes=2"]) == 2
     assert "resources.select_decomp: more than one process, but it is no distributed stage" in (
-        capsys.readouterr().err)
+        capsys.readouterr().err
+    )
 
 
 def test_a_checkpoint_by_its_path_is_meant_from_here(small_recipe, tmp_path, capsys, monkeypatch):
@@ -122,8 +131,9 @@ def test_a_folder_whose_parts_do_not_fit_is_not_submitted(small_recipe, tmp_path
 
 def test_the_sites_own_image_is_unpacked(tmp_path, capfd):
     site = tmp_path / "site.yaml"
-    site.write_text("scheduler: slurm\ncontainer: {runtime: apptainer}\n"
-                    f"paths: {{image_cache: {tmp_path}/images}}\n")
+    site.write_text(
+        f"scheduler: slurm\ncontainer: {{runtime: apptainer}}\npaths: {{image_cache: {tmp_path}/images}}\n"
+    )
     assert main(["image", "--cluster", str(site), "--unpack"]) == 2
     said = capfd.readouterr()
     assert "containers/unpack.sh" in said.out

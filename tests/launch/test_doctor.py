@@ -36,7 +36,7 @@ def site(tmp_path):
     return write
 
 
-def node_python(tmp_path, body="exec {python} \"$@\""):
+def node_python(tmp_path, body='exec {python} "$@"'):
     """A program that stands for the node's python."""
     path = tmp_path / "python"
     path.write_text(f"#!/bin/sh\n{body.format(python=sys.executable)}\n")
@@ -50,9 +50,16 @@ def test_a_healthy_machine(site, tmp_path, capsys):
     assert main(["doctor", "--cluster", site(paths={"data": {"CATER_Easy": str(tmp_path / "cater")}})]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "this host:"
-    for start in ("  ok    cluster config: ", "  ok    python: ", "  ok    data CATER_Easy: ",
-                  "  ok    packages: Python 3", "  ok    shared folder: ", "  ok    file locks: work",
-                  "  ok    hdf5: written and read with HDF5_USE_FILE_LOCKING=FALSE", "  ok    save: 268 MB"):
+    for start in (
+        "  ok    cluster config: ",
+        "  ok    python: ",
+        "  ok    data CATER_Easy: ",
+        "  ok    packages: Python 3",
+        "  ok    shared folder: ",
+        "  ok    file locks: work",
+        "  ok    hdf5: written and read with HDF5_USE_FILE_LOCKING=FALSE",
+        "  ok    save: 268 MB",
+    ):
         assert [line for line in lines if line.startswith(start)], start
     assert lines[-1].endswith("0 warn, 0 FAIL") and lines[-1].startswith("doctor: ")
     assert not (tmp_path / "experiments").exists(), "it leaves nothing behind"
@@ -69,13 +76,16 @@ def test_a_wrong_config_is_one_finding(site, doctor, capsys):
 
 def test_what_is_missing_is_named_and_nothing_is_probed(site, doctor, tmp_path):
     (tmp_path / "empty").mkdir()
-    paths = {"data": {"A": str(tmp_path / "none"), "B": str(tmp_path / "empty")},
-             "weights": str(tmp_path / "w")}
+    paths = {
+        "data": {"A": str(tmp_path / "none"), "B": str(tmp_path / "empty")},
+        "weights": str(tmp_path / "w"),
+    }
     status, found = doctor(site(paths=paths, python=str(tmp_path / "no_python")))
     assert status == 1
     assert found["data A"] == [(FAIL, f"{tmp_path}/none does not exist; mend paths.data.A")]
-    assert found["data B"] == [(FAIL, f"{tmp_path}/empty is empty; mend paths.data.B, or fetch what belongs "
-                                      "there")]
+    assert found["data B"] == [
+        (FAIL, f"{tmp_path}/empty is empty; mend paths.data.B, or fetch what belongs there")
+    ]
     assert found["weights"] == [(FAIL, f"{tmp_path}/w does not exist; mend paths.weights")]
     assert f"{tmp_path}/no_python does not exist" in found["python"][0][1]
     assert found["probe job"] == [(FAIL, "not started: python failed above; mend that first")]
@@ -87,8 +97,11 @@ def test_programs_that_are_not_there(site, doctor, tmp_path, monkeypatch):
     assert status == 1
     assert found["programs"][0][1].startswith("sbatch, srun, squeue, scancel, scontrol not on PATH; run this")
     assert found["sacct"][0][0] == WARN and "`make status`" in found["sacct"][0][1]
-    assert found["git"][0] == (WARN, "not on PATH; without it jobs take along every file here that is not "
-                                     "hidden, and no code revision is recorded")
+    assert found["git"][0] == (
+        WARN,
+        "not on PATH; without it jobs take along every file here that is not "
+        "hidden, and no code revision is recorded",
+    )
     assert found["probe job"] == [(FAIL, "not started: programs failed above; mend that first")]
     image = tmp_path / "image.sif"
     image.touch()
@@ -120,8 +133,13 @@ def test_images(site, doctor, image, tmp_path):
     assert found["image key"][0][0] == WARN
     assert found["image key"][0][1].startswith(f"1234, but lock and definition make {key}; `make image ")
     _, found = doctor(site(container=image(digest="sha256:ab", bytes=500)))
-    assert found["image"] == [(FAIL, f"{tmp_path}/image.sif has 5 bytes, not 500; it was not copied to its "
-                                     "end: copy or build it again")]
+    assert found["image"] == [
+        (
+            FAIL,
+            f"{tmp_path}/image.sif has 5 bytes, not 500; it was not copied to its "
+            "end: copy or build it again",
+        )
+    ]
     _, found = doctor(site(container=image(bytes=5)))
     assert found["image"][0][0] == WARN and "no digest is recorded beside it" in found["image"][0][1]
     assert "is no JSON" in doctor(site(container=image()))[1]["image"][0][1]
@@ -137,8 +155,9 @@ def test_images(site, doctor, image, tmp_path):
 
 def run_as(prefix, site, *options):
     command = [*prefix, sys.executable, "-m", "launch", "doctor", "--cluster", site, *options]
-    return subprocess.run(command, cwd=CODE, capture_output=True, text=True, timeout=120,
-                          env={**os.environ, "HOME": "/tmp"})
+    return subprocess.run(
+        command, cwd=CODE, capture_output=True, text=True, timeout=120, env={**os.environ, "HOME": "/tmp"}
+    )
 
 
 def test_a_folder_of_somebody_else(site, tmp_path, nobody):
@@ -152,8 +171,10 @@ def test_a_folder_of_somebody_else(site, tmp_path, nobody):
         config = shutil.copy(site(paths=paths), folder)
         result = run_as(nobody.prefix, config)
         assert result.returncode == 1, result.stderr
-        assert (f"FAIL  experiments folder: {folder}: Permission denied; set paths.experiments to a folder "
-                "that you may write and lock files in") in result.stdout
+        assert (
+            f"FAIL  experiments folder: {folder}: Permission denied; set paths.experiments to a folder "
+            "that you may write and lock files in"
+        ) in result.stdout
         assert f"FAIL  data A: {folder}/secret may not be read; ask its owner" in result.stdout
         assert "FAIL  probe job: not started: experiments folder failed above" in result.stdout
     finally:
@@ -163,23 +184,30 @@ def test_a_folder_of_somebody_else(site, tmp_path, nobody):
 @pytest.mark.slow
 def test_a_node_with_many_faults(site, doctor, tmp_path):
     """Its clock is ahead, its file system has no locks and takes no large file, its torch sees no GPU."""
-    faults = "\n".join([
-        "import errno, fcntl, resource, sys, time",
-        "real, source, sys.argv = time.time, sys.argv[3], ['-c', *sys.argv[4:]]",
-        "time.time = lambda: real() + 90",
-        "def none(*arguments): raise OSError(errno.ENOLCK, 'No locks available')",
-        "fcntl.lockf = fcntl.flock = none",
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))",
-        "exec(compile(source, 'probe', 'exec'))",
-    ])
+    faults = "\n".join(
+        [
+            "import errno, fcntl, resource, sys, time",
+            "real, source, sys.argv = time.time, sys.argv[3], ['-c', *sys.argv[4:]]",
+            "time.time = lambda: real() + 90",
+            "def none(*arguments): raise OSError(errno.ENOLCK, 'No locks available')",
+            "fcntl.lockf = fcntl.flock = none",
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))",
+            "exec(compile(source, 'probe', 'exec'))",
+        ]
+    )
     (tmp_path / "faults.py").write_text(faults)
     python = node_python(tmp_path, 'exec {python} -c "$(cat ' + str(tmp_path / "faults.py") + ')" "$@"')
     resources = {"train_decomp": {"gpus_per_node": 1}}
     status, found = doctor(site(python=python, resources=resources))
     node = os.uname().nodename
     assert status == 1
-    assert found["clock"] == [(FAIL, f"90 s ahead of this host's (on {node}); file times and certificates "
-                                     "mislead: tell the administrators (NTP)")]
+    assert found["clock"] == [
+        (
+            FAIL,
+            f"90 s ahead of this host's (on {node}); file times and certificates "
+            "mislead: tell the administrators (NTP)",
+        )
+    ]
     assert found["file locks"][0][0] == FAIL
     assert found["file locks"][0][1].startswith("lockf: No locks available")
     level, text = found["hdf5"][0]
@@ -196,6 +224,7 @@ def test_another_python_and_packages_of_the_user(site, doctor, tmp_path, monkeyp
     user = tmp_path / "user" / "lib" / version / "site-packages"
     user.mkdir(parents=True)
     import h5py
+
     for package in ("h5py", "h5py.libs", "numpy", "numpy.libs"):
         source = Path(h5py.__file__).parents[1] / package
         if source.exists():
@@ -226,8 +255,11 @@ def test_a_probe_that_hangs_is_ended(site, doctor, tmp_path):
     status, found = doctor(site(python=node_python(tmp_path, "sleep 600; true")), "--timeout", "1")
     assert status == 1 and time.time() - started < 10
     assert "cancelled after the time-out" in found["python"][1][1]
-    asleep = [path for path in Path("/proc").glob("[0-9]*/cmdline")
-              if b"sleep\x00600" in path.read_bytes() and str(tmp_path).encode() in path.read_bytes()]
+    asleep = [
+        path
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if b"sleep\x00600" in path.read_bytes() and str(tmp_path).encode() in path.read_bytes()
+    ]
     assert asleep == []
     assert list((tmp_path).glob("experiments*")) == []
 
@@ -240,10 +272,19 @@ def facts(tmp_path):
         folder = tmp_path / "experiments" / ".doctor-x"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "node_n1").write_text(changes.pop("answer", "nonce"))
-        told = {"node": {"nonce": "nonce"}, "folder": {"same": True}, "shm": {"bytes": 64e9},
-                "save": {"bytes": 200_000_000, "seconds": 2.0}, "done": {}, **changes}
-        listed = [{"node": "n1", "time": 5.0, "arrived": 5.1, "fact": fact, **values}
-                  for fact, values in told.items() if values is not None]
+        told = {
+            "node": {"nonce": "nonce"},
+            "folder": {"same": True},
+            "shm": {"bytes": 64e9},
+            "save": {"bytes": 200_000_000, "seconds": 2.0},
+            "done": {},
+            **changes,
+        }
+        listed = [
+            {"node": "n1", "time": 5.0, "arrived": 5.1, "fact": fact, **values}
+            for fact, values in told.items()
+            if values is not None
+        ]
         values = {"scheduler": "slurm", "stop_seconds": 60, **(cluster or {})}
         site = parse_cluster(values, "s", "s", {"train_decomp": True})
         probe = Probe(site, folder, "nonce", 1, grace, exp)
@@ -255,7 +296,8 @@ def facts(tmp_path):
 def test_a_save_has_to_fit(facts, tmp_path):
     assert facts(grace=20)["save"].found == (
         "200 MB safe on disk in 2.0 s, 100 MB/s; 100 MB (an example: EXP= takes its own) take at least "
-        "1.0 s: within GraceTime 20 s and stop_seconds 60 s (on n1)")
+        "1.0 s: within GraceTime 20 s and stop_seconds 60 s (on n1)"
+    )
     state = tmp_path / "exp" / "seeds" / "3" / "resume" / "step_00000010" / "shards"
     state.mkdir(parents=True)
     with open(state / "model.pt", "wb") as file:
@@ -279,18 +321,46 @@ def test_what_a_node_may_see_of_the_folder(facts, monkeypatch):
     assert "see container.binds" in found.advice
 
 
-@pytest.mark.parametrize(("name", "changes", "level", "text"), [
-    ("clock", {"done": {"time": 2.0}, "node": {"nonce": "nonce", "time": 1.0}}, OK, "less than 2 s"),
-    ("/dev/shm", {"shm": {"bytes": 64e6}}, WARN, "only 64.0 MB (on n1); data workers may die of SIGBUS"),
-    ("/dev/shm", {"shm": {"error": "FileNotFoundError"}}, FAIL, "data workers need it"),
-    ("code", {"code": {"file": "/old/slurm/job.py", "wanted": "/new"}}, FAIL, "jobs would run /old/slurm"),
-    ("path", {"path": {"path": "/data", "there": False}}, FAIL, "/data does not exist on the node (on n1)"),
-    ("path", {"path": {"path": "/data", "there": True, "empty": True}}, FAIL, "/data is empty on the node"),
-    ("GPUs", {"gpus": {"count": 1, "cuda": "12.8", "available": True, "names": ["A"]}}, FAIL, "1 of 4"),
-    ("GPUs", {"gpus": {"count": 4, "cuda": "12.8", "available": True, "names": ["A"]}}, OK, "4 of 4 visible"),
-    ("GPUs", {"gpus": {"error": "RuntimeError: CUDA driver"}}, FAIL, "driver and CUDA build have to fit"),
-    ("probe", {"done": None, "python": {"version": "3", "executable": "p"}}, FAIL, "broke off (exit status"),
-])
+@pytest.mark.parametrize(
+    ("name", "changes", "level", "text"),
+    [
+        ("clock", {"done": {"time": 2.0}, "node": {"nonce": "nonce", "time": 1.0}}, OK, "less than 2 s"),
+        ("/dev/shm", {"shm": {"bytes": 64e6}}, WARN, "only 64.0 MB (on n1); data workers may die of SIGBUS"),
+        ("/dev/shm", {"shm": {"error": "FileNotFoundError"}}, FAIL, "data workers need it"),
+        (
+            "code",
+            {"code": {"file": "/old/slurm/job.py", "wanted": "/new"}},
+            FAIL,
+            "jobs would run /old/slurm",
+        ),
+        (
+            "path",
+            {"path": {"path": "/data", "there": False}},
+            FAIL,
+            "/data does not exist on the node (on n1)",
+        ),
+        (
+            "path",
+            {"path": {"path": "/data", "there": True, "empty": True}},
+            FAIL,
+            "/data is empty on the node",
+        ),
+        ("GPUs", {"gpus": {"count": 1, "cuda": "12.8", "available": True, "names": ["A"]}}, FAIL, "1 of 4"),
+        (
+            "GPUs",
+            {"gpus": {"count": 4, "cuda": "12.8", "available": True, "names": ["A"]}},
+            OK,
+            "4 of 4 visible",
+        ),
+        ("GPUs", {"gpus": {"error": "RuntimeError: CUDA driver"}}, FAIL, "driver and CUDA build have to fit"),
+        (
+            "probe",
+            {"done": None, "python": {"version": "3", "executable": "p"}},
+            FAIL,
+            "broke off (exit status",
+        ),
+    ],
+)
 def test_facts_that_no_healthy_machine_tells(facts, name, changes, level, text):
     found = facts({"resources": {"train_decomp": {"gpus_per_node": 4}}}, **changes)[name]
     assert found.level == level and text in found.line

@@ -17,16 +17,24 @@ from slurm.accounting import Usage
 
 
 def used(task=0, state="COMPLETED", seconds=100.0, resources=None, **usage):
-    values = {"cpu_seconds": 0.9 * seconds, "core_seconds": 4 * seconds, "limit_seconds": 3600.0,
-              "memory": int(0.9 * GB), "asked_memory": 8 * GB, **usage}
+    values = {
+        "cpu_seconds": 0.9 * seconds,
+        "core_seconds": 4 * seconds,
+        "limit_seconds": 3600.0,
+        "memory": int(0.9 * GB),
+        "asked_memory": 8 * GB,
+        **usage,
+    }
     resources = {"cpus_per_task": 4, "time": "01:00:00", "mem_gb": 8.0, **(resources or {})}
     return Used(("train_decomp", task), f"7_{task}", Usage(state, 1, seconds, **values), resources, True)
 
 
 def test_what_would_have_been_enough_for_all():
     text = suggestion("train_decomp", [used(), used(1, seconds=700.0, memory=GB)])
-    assert text == ("train_decomp: time=00:20:00 mem_gb=1.5 cpus_per_task=1 would have been enough "
-                    "(resources.train_decomp in the cluster's config)")
+    assert text == (
+        "train_decomp: time=00:20:00 mem_gb=1.5 cpus_per_task=1 would have been enough "
+        "(resources.train_decomp in the cluster's config)"
+    )
 
 
 def test_what_fits_stays():
@@ -41,14 +49,22 @@ def test_several_processes_share_the_cores():
 
 def test_what_was_too_little():
     assert suggestion("x", [used(), used(1, state="TIMEOUT")]) == (
-        "x: time=01:00:00 was too little for task 1; raise resources.x.time in the cluster's config")
+        "x: time=01:00:00 was too little for task 1; raise resources.x.time in the cluster's config"
+    )
     assert "mem_gb=8.0 was too little for task 0" in suggestion("x", [used(state="OUT_OF_MEMORY")])
     assert suggestion("x", [used(state="FAILED")]) == "x: no task has succeeded yet"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [
-    (1, "00:05:00"), (301, "00:10:00"), (3601, "01:15:00"), (7 * 3600 + 1, "08:00:00"),
-    (90_000, "1-06:00:00")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1, "00:05:00"),
+        (301, "00:10:00"),
+        (3601, "01:15:00"),
+        (7 * 3600 + 1, "08:00:00"),
+        (90_000, "1-06:00:00"),
+    ],
+)
 def test_times_are_rounded_up(seconds, text):
     assert clock(rounded_up(seconds, TIME_STEPS)) == text
 
@@ -96,9 +112,13 @@ def test_on_a_cluster(dev_cluster, tmp_path, capsys):
     real = subprocess.run(["which", "sacct"], capture_output=True, text=True).stdout.strip()
     counted.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexec {real} "$@"\n')
     counted.chmod(0o755)
-    site = {"scheduler": "slurm", "slurm_conf": dev_cluster["SLURM_CONF"], "partition": "main",
-            "paths": {"experiments": str(tmp_path)},
-            "resources": {"default": {"cpus_per_task": 1, "mem_gb": 3, "time": "00:30:00"}}}
+    site = {
+        "scheduler": "slurm",
+        "slurm_conf": dev_cluster["SLURM_CONF"],
+        "partition": "main",
+        "paths": {"experiments": str(tmp_path)},
+        "resources": {"default": {"cpus_per_task": 1, "mem_gb": 3, "time": "00:30:00"}},
+    }
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(site))
     arguments = ["--recipe", str(tmp_path / "recipe.yaml"), "--cluster", str(tmp_path / "site.yaml")]
     assert main(["train-decomp", *arguments, "--wait"]) == 0
@@ -116,8 +136,11 @@ def test_on_a_cluster(dev_cluster, tmp_path, capsys):
         os.environ["PATH"] = path
     assert len((tmp_path / "calls").read_text().splitlines()) == 1
     row = next(line for line in out.splitlines() if re.match(r"train_decomp +1 ", line))
-    found = re.fullmatch(r"train_decomp +1 +\d+_1 +completed +1 +(\d+):(\d\d) +30:00 +(\d\.\d\d) GB "
-                         r"+3\.00 GB +(\d+) %", row)
+    found = re.fullmatch(
+        r"train_decomp +1 +\d+_1 +completed +1 +(\d+):(\d\d) +30:00 +(\d\.\d\d) GB "
+        r"+3\.00 GB +(\d+) %",
+        row,
+    )
     assert found, out
     minutes, seconds, memory, cores = map(float, found.groups())
     assert 60 * minutes + seconds >= 3 and 0.1 < memory < 2 and 10 < cores <= 120

@@ -71,11 +71,14 @@ def test_another_file_system_gets_copies(base, monkeypatch):
     assert main(["verify", "--exp", str(base.parent / "variant")]) == 0
 
 
-@pytest.mark.parametrize(("values", "more", "message"), [
-    ("trainin.lr=1", (), "trainin: unknown key, did you mean 'training'?"),
-    ("training.lr", (), "--set training.lr: NAME.NAME=VALUE is needed"),
-    ("training.lr=1", ("--predictor", "vanila"), "no such predictor experiment, did you mean 'vanilla'?"),
-])
+@pytest.mark.parametrize(
+    ("values", "more", "message"),
+    [
+        ("trainin.lr=1", (), "trainin: unknown key, did you mean 'training'?"),
+        ("training.lr", (), "--set training.lr: NAME.NAME=VALUE is needed"),
+        ("training.lr=1", ("--predictor", "vanila"), "no such predictor experiment, did you mean 'vanilla'?"),
+    ],
+)
 def test_a_wrong_variant_is_one_line_and_leaves_nothing(base, capsys, values, more, message):
     assert fork(base, "variant", values, *more) == 2
     assert message in capsys.readouterr().err

@@ -25,8 +25,11 @@ def test_a_finished_experiment_stays_finished(finished_smoke, smoke_copy, capsys
     before, size = run(capsys, "status", "--exp", smoke_copy).out, bytes_below(smoke_copy)
     listed = run(capsys, "prune", "--exp", smoke_copy, "--dry").out
     assert bytes_below(smoke_copy) == size
-    for path in ("seeds/0/resume", "seeds/1/models/checkpoint_epoch_1.pth",
-                 "predictors/VanillaTransformer/resume"):
+    for path in (
+        "seeds/0/resume",
+        "seeds/1/models/checkpoint_epoch_1.pth",
+        "predictors/VanillaTransformer/resume",
+    ):
         assert path in listed
     assert listed.splitlines()[-1].endswith("would be freed; nothing was removed")
 
@@ -59,12 +62,18 @@ def test_no_such_experiment(tmp_path, capsys):
 
 
 @pytest.mark.cluster
-def test_on_a_cluster_nothing_of_a_job_that_waits_or_runs(dev_cluster, stub_python, small_recipe, tmp_path,
-                                                          capsys):
+def test_on_a_cluster_nothing_of_a_job_that_waits_or_runs(
+    dev_cluster, stub_python, small_recipe, tmp_path, capsys
+):
     site, root = tmp_path / "site.yaml", tmp_path / "exp"
-    values = {"scheduler": "slurm", "slurm_conf": dev_cluster["SLURM_CONF"], "python": stub_python,
-              "partition": "main", "paths": {"experiments": str(tmp_path)},
-              "resources": {"default": {"mem_gb": 0.4, "cpus_per_task": 1, "time": "00:10:00"}}}
+    values = {
+        "scheduler": "slurm",
+        "slurm_conf": dev_cluster["SLURM_CONF"],
+        "python": stub_python,
+        "partition": "main",
+        "paths": {"experiments": str(tmp_path)},
+        "resources": {"default": {"mem_gb": 0.4, "cpus_per_task": 1, "time": "00:10:00"}},
+    }
     site.write_text(yaml.safe_dump(values))
     root.mkdir()
     (root / "behaviour.json").write_text('{"train_decomp[1]": "sleep"}')

@@ -23,8 +23,10 @@ RECIPES = CODE / "experiments" / "recipes"
 
 def pipeline_of(path, tmp_path, **training):
     pipeline = from_recipe(load_recipe(path), tmp_path, None)
-    files = {folder: {**values, "training": {**values["training"], **training}}
-             for folder, values in pipeline.files.items()}
+    files = {
+        folder: {**values, "training": {**values["training"], **training}}
+        for folder, values in pipeline.files.items()
+    }
     return replace(pipeline, files=files)
 
 
@@ -36,7 +38,7 @@ def plan_of(arguments, capsys):
     capsys.readouterr()
     assert main(["plan", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
-    return lines[lines.index("space:") + 1:]
+    return lines[lines.index("space:") + 1 :]
 
 
 @pytest.mark.slow
@@ -70,8 +72,10 @@ def test_kept_checkpoints_and_sharding(tmp_path):
     # 4500 steps of 8 of 3500 clips: ten epochs
     checkpoint = sizes(pipeline_of(RECIPES / "demo.yaml", tmp_path))["selected checkpoint"]
     assert kept - whole == 10 * checkpoint
-    sharded = {stage: sizes(pipeline_of(RECIPES / "demo.yaml", tmp_path, zero_stage=stage))[seed]
-               for stage in (1, 2, 3)}
+    sharded = {
+        stage: sizes(pipeline_of(RECIPES / "demo.yaml", tmp_path, zero_stage=stage))[seed]
+        for stage in (1, 2, 3)
+    }
     assert sharded[1] == sharded[2] > sharded[3]
 
 
@@ -122,8 +126,10 @@ def test_estimates_of_generated_data(tmp_path, dataset, size, frames):
     from textocvp.data.synthetic.generate import make_data
 
     make_data(dataset, tmp_path / "data", 8, 2, 2, size, frames, workers=1)
-    pipeline = replace(from_recipe(load_recipe(RECIPES / "smoke.yaml"), tmp_path, None),
-                       data=DataRecipe(dataset, 8, 2, 2, size=size, num_frames=frames))
+    pipeline = replace(
+        from_recipe(load_recipe(RECIPES / "smoke.yaml"), tmp_path, None),
+        data=DataRecipe(dataset, 8, 2, 2, size=size, num_frames=frames),
+    )
     videos = find_videos(pipeline, parse_experiment(pipeline.files[""], "test"))
     real = sum(path.stat().st_size for path in Path(tmp_path / "data").rglob("*") if path.is_file())
     assert real / 1.5 < videos.made_bytes < 1.5 * real

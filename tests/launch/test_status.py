@@ -164,8 +164,8 @@ def test_restarts_and_the_node_have_their_columns(root, capsys):
     main(["status", "--exp", str(root)])
     header, *lines = capsys.readouterr().out.splitlines()
     line = lines[2]
-    assert line[header.index("node"):].split()[0] == "n2"
-    assert line[header.index("restarts"):].split()[0] == "2"
+    assert line[header.index("node") :].split()[0] == "n2"
+    assert line[header.index("restarts") :].split()[0] == "2"
 
 
 def test_watching_ends_when_nothing_runs_any_more(root, capsys, monkeypatch):

@@ -34,7 +34,7 @@ def why(root, capsys):
 
 
 def test_the_first_failure_with_its_log_and_advice(root, capsys):
-    trace = "python\nTraceback (most recent call last):\n  File \"x.py\", line 1\nRuntimeError: no luck\n"
+    trace = 'python\nTraceback (most recent call last):\n  File "x.py", line 1\nRuntimeError: no luck\n'
     failed(root, "train_predictor", 1, "RuntimeError: later", trace)
     failed(root, "train_decomp", 1, "RuntimeError: no luck", trace)
     lines = why(root, capsys).splitlines()
@@ -45,27 +45,45 @@ def test_the_first_failure_with_its_log_and_advice(root, capsys):
     assert lines[-1].startswith("what to do: read the log; once the cause is mended, run the same")
 
 
-@pytest.mark.parametrize(("log", "advice"), [
-    ("error: train-decomp: data: no such data folder\n", "mend what the line says"),
-    ("Traceback (most recent call last):\ntorch.OutOfMemoryError: CUDA\n", "lower training.batch_size"),
-    ("Traceback (most recent call last):\nOSError: [Errno 28] No space left on device\n", "free space"),
-    ("Traceback (most recent call last):\nModuleNotFoundError: No module named 'h5py'\n", "lacks a package"),
-])
+@pytest.mark.parametrize(
+    ("log", "advice"),
+    [
+        ("error: train-decomp: data: no such data folder\n", "mend what the line says"),
+        ("Traceback (most recent call last):\ntorch.OutOfMemoryError: CUDA\n", "lower training.batch_size"),
+        ("Traceback (most recent call last):\nOSError: [Errno 28] No space left on device\n", "free space"),
+        (
+            "Traceback (most recent call last):\nModuleNotFoundError: No module named 'h5py'\n",
+            "lacks a package",
+        ),
+    ],
+)
 def test_known_causes_have_their_advice(root, capsys, log, advice):
     failed(root, "train_decomp", 0, "Error: x", log)
     assert advice in why(root, capsys).splitlines()[-1]
 
 
-@pytest.mark.parametrize(("state", "error", "advice"), [
-    ("timeout", "", "raise resources.train_decomp.time"),
-    ("preempted", "", "the site ends preempted jobs for good"),
-    ("stopped", "", "run the same command again"),
-    ("node_fail", "", "the node died"),
-    ("failed", "TimeoutError: rank 0 gave no word in 600 s", "read the log"),
-])
+@pytest.mark.parametrize(
+    ("state", "error", "advice"),
+    [
+        ("timeout", "", "raise resources.train_decomp.time"),
+        ("preempted", "", "the site ends preempted jobs for good"),
+        ("stopped", "", "run the same command again"),
+        ("node_fail", "", "the node died"),
+        ("failed", "TimeoutError: rank 0 gave no word in 600 s", "read the log"),
+    ],
+)
 def test_each_state_that_ends_a_task_is_told(state, error, advice):
-    row = {"stage": "train_decomp", "task": 0, "label": "", "state": state, "job_id": "5", "node": "n1",
-           "exit_code": "", "error": error, "log": ""}
+    row = {
+        "stage": "train_decomp",
+        "task": 0,
+        "label": "",
+        "state": state,
+        "job_id": "5",
+        "node": "n1",
+        "exit_code": "",
+        "error": error,
+        "log": "",
+    }
     lines = why_lines([{**row, "state": "done"}, row])
     assert lines[0].startswith(f"train_decomp[0] {state}, job 5, on n1")
     assert lines[-1].startswith(f"what to do: {advice}")
@@ -99,8 +117,17 @@ def test_verify_finds_what_changed_behind_its_back(root, capsys):
 
 
 def row(stage, state, node="", exit_code="", error=""):
-    return {"stage": stage, "task": 0, "label": "", "state": state, "node": node, "exit_code": exit_code,
-            "error": error, "log": "", "job_id": "7"}
+    return {
+        "stage": stage,
+        "task": 0,
+        "label": "",
+        "state": state,
+        "node": node,
+        "exit_code": exit_code,
+        "error": error,
+        "log": "",
+        "job_id": "7",
+    }
 
 
 def test_a_task_that_was_cancelled_while_it_ran_comes_before_what_failed_for_its_sake():
@@ -117,8 +144,11 @@ def test_a_task_that_was_cancelled_while_it_ran_comes_before_what_failed_for_its
 def test_a_damaged_manifest_says_what_to_do(root, capsys):
     path = root / "jobs/make_data/0/manifest.json"
     path.parent.mkdir(parents=True)
-    for text, what in (("{bad", "damaged, no valid JSON"), ("{}", "no manifest of schema 1"),
-                       ('{"schema": 1, "stage": "x"}', "damaged manifest")):
+    for text, what in (
+        ("{bad", "damaged, no valid JSON"),
+        ("{}", "no manifest of schema 1"),
+        ('{"schema": 1, "stage": "x"}', "damaged manifest"),
+    ):
         path.write_text(text)
         assert main(["status", "--exp", str(root)]) == 2
         (line,) = capsys.readouterr().err.splitlines()

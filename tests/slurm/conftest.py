@@ -29,8 +29,11 @@ def pid_of_rank():
     def find(job, rank):
         array, _, index = job.partition("_")
         wanted = {f"SLURM_PROCID={rank}"}
-        wanted |= {f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={index}"} if index else {
-            f"SLURM_JOB_ID={job}"}
+        wanted |= (
+            {f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={index}"}
+            if index
+            else {f"SLURM_JOB_ID={job}"}
+        )
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 variables = set((folder / "environ").read_bytes().decode(errors="replace").split("\0"))

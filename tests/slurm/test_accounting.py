@@ -27,18 +27,35 @@ def test_the_lines_of_sacct():
     assert set(found) == {"2", "3", "1_0", "1_2"}
     two = found["2"]
     assert (two.state, two.attempts, two.seconds, two.cpu_seconds, two.core_seconds) == (
-        "COMPLETED", 1, 5, 4.83, 10)
+        "COMPLETED",
+        1,
+        5,
+        4.83,
+        10,
+    )
     assert (two.limit_seconds, two.asked_memory, two.processes) == (600, 300 * MB, 4)
     assert two.memory == 2 * 154247 * 1024  # four processes on two nodes
     three = found["3"]
     assert (three.state, three.attempts, three.seconds, three.core_seconds) == ("RUNNING", 2, 9, 18)
     assert three.cpu_seconds == 86404.56 and three.memory == 154116 * 1024
     assert (found["1_2"].state, found["1_2"].limit_seconds, found["1_2"].asked_memory) == (
-        "CANCELLED", None, None)
+        "CANCELLED",
+        None,
+        None,
+    )
 
 
-@pytest.mark.parametrize(("text", "number"), [
-    ("154247K", 154247 * 1024), ("1.50G", 3 * 2**29), ("0", 0), ("", None), ("300Mn", 300 * MB), ("?", None)])
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("154247K", 154247 * 1024),
+        ("1.50G", 3 * 2**29),
+        ("0", 0),
+        ("", None),
+        ("300Mn", 300 * MB),
+        ("?", None),
+    ],
+)
 def test_memory(text, number):
     assert memory_bytes(text) == number
 
@@ -48,8 +65,10 @@ def test_asked_memory_of_old_and_new_versions():
     assert asked_memory("0n", 8, 2) is None
 
 
-@pytest.mark.parametrize(("text", "seconds"), [
-    ("00:01.730", 1.73), ("02:03:04", 7384), ("1-02:03:04", 93784), ("10:00", 600), ("", None)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("00:01.730", 1.73), ("02:03:04", 7384), ("1-02:03:04", 93784), ("10:00", 600), ("", None)],
+)
 def test_cpu_time(text, seconds):
     assert cpu_seconds(text) == seconds
 

@@ -108,8 +108,11 @@ def image(tmp_path, monkeypatch):
 
 
 def contained(built, **container):
-    return parse(container={"runtime": "apptainer", **container}, paths={"image_cache": str(built.parent)},
-                 environment={"MINE": "1"})
+    return parse(
+        container={"runtime": "apptainer", **container},
+        paths={"image_cache": str(built.parent)},
+        environment={"MINE": "1"},
+    )
 
 
 def test_the_image_is_the_one_that_make_image_builds(image):
@@ -132,8 +135,19 @@ def test_a_job_in_an_image_starts_with_the_wrapper(image, tmp_path, monkeypatch)
     (tmp_path / "exp").mkdir()
     cluster = contained(image, binds=["/data:/mnt:ro"], env=["WANDB_*"], options=["--userns"])
     words = cluster.python_command(tmp_path / "code", tmp_path / "exp", gpus=True)
-    rest = ["--bind", "/data:/mnt:ro", "--env", "MINE", "--env", "WANDB_*", "--option", "--userns",
-            "apptainer", str(image), "python3"]
+    rest = [
+        "--bind",
+        "/data:/mnt:ro",
+        "--env",
+        "MINE",
+        "--env",
+        "WANDB_*",
+        "--option",
+        "--userns",
+        "apptainer",
+        str(image),
+        "python3",
+    ]
     wrapper = ["bash", f"{tmp_path}/code/containers/exec.sh", "--nv"]
     assert words == [*wrapper, "--bind", f"{tmp_path}/code", "--bind", f"{tmp_path}/exp", *rest]
     monkeypatch.chdir(tmp_path)  # which the wrapper binds itself
@@ -144,7 +158,9 @@ def test_a_linked_folder_is_bound_under_both_names(image, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert bind_specs([tmp_path / "link", tmp_path / "real" / "below"]) == [
-        str(tmp_path / "link"), str(tmp_path / "real")]
+        str(tmp_path / "link"),
+        str(tmp_path / "real"),
+    ]
 
 
 def test_a_name_that_no_image_can_have_bound_is_one_line(tmp_path):

@@ -9,8 +9,10 @@ def task(index, *edges):
 
 
 def groups(tasks, jobs, earlier=()):
-    return [(dependency, [one.index for one in group])
-            for dependency, group in group_by_dependency(tasks, jobs, earlier)]
+    return [
+        (dependency, [one.index for one in group])
+        for dependency, group in group_by_dependency(tasks, jobs, earlier)
+    ]
 
 
 JOBS = {("seeds", 0): "5_0", ("seeds", 1): "5_1", ("seeds", 2): "5_2", ("select", 0): "6"}

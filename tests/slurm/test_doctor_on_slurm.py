@@ -32,8 +32,13 @@ def site(dev_cluster, tmp_path):
     def write(**values):
         resources = {"default": {"mem_gb": 1, "cpus_per_task": 1, "time": "00:10:00"}}
         resources.update(values.pop("resources", {}))
-        config = {"scheduler": "slurm", "slurm_conf": dev_cluster["SLURM_CONF"], "python": "/bin/false",
-                  "partition": "main", "paths": {"experiments": str(tmp_path / "experiments")}}
+        config = {
+            "scheduler": "slurm",
+            "slurm_conf": dev_cluster["SLURM_CONF"],
+            "python": "/bin/false",
+            "partition": "main",
+            "paths": {"experiments": str(tmp_path / "experiments")},
+        }
         path = tmp_path / "site.yaml"
         path.write_text(yaml.safe_dump({**config, "resources": resources, **values}))
         return str(path)
@@ -46,8 +51,14 @@ def slurm(dev_cluster):
     """Runs one of Slurm's programs."""
 
     def run(*command, check=True):
-        return subprocess.run(command, env={**os.environ, **dev_cluster}, check=check, capture_output=True,
-                              text=True, timeout=60).stdout
+        return subprocess.run(
+            command,
+            env={**os.environ, **dev_cluster},
+            check=check,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
 
     return run
 
@@ -70,12 +81,20 @@ def test_a_healthy_cluster(site, slurm, tmp_path, capsys):
     path = site(python=sys.executable, resources={"train_decomp": {"nodes": 2, "mem_gb": 2}})
     assert main(["doctor", "--cluster", path]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    for start in ("ok    programs: sbatch, srun", "ok    accounting: sacct answers", "ok    MaxArraySize: 10",
-                  "ok    sbatch --test-only: all stages: accepted", "ok    partition main: State UP, MaxTime",
-                  "ok    preemption in main: PreemptMode REQUEUE, GraceTime 20 s", "ok    KillWait: 5",
-                  "ok    clock: less than 2 s from this host's (on n1, n2)", "ok    packages: Python 3",
-                  f"ok    shared folder: {tmp_path}/experiments: node and this host read what the other",
-                  "ok    code: the submitted snapshot is what jobs import (on n1, n2)", "ok    save: 268 MB"):
+    for start in (
+        "ok    programs: sbatch, srun",
+        "ok    accounting: sacct answers",
+        "ok    MaxArraySize: 10",
+        "ok    sbatch --test-only: all stages: accepted",
+        "ok    partition main: State UP, MaxTime",
+        "ok    preemption in main: PreemptMode REQUEUE, GraceTime 20 s",
+        "ok    KillWait: 5",
+        "ok    clock: less than 2 s from this host's (on n1, n2)",
+        "ok    packages: Python 3",
+        f"ok    shared folder: {tmp_path}/experiments: node and this host read what the other",
+        "ok    code: the submitted snapshot is what jobs import (on n1, n2)",
+        "ok    save: 268 MB",
+    ):
         assert [line for line in lines if line.startswith(start)], start
     assert "within GraceTime 20 s and stop_seconds 90 s (on n1)" in "".join(lines)
     assert lines[-1].endswith("0 warn, 0 FAIL")
@@ -83,13 +102,16 @@ def test_a_healthy_cluster(site, slurm, tmp_path, capsys):
     assert "textocvp-doctor" not in slurm("squeue", "--noheader", "--format=%j")
 
 
-@pytest.mark.parametrize(("values", "text"), [
-    ({"partition": "nowhere"}, "all stages: invalid partition specified: nowhere"),
-    ({"constraint": "h900"}, "Invalid feature specification"),
-    ({"resources": {"train_decomp": {"gpus_per_node": 8}}}, "train_decomp: "),
-    ({"resources": {"train_decomp": {"nodes": 9, "tasks_per_node": 1}}}, "train_decomp: "),
-    ({"extra_sbatch": {"no-such-option": True}}, "unrecognized option"),
-])
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"partition": "nowhere"}, "all stages: invalid partition specified: nowhere"),
+        ({"constraint": "h900"}, "Invalid feature specification"),
+        ({"resources": {"train_decomp": {"gpus_per_node": 8}}}, "train_decomp: "),
+        ({"resources": {"train_decomp": {"nodes": 9, "tasks_per_node": 1}}}, "train_decomp: "),
+        ({"extra_sbatch": {"no-such-option": True}}, "unrecognized option"),
+    ],
+)
 def test_what_sbatch_refuses(site, doctor, values, text):
     """Each refusal once, in Slurm's own words, with the stages that it is for."""
     status, found = doctor(site(**values))
@@ -137,17 +159,34 @@ def test_an_account_that_may_not(site, partition, nobody, slurm, doctor):
     try:
         paths = {"experiments": str(folder / "experiments")}
         config = shutil.copy(site(partition="odd", account="other", paths=paths), folder)
-        command = [*nobody.prefix, sys.executable, "-m", "launch", "doctor", "--json", "--timeout", "3",
-                   "--cluster", config]
-        result = subprocess.run(command, cwd=CODE, capture_output=True, text=True, timeout=60,
-                                env={**os.environ, "HOME": str(folder)})
+        command = [
+            *nobody.prefix,
+            sys.executable,
+            "-m",
+            "launch",
+            "doctor",
+            "--json",
+            "--timeout",
+            "3",
+            "--cluster",
+            config,
+        ]
+        result = subprocess.run(
+            command,
+            cwd=CODE,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "HOME": str(folder)},
+        )
     finally:
         shutil.rmtree(folder)
     assert result.stdout, result.stderr
     assert result.returncode == 1
     found = doctor.findings(result.stdout)
-    assert found["partition odd"] == [(FAIL, "AllowAccounts is lab, without other; mend account, or take "
-                                             "another partition")]
+    assert found["partition odd"] == [
+        (FAIL, "AllowAccounts is lab, without other; mend account, or take another partition")
+    ]
     level, text = found["probe job"][0]
     assert level == FAIL and "PENDING (" in text and "ccount" in text and "may wait for ever" in text
 
@@ -158,8 +197,13 @@ def test_few_jobs_at_once(site, doctor, slurm):
     slurm("sacctmgr", "--immediate", "add", "user", user, "account=few", "MaxSubmitJobs=5")
     try:
         _, found = doctor(site(account="few"))
-        assert found["MaxSubmitJobs"] == [(WARN, "account few takes 5 of your jobs at once, a pipeline has "
-                                                 "25; sbatch refuses the rest: submit stage by stage")]
+        assert found["MaxSubmitJobs"] == [
+            (
+                WARN,
+                "account few takes 5 of your jobs at once, a pipeline has "
+                "25; sbatch refuses the rest: submit stage by stage",
+            )
+        ]
         assert "MaxSubmitJobs" not in doctor(site(account="root"))[1]
     finally:
         slurm("sacctmgr", "--immediate", "delete", "user", user, "account=few", check=False)
@@ -168,8 +212,9 @@ def test_few_jobs_at_once(site, doctor, slurm):
 
 def test_a_cluster_that_does_not_answer(site, doctor, tmp_path):
     conf = tmp_path / "down.conf"
-    conf.write_text("ClusterName=down\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=1\n"
-                    "MessageTimeout=2\n")
+    conf.write_text(
+        "ClusterName=down\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=1\nMessageTimeout=2\n"
+    )
     status, found = doctor(site(slurm_conf=str(conf)))
     assert status == 1 and found["slurm"][0][0] == FAIL
     assert found["slurm"][0][1].startswith("does not answer: ") and "see slurm_conf" in found["slurm"][0][1]
@@ -203,8 +248,10 @@ def test_more_tasks_than_an_array_takes(site, doctor, tmp_path, small_recipe):
     pipeline = from_recipe(load_recipe(recipe), tmp_path, None)
     write_experiment(pipeline.root, pipeline.files, recipe)
     _, found = doctor(site(), "--exp", str(pipeline.root))
-    assert found["MaxArraySize"][0] == (FAIL, "1001, but 1002 are needed; ask for fewer shards, seeds or "
-                                              "predictors")
+    assert found["MaxArraySize"][0] == (
+        FAIL,
+        "1001, but 1002 are needed; ask for fewer shards, seeds or predictors",
+    )
 
 
 def test_what_the_node_says_before_python(site, doctor):
@@ -223,8 +270,16 @@ def test_what_the_node_says_before_python(site, doctor):
 
 
 def test_a_busy_cluster_is_no_fault_and_the_probe_does_not_stay(site, doctor, slurm, capsys):
-    job = slurm("sbatch", "--parsable", "--nodes=2", "--exclusive", "--partition=main", "--output=/dev/null",
-                "--wrap", "srun sleep 100").strip()
+    job = slurm(
+        "sbatch",
+        "--parsable",
+        "--nodes=2",
+        "--exclusive",
+        "--partition=main",
+        "--output=/dev/null",
+        "--wrap",
+        "srun sleep 100",
+    ).strip()
     try:
         while job not in slurm("squeue", "--noheader", "--states=RUNNING", "--format=%i"):
             time.sleep(0.2)
@@ -246,9 +301,13 @@ def test_a_job_that_would_wait_for_ever(site, doctor, slurm, tmp_path):
 
 
 def test_ctrl_c_leaves_no_job_behind(site, slurm, tmp_path):
-    process = subprocess.Popen([sys.executable, "-m", "launch", "doctor", "--cluster",
-                                site(extra_sbatch={"hold": True})], cwd=CODE, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch", "doctor", "--cluster", site(extra_sbatch={"hold": True})],
+        cwd=CODE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while "textocvp-doctor" not in slurm("squeue", "--noheader", "--format=%j"):
         assert process.poll() is None
         time.sleep(0.2)
@@ -265,13 +324,25 @@ def test_folders_that_the_nodes_do_not_share(site, tmp_path, doctor):
     for name in ("experiments", "data"):
         (tmp_path / name).mkdir()
     paths = {"experiments": str(tmp_path / "experiments"), "data": {"CATER_Easy": str(tmp_path / "data")}}
-    command = [sys.executable, "-m", "launch", "doctor", "--json", "--cluster",
-               site(python=sys.executable, paths=paths)]
+    command = [
+        sys.executable,
+        "-m",
+        "launch",
+        "doctor",
+        "--json",
+        "--cluster",
+        site(python=sys.executable, paths=paths),
+    ]
     mounts = "".join(f"mount -t tmpfs none {tmp_path / name}; " for name in ("experiments", "data"))
-    lines = f"set -e; {mounts} touch {tmp_path}/data/video; exec \"$@\""
+    lines = f'set -e; {mounts} touch {tmp_path}/data/video; exec "$@"'
     prefix = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--mount", "--map-root-user"]
-    result = subprocess.run([*prefix, "bash", "-c", lines, "doctor", *command], cwd=CODE, capture_output=True,
-                            text=True, timeout=120)
+    result = subprocess.run(
+        [*prefix, "bash", "-c", lines, "doctor", *command],
+        cwd=CODE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     if not result.stdout:
         pytest.skip(f"no mounts of one's own here: {result.stderr.splitlines()[-1]}")
     found = doctor.findings(result.stdout)
@@ -304,7 +375,8 @@ def test_in_the_image(site, doctor, image, tmp_path, capsys):
     assert found["packages"][0][0] == OK and " in the image: torch 2" in found["packages"][0][1]
     assert [text for _, text in found["path"]] == [
         f"{tmp_path}/cater is there in the image (on n1, n2); ",
-        "/mnt/bound is there in the image (on n1, n2); "]
+        "/mnt/bound is there in the image (on n1, n2); ",
+    ]
     container = {**runtime, "binds": [f"{tmp_path}/none:/mnt/none"]}
     status, found = doctor(site(container=container, paths=paths, resources=resources))
     assert status == 1 and found["bind"][0][0] == WARN

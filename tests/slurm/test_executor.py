@@ -60,8 +60,15 @@ def test_everything_a_site_says_reaches_sbatch(script):
         mail_type="FAIL",
         stop_seconds=120,
         extra_sbatch={"exclusive": True},
-        resources={"train_decomp": {"nodes": 2, "gpus_per_node": 4, "cpus_per_task": 8, "mem_gb": 1.5,
-                                    "time": "1-00:00:00"}},
+        resources={
+            "train_decomp": {
+                "nodes": 2,
+                "gpus_per_node": 4,
+                "cpus_per_task": 8,
+                "mem_gb": 1.5,
+                "time": "1-00:00:00",
+            }
+        },
     )
     lines = script(site, [0], "afterok:5_1").splitlines()
     for line in (
@@ -121,8 +128,9 @@ def test_the_request_to_be_queued_again_is_that_of_the_array_element(tmp_path):
     element = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "1"}
 
     def run(**more):
-        result = subprocess.run(["bash", "-c", script], env={**environment, **more}, capture_output=True,
-                                text=True)
+        result = subprocess.run(
+            ["bash", "-c", script], env={**environment, **more}, capture_output=True, text=True
+        )
         return result.returncode, result.stdout.strip()
 
     assert run() == (7, "") and run(**{**element, "SLURM_ARRAY_TASK_ID": "0"}) == (7, "")
@@ -199,6 +207,11 @@ def test_a_site_that_sets_errexit_keeps_the_teardown(tmp_path):
     (tmp_path / "0" / "requeue_request").touch()
     setup = setup_lines(Submission(cluster(setup=["set -eu"]), tmp_path, CODE, ABOUT), Resources())
     script = "\n".join([*setup, "scontrol() { echo queued again; }", "(exit 140)", *teardown_lines(tmp_path)])
-    result = subprocess.run(["bash", "-c", script], env={"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "4"},
-                            capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["bash", "-c", script],
+        env={"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "4"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (result.returncode, result.stdout) == (140, "queued again\n")

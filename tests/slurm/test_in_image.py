@@ -110,8 +110,9 @@ def test_all_stages_ran_in_the_image(undisturbed, image, capsys):
     assert rows(undisturbed, capsys)[("train_decomp", 0)]["step"] == STEPS
 
 
-def test_a_disturbed_pipeline_ends_with_the_same_results(undisturbed, site, folder, slurm, dev_cluster,
-                                                         pid_of_rank):
+def test_a_disturbed_pipeline_ends_with_the_same_results(
+    undisturbed, site, folder, slurm, dev_cluster, pid_of_rank
+):
     """Asked to save, preempted, and a node's daemon killed: bit for bit the same parameters."""
     root = folder / "disturbed"
     assert submit(folder, site(), "disturbed") == 0
@@ -120,8 +121,15 @@ def test_a_disturbed_pipeline_ends_with_the_same_results(undisturbed, site, fold
     slurm("scancel", "--signal=USR2", job)
     wait_for(lambda: starts(root) == 2 and step_of(root) > 0)
 
-    urgent = slurm("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive",
-                   "--output=/dev/null", "--wrap=sleep 1")
+    urgent = slurm(
+        "sbatch",
+        "--parsable",
+        "--partition=urgent",
+        "--nodes=2",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=sleep 1",
+    )
     wait_for(lambda: slurm("squeue", "-h", "-t", "all", "-j", urgent, "-o", "%T") == "COMPLETED")
     wait_for(lambda: starts(root) == 3 and step_of(root) > 0)
 

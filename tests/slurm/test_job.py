@@ -156,8 +156,16 @@ def test_a_stage_without_handlers_leaves_sigterm_to_the_scheduler(stub_python, t
     """By itself it would end in the grace time of a preemption, count as failed and not be queued again."""
     (tmp_path / "behaviour.json").write_text('{"make_data[0]": "sleep"}')
     path = write_task(tmp_path, FIRST)
-    environment = {**os.environ, "PYTHONPATH": str(CODE), "SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "7",
-                   "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0", "TEXTOCVP_TERM_WAIT": "2"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(CODE),
+        "SUBMITIT_EXECUTOR": "slurm",
+        "SLURM_JOB_ID": "7",
+        "SLURM_PROCID": "0",
+        "SLURM_NTASKS": "1",
+        "SLURM_LOCALID": "0",
+        "TEXTOCVP_TERM_WAIT": "2",
+    }
     command = [stub_python, "-u", "-m", "slurm.job", str(path)]
     process = subprocess.Popen(command, env=environment, cwd=tmp_path)
     try:

@@ -178,8 +178,11 @@ def test_a_preempted_stage_that_saves_nothing_is_queued_again(small_recipe, site
     assert submit(small_recipe(), site()) == 0
     wait_for((root / "jobs" / "make_data" / "0" / "asleep").exists)
     behave(root, {})
-    subprocess.run(["sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
-                    "--wrap=true"], env={**os.environ, **dev_cluster}, check=True)
+    subprocess.run(
+        ["sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true"],
+        env={**os.environ, **dev_cluster},
+        check=True,
+    )
     wait_for(lambda: "report/0" in done(root), 150)
     assert len(done(root)) == 14
     assert last_events(root)[("make_data", 0)]["starts"] == 2
@@ -239,8 +242,16 @@ def test_a_large_pipeline_is_submitted_within_seconds(small_recipe, site, root):
 
 
 def test_a_plan_shows_the_scripts_that_are_submitted(small_recipe, site, root, capsys):
-    recipe, site = small_recipe(), site(extra_sbatch={"hold": True}, resources={
-        "default": {"mem_gb": 0.4, "cpus_per_task": 1}, "train_decomp": {"nodes": 2, "time": "00:20:00"}})
+    recipe, site = (
+        small_recipe(),
+        site(
+            extra_sbatch={"hold": True},
+            resources={
+                "default": {"mem_gb": 0.4, "cpus_per_task": 1},
+                "train_decomp": {"nodes": 2, "time": "00:20:00"},
+            },
+        ),
+    )
     assert main(["plan", "--recipe", str(recipe), "--cluster", site]) == 0
     plan = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert not root.exists(), "a plan writes nothing"
@@ -249,8 +260,15 @@ def test_a_plan_shows_the_scripts_that_are_submitted(small_recipe, site, root, c
     scripts = list(root.glob("jobs/*/logs/*_submission.sh"))
     assert len(scripts) == len(arrays) == 10
     for path in scripts:
-        text = re.sub(r"(?<=[:,])(\d+)(?=[_:,'\n])", lambda found: arrays[found[1]].upper().replace("_", "-"),
-                      path.read_text()) if "dependency" in path.read_text() else path.read_text()
+        text = (
+            re.sub(
+                r"(?<=[:,])(\d+)(?=[_:,'\n])",
+                lambda found: arrays[found[1]].upper().replace("_", "-"),
+                path.read_text(),
+            )
+            if "dependency" in path.read_text()
+            else path.read_text()
+        )
         lines = [line.strip() for line in text.splitlines()]
         first = plan.index(f"{path.parts[-3]}[{','.join(indices(path))}] is submitted as:") + 1
         assert plan[first : first + len(lines)] == lines, path
@@ -264,8 +282,11 @@ def indices(script):
 
 def test_more_tasks_than_an_array_takes_are_one_line(small_recipe, site, root, capsys):
     assert submit(small_recipe(slots={"shards": 1100}), site()) == 2
-    assert re.search(r"error: precompute_slots has 1100 tasks, but cluster \S+ takes 1001 into an array "
-                     r"\(MaxArraySize\): ask for fewer shards", capsys.readouterr().err)
+    assert re.search(
+        r"error: precompute_slots has 1100 tasks, but cluster \S+ takes 1001 into an array "
+        r"\(MaxArraySize\): ask for fewer shards",
+        capsys.readouterr().err,
+    )
     assert not (root / "experiment_params.json").exists(), "nothing was written"
 
 
@@ -277,8 +298,11 @@ def test_the_image_is_built_by_a_job(site, tmp_path, capfd):
     image = images / f"textocvp-cpu-{cluster.image_key()}.sif"
     image.write_text("an image")
     Path(f"{image}.json").write_text('{\n "bytes": 8,\n "base": "x",\n "built": "today"\n}\n')
-    path = site(paths={"image_cache": str(images)}, container={"runtime": "apptainer"},
-                resources={"image": {"mem_gb": 0.3, "time": "00:05:00"}})
+    path = site(
+        paths={"image_cache": str(images)},
+        container={"runtime": "apptainer"},
+        resources={"image": {"mem_gb": 0.3, "time": "00:05:00"}},
+    )
     assert main(["image", "--cluster", path, "--wait"]) == 0
     said = capfd.readouterr().out
     assert "--job-name=textocvp.image" in said

@@ -39,8 +39,14 @@ def test_how_a_log_tells_of_a_failure(tmp_path):
     log.write_text("\n".join(str(number) for number in range(9)))
     assert failure_lines(log, 2) == ["7", "8"]
     assert failure_lines(tmp_path / "none") == []
-    stacks = ["Timeout (0:30:00)!", "Thread 0x1 (most recent call first):", '  File "other.py", line 1',
-              "Thread 0x2 (most recent call first):", *frames, "srun: error: n1: task 0: Exited"]
+    stacks = [
+        "Timeout (0:30:00)!",
+        "Thread 0x1 (most recent call first):",
+        '  File "other.py", line 1',
+        "Thread 0x2 (most recent call first):",
+        *frames,
+        "srun: error: n1: task 0: Exited",
+    ]
     log.write_text("\n".join(stacks))
     assert failure_lines(log, 2) == ["Timeout (0:30:00)!", *frames[:2]]
 

@@ -13,9 +13,15 @@ from slurm.records import write_manifest, write_task
 from slurm.task import Task
 
 ABOUT = {"revision": "", "image": "", "versions": {}}
-TRAINING = Task("train_decomp", 0, "", ("train-decomp",), {"lr": 1},
-                outputs=("seeds/0/models/checkpoint_epoch_final.pth",),
-                leftovers=tuple(f"seeds/0/{name}" for name in ("models", "resume", "tboard_logs", "plots")))
+TRAINING = Task(
+    "train_decomp",
+    0,
+    "",
+    ("train-decomp",),
+    {"lr": 1},
+    outputs=("seeds/0/models/checkpoint_epoch_final.pth",),
+    leftovers=tuple(f"seeds/0/{name}" for name in ("models", "resume", "tboard_logs", "plots")),
+)
 SLOTS = Task("precompute_slots", 0, "", ("x",), outputs=("slots/*/part_*",))
 FILES = {
     "seeds/0/models/checkpoint_epoch_1.pth": 100,
@@ -97,7 +103,8 @@ def test_what_a_manifest_lists_or_a_task_reads_is_kept(root, monkeypatch):
     assert set(found(root)) & OF_TRAINING == {"seeds/0/resume"}
     monkeypatch.chdir(root.parent)
     assert {each.path for each in leftovers(Path(root.name), Alive())} == {
-        root / name for name in found(root)}
+        root / name for name in found(root)
+    }
     other = Task("report", 0, "", ("x",), outputs=("seeds/0/resume/latest",))
     write_task(root, other)
     write_manifest(root, other, {}, 1.0, ABOUT)

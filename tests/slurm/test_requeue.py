@@ -24,13 +24,21 @@ def train(dev_cluster, tmp_path):
 
     def submit(name, seeds=(), **values):
         site = tmp_path / "site.yaml"
-        site.write_text(yaml.safe_dump({
-            "scheduler": "slurm", "slurm_conf": dev_cluster["SLURM_CONF"], "partition": "main",
-            "paths": {"experiments": str(tmp_path)},
-            "resources": {"default": {"cpus_per_task": 1, "mem_gb": 1.5},
-                          "train_decomp": {"nodes": 2, "mem_gb": 2}},
-            **values,
-        }))
+        site.write_text(
+            yaml.safe_dump(
+                {
+                    "scheduler": "slurm",
+                    "slurm_conf": dev_cluster["SLURM_CONF"],
+                    "partition": "main",
+                    "paths": {"experiments": str(tmp_path)},
+                    "resources": {
+                        "default": {"cpus_per_task": 1, "mem_gb": 1.5},
+                        "train_decomp": {"nodes": 2, "mem_gb": 2},
+                    },
+                    **values,
+                }
+            )
+        )
 
         recipe = yaml.safe_load((CODE / "experiments/recipes/smoke.yaml").read_text())
         recipe.update(name=name, predictors=[])
@@ -85,8 +93,15 @@ def test_stopped_and_preempted_jobs_end_as_if_nothing_had_happened(train, slurm)
     slurm("scancel", "--signal=USR2", job)
     wait_for(lambda: "continuing from" in log_of(root))
     wait_for(lambda: step_of(root) > 0 and log_of(root).count("continuing from") == 1)
-    urgent = slurm("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive",
-                   "--output=/dev/null", "--wrap=sleep 2")
+    urgent = slurm(
+        "sbatch",
+        "--parsable",
+        "--partition=urgent",
+        "--nodes=2",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=sleep 2",
+    )
     wait_for(lambda: done(root))
     assert state_of(slurm, urgent) == "COMPLETED"
     log, ours, theirs = log_of(root), weights(root), weights(undisturbed)

@@ -38,8 +38,16 @@ def test_counts_start_at_one(option, capsys):
 @pytest.mark.parametrize("name", ["", "a/b", "..", "-x"])
 def test_a_name_is_no_path(name, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["create-experiment", "-d", str(tmp_path), f"--name={name}", "--model_name=SAVi",
-              "--dataset_name=CATER_Hard"])
+        main(
+            [
+                "create-experiment",
+                "-d",
+                str(tmp_path),
+                f"--name={name}",
+                "--model_name=SAVi",
+                "--dataset_name=CATER_Hard",
+            ]
+        )
     assert stopped.value.code == 2 and "is no name; letters" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -57,12 +57,15 @@ def test_the_tables_of_lfs_quota():
     ]
 
 
-@pytest.mark.parametrize("text", [
-    "",
-    "Disk quotas for user alice (uid 1000): none\n",
-    "quota: Cannot stat() mounted device\n",
-    "Disk quotas for user alice (uid 1000):\n  Filesystem  blocks  quota\n  /dev/sda1  12K  20K  30K\n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Disk quotas for user alice (uid 1000): none\n",
+        "quota: Cannot stat() mounted device\n",
+        "Disk quotas for user alice (uid 1000):\n  Filesystem  blocks  quota\n  /dev/sda1  12K  20K  30K\n",
+    ],
+)
 def test_what_is_no_table_counts_for_nothing(text):
     assert parse_quotas(text) == []
 
@@ -111,7 +114,14 @@ def test_mount_points():
 
 def test_bytes_for_people():
     assert [format_bytes(n) for n in (0, 999, 1000, 123456, 5.2e9, 4e12, 5e15)] == [
-        "0 B", "999 B", "1.0 kB", "123 kB", "5.2 GB", "4.0 TB", "5000 TB"]
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "123 kB",
+        "5.2 GB",
+        "4.0 TB",
+        "5000 TB",
+    ]
 
 
 FULL = Path("/dev/full")

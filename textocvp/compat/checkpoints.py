@@ -52,7 +52,7 @@ def predictor_names(experiment: Experiment) -> Names:
 def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of the original with the prefixes that its own checkpoints have."""
     if all(key.startswith(DATA_PARALLEL) for key in state):
-        state = {key[len(DATA_PARALLEL):]: value for key, value in state.items()}
+        state = {key[len(DATA_PARALLEL) :]: value for key, value in state.items()}
     if MARK in state:  # a predictor without the rollout's prefix
         state = {WRAPPER + key: value for key, value in state.items()}
     return dict(state)

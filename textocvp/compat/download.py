@@ -42,8 +42,11 @@ def download_pretrained(out: Path, url: str) -> None:
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
         extract(archive, unpacked)
-        sources = sorted(path.parent for path in unpacked.rglob(FILE_NAME)
-                         if "predictors" not in path.relative_to(unpacked).parts)
+        sources = sorted(
+            path.parent
+            for path in unpacked.rglob(FILE_NAME)
+            if "predictors" not in path.relative_to(unpacked).parts
+        )
         if not sources:
             archive.unlink()
             raise UserError(f"{archive}: held no {FILE_NAME} and is removed; is {url} the right address?")
@@ -51,8 +54,10 @@ def download_pretrained(out: Path, url: str) -> None:
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     if failed:
-        raise UserError(f"not imported, for the reasons above: {', '.join(failed)}; {archive} is kept, the "
-                        f"same command tries again")
+        raise UserError(
+            f"not imported, for the reasons above: {', '.join(failed)}; {archive} is kept, the "
+            f"same command tries again"
+        )
     archive.unlink()
 
 
@@ -90,8 +95,9 @@ def fetch(url: str, path: Path) -> None:
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         kept = part.stat().st_size if part.is_file() else 0
-        raise UserError(f"{url}: {reason}; {kept / 1e6:.1f} MB are kept, the same command "
-                        f"continues") from None
+        raise UserError(
+            f"{url}: {reason}; {kept / 1e6:.1f} MB are kept, the same command continues"
+        ) from None
     part.rename(path)
 
 
@@ -129,8 +135,9 @@ def extract(archive: Path, folder: Path) -> None:
             file.extractall(folder)  # checks each entry's checksum
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         archive.unlink()
-        raise UserError(f"{archive}: damaged ({error}); it is removed, run the command again to fetch it "
-                        f"anew") from None
+        raise UserError(
+            f"{archive}: damaged ({error}); it is removed, run the command again to fetch it anew"
+        ) from None
 
 
 def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:

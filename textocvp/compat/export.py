@@ -1,7 +1,7 @@
 """`python -m textocvp export`: a checkpoint that the original implementation loads.
 
-    python -m textocvp export -d EXP --out model.pth
-    python -m textocvp export -d EXP --name_pred_exp NAME --out predictor.pth
+python -m textocvp export -d EXP --out model.pth
+python -m textocvp export -d EXP --name_pred_exp NAME --out predictor.pth
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ def export(exp_directory: Path, out: Path, name_pred_exp: str | None = None, che
     path = find_checkpoint(folder, checkpoint)
     state = load(experiment, path).state_dict()
     if any(name.startswith(T5_PROJECTION) for name in state) and T5_PREFIX in names:
-        raise UserError("predictor.predictor_params.predictor_params.token_dim: differs from the width of "
-                        "its T5; the original has no projection between them, so that it cannot load this "
-                        "predictor")
+        raise UserError(
+            "predictor.predictor_params.predictor_params.token_dim: differs from the width of "
+            "its T5; the original has no projection between them, so that it cannot load this "
+            "predictor"
+        )
     _fold_normalization(experiment, state)
     content = original_content(state, names, epoch_of(load_pth(path)))
     with atomic_path(out) as temporary:
@@ -81,11 +83,13 @@ def refuse_other_models(experiment: Experiment) -> None:
     }
     if experiment.model.model_name == "SAVi":
         strides = params.encoder.encoder_params.strides
-        fixed.update({
-            "encoder.encoder_params.strides": (strides if isinstance(strides, int) else max(strides), 1),
-            "input_offset": (params.input_offset, 0.0),
-            "input_scale": (params.input_scale, 1.0),
-        })
+        fixed.update(
+            {
+                "encoder.encoder_params.strides": (strides if isinstance(strides, int) else max(strides), 1),
+                "input_offset": (params.input_offset, 0.0),
+                "input_scale": (params.input_scale, 1.0),
+            }
+        )
     else:
         fixed["encoder.encoder_params.num_blocks"] = (params.encoder.encoder_params.num_blocks, None)
     _refuse(fixed, "model.model_params")
@@ -100,12 +104,15 @@ def refuse_other_predictors(experiment: Experiment) -> None:
     _refuse({"text_encoder_params.context_length": (length, CONTEXT_LENGTH)}, "predictor.predictor_params")
     fusion = getattr(params, "fusion_params", None)
     if fusion is not None and fusion.mask_padding:
-        print("note: the original attends the padding of captions, this predictor was trained not to: of "
-              "captions in one batch the original takes the longest as it is")
+        print(
+            "note: the original attends the padding of captions, this predictor was trained not to: of "
+            "captions in one batch the original takes the longest as it is"
+        )
 
 
 def _refuse(fixed: dict[str, tuple[Any, Any]], section: str) -> None:
     for name, (value, allowed) in fixed.items():
         if value != allowed:
-            raise UserError(f"{section}.{name}: the original has no such setting, so that it cannot load "
-                            f"this model")
+            raise UserError(
+                f"{section}.{name}: the original has no such setting, so that it cannot load this model"
+            )

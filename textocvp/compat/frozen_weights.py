@@ -35,8 +35,14 @@ def configured_weights(experiment: Experiment, predictor: bool) -> str | None:
     return weights_name(section.encoder_name, section.encoder_params)
 
 
-def config_folder(state: Mapping[str, Tensor], experiment: Experiment, predictor: bool, folder: Path,
-                  scratch: Path, source: str) -> Path:
+def config_folder(
+    state: Mapping[str, Tensor],
+    experiment: Experiment,
+    predictor: bool,
+    folder: Path,
+    scratch: Path,
+    source: str,
+) -> Path:
     """Where a model finds config.json of the frozen encoder in an original's state dict.
 
     It is `folder`, the experiment's, if the configured weights lie there or there is no such encoder, else
@@ -49,8 +55,14 @@ def config_folder(state: Mapping[str, Tensor], experiment: Experiment, predictor
     return scratch
 
 
-def write_config(state: Mapping[str, Tensor], experiment: Experiment, predictor: bool, folder: Path,
-                 source: str, num_heads: int | None = None) -> None:
+def write_config(
+    state: Mapping[str, Tensor],
+    experiment: Experiment,
+    predictor: bool,
+    folder: Path,
+    source: str,
+    num_heads: int | None = None,
+) -> None:
     """Write config.json of the frozen encoder in an original's state dict (UserError: it holds none).
 
     Args:
@@ -80,23 +92,37 @@ def write_values(model: nn.Module, below: Path) -> None:
                     save_model(module.encoder_model, str(temporary), metadata={"format": "pt"})
 
 
-def _write_vit(state: Mapping[str, Tensor], encoder_name: str, img_size: int, num_heads: int | None,
-               folder: Path, source: str) -> None:
+def _write_vit(
+    state: Mapping[str, Tensor],
+    encoder_name: str,
+    img_size: int,
+    num_heads: int | None,
+    folder: Path,
+    source: str,
+) -> None:
     from transformers import Dinov2Config, ViTConfig
 
     width, _, patch_size, _ = _entry(state, f"{PREFIX}patch_embed.proj.weight").shape
     hidden = _entry(state, f"{PREFIX}blocks.0.mlp.fc1.weight").shape[0]
     heads = num_heads or max(1, width // VIT_HEAD_DIM)
     if num_heads is None and width not in VIT_WIDTHS:
-        print(f"warning: {source}: a vision transformer of width {width} is none of the published ones; "
-              f"--num_heads {heads} is assumed, import-checkpoint takes another",
-              file=sys.stderr)
+        print(
+            f"warning: {source}: a vision transformer of width {width} is none of the published ones; "
+            f"--num_heads {heads} is assumed, import-checkpoint takes another",
+            file=sys.stderr,
+        )
     if width % heads:
-        raise UserError(f"{heads} attention heads do not divide the vision transformer's width {width}; say "
-                        f"import-checkpoint --num_heads")
+        raise UserError(
+            f"{heads} attention heads do not divide the vision transformer's width {width}; say "
+            f"import-checkpoint --num_heads"
+        )
     settings: dict[str, Any] = {
-        "hidden_size": width, "patch_size": patch_size, "image_size": img_size, "layer_norm_eps": 1e-6,
-        "num_hidden_layers": _count(state, f"{PREFIX}blocks."), "num_attention_heads": heads,
+        "hidden_size": width,
+        "patch_size": patch_size,
+        "image_size": img_size,
+        "layer_norm_eps": 1e-6,
+        "num_hidden_layers": _count(state, f"{PREFIX}blocks."),
+        "num_attention_heads": heads,
     }
     if encoder_name.endswith("dinov2"):
         config = Dinov2Config(**settings, mlp_ratio=hidden // width, use_mask_token=False)
@@ -114,9 +140,15 @@ def _write_t5(state: Mapping[str, Tensor], folder: Path) -> None:
     buckets, num_heads = _entry(state, f"{block}0.SelfAttention.relative_attention_bias.weight").shape
     inner = _entry(state, f"{block}0.SelfAttention.q.weight").shape[0]
     hidden = _entry(state, f"{block}1.DenseReluDense.wi.weight").shape[0]
-    T5Config(vocab_size=vocab_size, d_model=width, d_kv=inner // num_heads, d_ff=hidden, num_heads=num_heads,
-             num_layers=_count(state, f"{T5_PREFIX}encoder.block."),
-             relative_attention_num_buckets=buckets).save_pretrained(folder)
+    T5Config(
+        vocab_size=vocab_size,
+        d_model=width,
+        d_kv=inner // num_heads,
+        d_ff=hidden,
+        num_heads=num_heads,
+        num_layers=_count(state, f"{T5_PREFIX}encoder.block."),
+        relative_attention_num_buckets=buckets,
+    ).save_pretrained(folder)
 
 
 def _entry(state: Mapping[str, Tensor], key: str) -> Tensor:
@@ -127,4 +159,4 @@ def _entry(state: Mapping[str, Tensor], key: str) -> Tensor:
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
     """Number of blocks below a prefix."""
-    return len({key[len(prefix):].split(".")[0] for key in state if key.startswith(prefix)})
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})

@@ -94,8 +94,9 @@ def _states(folder: Path) -> dict[Path, Mapping[str, Any]]:
     return contents
 
 
-def _write(source: Path, to: Path, values: Mapping[str, Any], states: Mapping[Path, Mapping[str, Any]],
-           below: Path) -> list[Path]:
+def _write(
+    source: Path, to: Path, values: Mapping[str, Any], states: Mapping[Path, Mapping[str, Any]], below: Path
+) -> list[Path]:
     """One folder: its parameters, its checkpoints under our names, its frozen encoder's values."""
     write_json(to / below / FILE_NAME, dict(values))
     experiment = parse_experiment(values, str(source / below / FILE_NAME))
@@ -104,9 +105,17 @@ def _write(source: Path, to: Path, values: Mapping[str, Any], states: Mapping[Pa
         model = _build(experiment, content, path, to)
         write_values(model, to)
         name = below / "models" / path.name
-        save_pth(to / name, experiment, {"epoch": epoch_of(content), "step": 0,
-                                         "model_state_dict": trained_state(model),
-                                         "frozen_sha256": frozen_sha256(model), "loss_history": []})
+        save_pth(
+            to / name,
+            experiment,
+            {
+                "epoch": epoch_of(content),
+                "step": 0,
+                "model_state_dict": trained_state(model),
+                "frozen_sha256": frozen_sha256(model),
+                "loss_history": [],
+            },
+        )
         written.append(name)
     return written
 
@@ -120,8 +129,9 @@ def _build(experiment: Experiment, content: Mapping[str, Any], path: Path, folde
     return model
 
 
-def _own_vit(experiment: Experiment, states: Mapping[Path, Mapping[str, Any]], to: Path,
-             num_heads: int | None) -> dict[str, Any]:
+def _own_vit(
+    experiment: Experiment, states: Mapping[Path, Mapping[str, Any]], to: Path, num_heads: int | None
+) -> dict[str, Any]:
     """The override that points to the vision transformer that lies in the checkpoints, if there is one."""
     if configured_weights(experiment, predictor=False) is None or not states:
         return {}
@@ -131,8 +141,9 @@ def _own_vit(experiment: Experiment, states: Mapping[Path, Mapping[str, Any]], t
     return {VIT_WEIGHTS: name}
 
 
-def _own_t5(experiment: Experiment, states: Mapping[Path, Mapping[str, Any]], to: Path,
-            below: Path) -> dict[str, Any]:
+def _own_t5(
+    experiment: Experiment, states: Mapping[Path, Mapping[str, Any]], to: Path, below: Path
+) -> dict[str, Any]:
     """The override that points to the T5 that lies in a predictor's checkpoints, if there is one."""
     if experiment.predictor is None or configured_weights(experiment, predictor=True) is None or not states:
         return {}

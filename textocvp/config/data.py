@@ -63,8 +63,10 @@ class PredictionConfig:
     def __post_init__(self) -> None:
         """Raise ValueError where the buffer cannot hold the context."""
         if self.input_buffer_size is not None and self.input_buffer_size < self.num_context:
-            raise ValueError(f"input_buffer_size: {self.input_buffer_size} frames cannot hold "
-                             f"num_context {self.num_context}")
+            raise ValueError(
+                f"input_buffer_size: {self.input_buffer_size} frames cannot hold "
+                f"num_context {self.num_context}"
+            )
 
     @property
     def num_frames(self) -> int:

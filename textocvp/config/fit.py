@@ -19,21 +19,27 @@ def check_fit(experiment: Experiment, source: str) -> None:
     if isinstance(params, SAViConfig):
         _check_savi(params, img_size, source)
     elif (params.img_size, params.img_size) != img_size:
-        raise ConfigError(f"{source}: model.model_params.img_size: {params.img_size}, but dataset.img_size "
-                          f"is {list(img_size)}: make them equal (frames must be square)")
+        raise ConfigError(
+            f"{source}: model.model_params.img_size: {params.img_size}, but dataset.img_size "
+            f"is {list(img_size)}: make them equal (frames must be square)"
+        )
     _check_vocabulary(experiment, source)
 
 
 def _check_savi(params: SAViConfig, img_size: Tuple[int, int], source: str) -> None:
     made = params.decoder.decoder_params.out_resolution()
     if made != img_size:
-        raise ConfigError(f"{source}: model.model_params.decoder: makes frames of {list(made)}, but "
-                          f"dataset.img_size is {list(img_size)}: change resolution or upsampling")
+        raise ConfigError(
+            f"{source}: model.model_params.decoder: makes frames of {list(made)}, but "
+            f"dataset.img_size is {list(img_size)}: change resolution or upsampling"
+        )
     expected: Optional[Tuple[int, int]] = params.encoder.encoder_params.resolution
     if expected is not None and expected != img_size:
-        raise ConfigError(f"{source}: model.model_params.encoder.encoder_params.resolution: "
-                          f"{list(expected)}, but dataset.img_size is {list(img_size)}: make them equal, or "
-                          f"resolution null")
+        raise ConfigError(
+            f"{source}: model.model_params.encoder.encoder_params.resolution: "
+            f"{list(expected)}, but dataset.img_size is {list(img_size)}: make them equal, or "
+            f"resolution null"
+        )
 
 
 def _check_vocabulary(experiment: Experiment, source: str) -> None:
@@ -46,5 +52,7 @@ def _check_vocabulary(experiment: Experiment, source: str) -> None:
         return
     words = len(json.loads(path.read_text()))
     if rows < words:
-        raise ConfigError(f"{source}: predictor.predictor_params.text_encoder_params.vocab_size: {rows}, but "
-                          f"the vocabulary of {path.stem} has {words} words")
+        raise ConfigError(
+            f"{source}: predictor.predictor_params.text_encoder_params.vocab_size: {rows}, but "
+            f"the vocabulary of {path.stem} has {words} words"
+        )

@@ -317,15 +317,24 @@ class ExtendedDINOSAURConfig(DecompositionConfig):
 
     def __post_init__(self) -> None:
         decoder, patch_size = self.decoder.decoder_params, vit_patch_size(self.encoder.encoder_name)
-        _check_equal("decoder.decoder_params.patch_size", decoder.patch_size, patch_size,
-                     f"the patches of {self.encoder.encoder_name}")
+        _check_equal(
+            "decoder.decoder_params.patch_size",
+            decoder.patch_size,
+            patch_size,
+            f"the patches of {self.encoder.encoder_name}",
+        )
         if self.img_size % patch_size:
             raise ValueError(f"img_size: {self.img_size} is no multiple of the patch size {patch_size}")
-        _check_equal("decoder.decoder_params.num_patches", decoder.num_patches,
-                     (self.img_size // patch_size) ** 2, "(img_size / patch_size) squared")
+        _check_equal(
+            "decoder.decoder_params.num_patches",
+            decoder.num_patches,
+            (self.img_size // patch_size) ** 2,
+            "(img_size / patch_size) squared",
+        )
         _check_equal("decoder.decoder_params.in_dim", decoder.in_dim, self.slot_dim, "slot_dim")
-        _check_equal("decoder.decoder_params.out_dim", decoder.out_dim, self.mlp_encoder_dim + 1,
-                     "mlp_encoder_dim + 1")
+        _check_equal(
+            "decoder.decoder_params.out_dim", decoder.out_dim, self.mlp_encoder_dim + 1, "mlp_encoder_dim + 1"
+        )
         if self.slot_dim % self.transition_module.num_heads:
             raise ValueError(
                 f"transition_module.num_heads: {self.transition_module.num_heads} "

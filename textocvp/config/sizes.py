@@ -71,8 +71,12 @@ def predictor_size(experiment: Experiment, text_width: Optional[int] = None) -> 
     prediction = experiment.prediction_params
     buffer_size = prediction.input_buffer_size or prediction.num_frames
     try:
-        return predictor(experiment.predictor.predictor_params, experiment.model.model_params.slot_dim,
-                         buffer_size, text_width or T5_SMALL_WIDTH)
+        return predictor(
+            experiment.predictor.predictor_params,
+            experiment.model.model_params.slot_dim,
+            buffer_size,
+            text_width or T5_SMALL_WIDTH,
+        )
     except UnknownSize:
         return None
 
@@ -135,15 +139,24 @@ def _savi(params: SAViConfig) -> Size:
     encoder, width = params.encoder.encoder_params, params.mlp_encoder_dim
     channels = encoder.num_channels[-1]
     features = norm(channels) + mlp(channels, width, width)
-    return (part(encoder, params.in_channels) + linear(4, channels) + features + _recurrence(params, width)
-            + part(params.decoder.decoder_params, params.slot_dim, params.in_channels + 1))
+    return (
+        part(encoder, params.in_channels)
+        + linear(4, channels)
+        + features
+        + _recurrence(params, width)
+        + part(params.decoder.decoder_params, params.slot_dim, params.in_channels + 1)
+    )
 
 
 @decomposition.register(ExtendedDINOSAURConfig)
 def _extended_dinosaur(params: ExtendedDINOSAURConfig) -> Size:
     width, slot_dim = params.mlp_encoder_dim, params.slot_dim
-    return (norm(width) + mlp(width, width, slot_dim) + _recurrence(params, slot_dim)
-            + part(params.decoder.decoder_params, slot_dim))
+    return (
+        norm(width)
+        + mlp(width, width, slot_dim)
+        + _recurrence(params, slot_dim)
+        + part(params.decoder.decoder_params, slot_dim)
+    )
 
 
 def _recurrence(params: Any, width: int) -> Size:
@@ -151,8 +164,9 @@ def _recurrence(params: Any, width: int) -> Size:
     slot_dim = params.slot_dim
     gru = Size(6 * slot_dim * (slot_dim + 1), 4)
     projections = linear(slot_dim, slot_dim) + linear(width, slot_dim).times(2)
-    slot_attention = norm(width) + norm(slot_dim).times(2) + projections + gru + mlp(
-        slot_dim, params.mlp_hidden, slot_dim)
+    slot_attention = (
+        norm(width) + norm(slot_dim).times(2) + projections + gru + mlp(slot_dim, params.mlp_hidden, slot_dim)
+    )
     return Size(2 * slot_dim, 2) + slot_attention + part(params.transition_module, slot_dim)
 
 
@@ -215,8 +229,13 @@ def _textocvp(params: Any, slot_dim: int, buffer_size: int, text_width: int) -> 
     transformer: TransformerConfig = params.predictor_params
     width = transformer.token_dim
     layer = block(width, transformer.hidden_dim) + part(params.fusion_params, width)
-    return (linear(slot_dim, width) + Size((buffer_size + 1) * width, 1) + layer.times(transformer.num_layers)
-            + linear(width, slot_dim) + part(params.text_encoder_params, text_width, width))
+    return (
+        linear(slot_dim, width)
+        + Size((buffer_size + 1) * width, 1)
+        + layer.times(transformer.num_layers)
+        + linear(width, slot_dim)
+        + part(params.text_encoder_params, text_width, width)
+    )
 
 
 @part.register(FusionConfig)

@@ -11,17 +11,38 @@ from textocvp.config.errors import UserError, nearest
 
 ACTIONS = ("slide", "pick_place", "rotate", "contain")
 """What CATER's objects do."""
-DEFAULTS = {"size": 64, "num_frames": 31, "min_objects": None, "max_objects": 5, "max_moving": 2,
-            "actions": ACTIONS, "distinct_colors": True, "antialias": 2, "object_scale": None,
-            "field_of_view": None, "seed": 0}
+DEFAULTS = {
+    "size": 64,
+    "num_frames": 31,
+    "min_objects": None,
+    "max_objects": 5,
+    "max_moving": 2,
+    "actions": ACTIONS,
+    "distinct_colors": True,
+    "antialias": 2,
+    "object_scale": None,
+    "field_of_view": None,
+    "seed": 0,
+}
 """What make-data takes where nothing is said."""
 
 FORMAT = 1
 """Raise it whenever the same settings would give other files."""
 EASY_OBJECTS = 2
-LIMITS = {"num_train": (1, None), "num_valid": (0, None), "num_test": (1, None), "size": (16, 1024),
-          "num_frames": (2, 1000), "min_objects": (1, 10), "max_objects": (1, 10), "max_moving": (1, 2),
-          "antialias": (1, 4), "object_scale": (0.2, 5.0), "field_of_view": (10.0, 120.0), "seed": (0, None)}
+LIMITS = {
+    "num_train": (1, None),
+    "num_valid": (0, None),
+    "num_test": (1, None),
+    "size": (16, 1024),
+    "num_frames": (2, 1000),
+    "min_objects": (1, 10),
+    "max_objects": (1, 10),
+    "max_moving": (1, 2),
+    "antialias": (1, 4),
+    "object_scale": (0.2, 5.0),
+    "field_of_view": (10.0, 120.0),
+    "seed": (0, None),
+}
 """Least and greatest value of each number. Three sentences would exceed the text encoder's 50 tokens."""
 
 
@@ -43,8 +64,9 @@ class VideoSettings:
 
     def to_json(self) -> dict[str, Any]:
         """As it is written to settings.json and read back."""
-        return {name: list(value) if isinstance(value, tuple) else value
-                for name, value in asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
 
     def difference(self, written: Any) -> str:
         """The first setting in which a settings.json differs: "size=64, not 32"; "" where none does."""
@@ -135,7 +157,11 @@ class Settings(VideoSettings):
 
 
 def check_settings(
-    dataset: str, *, max_objects: int, min_objects: Optional[int], actions: Union[str, Sequence[str], None],
+    dataset: str,
+    *,
+    max_objects: int,
+    min_objects: Optional[int],
+    actions: Union[str, Sequence[str], None],
     **values: Any,
 ) -> Union[Settings, CLIPortSettings]:
     """Settings from the command's options; UserError, one line, for what makes no sense.
@@ -149,13 +175,20 @@ def check_settings(
     _check_limit("max_objects", max_objects)
     if LEVELS[dataset] == "easy":
         if max_objects < EASY_OBJECTS or min_objects not in (None, EASY_OBJECTS):
-            raise UserError("CATER_Easy videos always show two objects, a cone and the snitch; "
-                            "leave min_objects and max_objects out")
+            raise UserError(
+                "CATER_Easy videos always show two objects, a cone and the snitch; "
+                "leave min_objects and max_objects out"
+            )
         min_objects = max_objects = EASY_OBJECTS
     elif min_objects is None:
         min_objects = min(3, max_objects)
-    settings = Settings(dataset=dataset, min_objects=min_objects, max_objects=max_objects,
-                        actions=parse_actions(actions), **values)
+    settings = Settings(
+        dataset=dataset,
+        min_objects=min_objects,
+        max_objects=max_objects,
+        actions=parse_actions(actions),
+        **values,
+    )
     for name in LIMITS:
         _check_limit(name, getattr(settings, name))
     if settings.min_objects > settings.max_objects:
@@ -166,7 +199,9 @@ def check_settings(
 
 
 def _check_cliport(
-    max_objects: int, min_objects: Optional[int], actions: Union[str, Sequence[str], None],
+    max_objects: int,
+    min_objects: Optional[int],
+    actions: Union[str, Sequence[str], None],
     values: dict[str, Any],
 ) -> CLIPortSettings:
     cater = {"max_moving": 2, "distinct_colors": True, "object_scale": None, "field_of_view": None}
@@ -180,8 +215,10 @@ def _check_cliport(
     for name, value in {**values, "min_objects": min_objects, "max_objects": max_objects}.items():
         _check_limit(name, value)
     if not low <= min_objects <= max_objects <= high:
-        raise UserError(f"min_objects={min_objects}, max_objects={max_objects}: {CLIPORT} has from {low} to "
-                        f"{high} blocks and bowls")
+        raise UserError(
+            f"min_objects={min_objects}, max_objects={max_objects}: {CLIPORT} has from {low} to "
+            f"{high} blocks and bowls"
+        )
     return CLIPortSettings(dataset=CLIPORT, min_objects=min_objects, max_objects=max_objects, **values)
 
 

@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
-CRITERIA = ("validation_loss", "background_agreement", "background_mass", "foreground_release", "separation",
-            "object_sharing", "mask_confidence", "mask_entropy", "steadiness")
+CRITERIA = (
+    "validation_loss",
+    "background_agreement",
+    "background_mass",
+    "foreground_release",
+    "separation",
+    "object_sharing",
+    "mask_confidence",
+    "mask_entropy",
+    "steadiness",
+)
 """What `select-decomp` can rank seeds by; evaluation/criteria.py says what they are."""
 LOSS_TYPES = ("mse", "background_mse", "pred_feature_mse", "pred_img_mse", "pred_slot_mse")
 

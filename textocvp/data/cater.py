@@ -79,8 +79,12 @@ class CATER:
 
     def key(self) -> Dict[str, Any]:
         """What identifies this split's content: the hash of the file that lists it, and what is left out."""
-        return {"dataset": self.name, "split": self.split, "json_sha256": sha256_file(self.file),
-                "holds_out": self.holds_out}
+        return {
+            "dataset": self.name,
+            "split": self.split,
+            "json_sha256": sha256_file(self.file),
+            "holds_out": self.holds_out,
+        }
 
     def read_frames(self, index: int) -> np.ndarray:
         """All frames of a video, (T, H, W, 3) uint8, at their size on disk; UserError if unreadable."""
@@ -104,13 +108,15 @@ def held_out_ids(video_ids: Sequence[str]) -> set:
     unique = sorted(set(video_ids), key=lambda name: (hashlib.sha256(name.encode()).hexdigest(), name))
     if len(unique) < 2:
         return set()
-    return set(unique[:math.ceil(VALID_FRACTION * len(unique))])
+    return set(unique[: math.ceil(VALID_FRACTION * len(unique))])
 
 
 def _level_folder(name: str, root: Path) -> Path:
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; dataset.root must name the folder of {name}, "
-                        f"or make-data can generate one")
+        raise UserError(
+            f"{root}: no such folder; dataset.root must name the folder of {name}, "
+            f"or make-data can generate one"
+        )
     folder = root / LEVELS[name]
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {name} is expected there (dataset.root is {root})")
@@ -131,8 +137,9 @@ def _read_entries(file: Path, folder: Path) -> List[Entry]:
             if not isinstance(value, dict) or not isinstance(value.get(key), str) or not value[key].strip():
                 raise UserError(f"{file}: entry {number!r} has no {key}")
     names = _video_names([value["video"] for value in values.values()])
-    return [Entry(name, folder / value["video"], value["caption"])
-            for name, value in zip(names, values.values())]
+    return [
+        Entry(name, folder / value["video"], value["caption"]) for name, value in zip(names, values.values())
+    ]
 
 
 def _video_names(paths: Sequence[str]) -> List[str]:

@@ -105,8 +105,11 @@ def _read(index: VideoDataset, row: int) -> Checked:
 
 def _unknown_words(index: VideoDataset, tokenizer: CustomTokenizer) -> List[str]:
     where = f"{index.name} {index.split}"
-    return [f"{where}: word {word!r} of the caption {caption!r} is not in the vocabulary {index.vocabulary}"
-            for caption in index.captions for word in tokenizer.unknown_words(caption)]
+    return [
+        f"{where}: word {word!r} of the caption {caption!r} is not in the vocabulary {index.vocabulary}"
+        for caption in index.captions
+        for word in tokenizer.unknown_words(caption)
+    ]
 
 
 def _summary(split: str, index: VideoDataset, checked: List[Checked], tokenizer: CustomTokenizer) -> str:
@@ -118,9 +121,11 @@ def _summary(split: str, index: VideoDataset, checked: List[Checked], tokenizer:
         return f"{split}: {len(index)} videos, none readable"
     rate = sum(length for length, _ in lengths) / max(sum(result.seconds for result in checked), 1e-9)
     shortest, name = min(lengths)
-    return (f"{split}: {len(index)} videos, {len(index) - len(lengths)} unreadable, "
-            f"shortest {shortest} frames ({name}), longest caption {longest} tokens, "
-            f"decoding {rate:.0f} frames/s per process")
+    return (
+        f"{split}: {len(index)} videos, {len(index) - len(lengths)} unreadable, "
+        f"shortest {shortest} frames ({name}), longest caption {longest} tokens, "
+        f"decoding {rate:.0f} frames/s per process"
+    )
 
 
 def _draw_sheet(index: VideoDataset, path: Path) -> None:

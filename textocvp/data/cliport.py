@@ -50,10 +50,13 @@ class CLIPort:
         self.vocabulary = f"{self.name}_test" if split == "test" else self.name
         self.folder = Path(root) / SPLIT_FOLDERS[split]
         if not self.folder.is_dir():
-            raise UserError(f"{self.folder}: no such folder; {self.name} is expected there (dataset.root is "
-                            f"{root}), or make-data can generate one")
-        self.video_ids = sorted(path.name for path in self.folder.glob("episode*")
-                                if path.is_dir() and path.name not in EXCLUDED)
+            raise UserError(
+                f"{self.folder}: no such folder; {self.name} is expected there (dataset.root is "
+                f"{root}), or make-data can generate one"
+            )
+        self.video_ids = sorted(
+            path.name for path in self.folder.glob("episode*") if path.is_dir() and path.name not in EXCLUDED
+        )
         if not self.video_ids:
             raise UserError(f"{self.folder}: holds no episodeNNNNN folder")
         self.captions = [_read_caption(self.folder / name / CAPTION_FILE) for name in self.video_ids]
@@ -75,8 +78,10 @@ class CLIPort:
         frames = [_read_png(path) for path in paths]
         for path, frame in zip(paths, frames):
             if frame.shape != frames[0].shape:
-                raise UserError(f"{path}: is {frame.shape[1]}x{frame.shape[0]} pixels, the episode's first "
-                                f"frame {frames[0].shape[1]}x{frames[0].shape[0]}")
+                raise UserError(
+                    f"{path}: is {frame.shape[1]}x{frame.shape[0]} pixels, the episode's first "
+                    f"frame {frames[0].shape[1]}x{frames[0].shape[0]}"
+                )
         return np.stack(frames)
 
     def masks(self, index: int) -> Optional[np.ndarray]:

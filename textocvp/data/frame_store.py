@@ -32,8 +32,9 @@ def frame_parts(dataset: VideoDataset) -> List[Part]:
     """The parts of a split. A video with several captions is stored once: rows are its first entry."""
     first = {video_id: row for row, video_id in reversed(list(enumerate(dataset.video_ids)))}
     rows = sorted(first.values())
-    return [Part(part.index, part.num_parts, [rows[row] for row in part.rows])
-            for part in plan_parts(len(rows))]
+    return [
+        Part(part.index, part.num_parts, [rows[row] for row in part.rows]) for part in plan_parts(len(rows))
+    ]
 
 
 def resize_frames(frames: np.ndarray, img_size: Tuple[int, int]) -> np.ndarray:
@@ -53,8 +54,9 @@ def resize_masks(masks: np.ndarray, img_size: Tuple[int, int]) -> np.ndarray:
     return resized[:, 0].numpy()
 
 
-def read_resized(dataset: VideoDataset, row: int,
-                 img_size: Tuple[int, int]) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+def read_resized(
+    dataset: VideoDataset, row: int, img_size: Tuple[int, int]
+) -> Tuple[np.ndarray, Optional[np.ndarray]]:
     """Frames (T, 3, H, W) and masks (T, H, W) or None of one video, both uint8 at `img_size`."""
     frames, masks = dataset.read_frames(row), dataset.masks(row)
     if masks is not None and len(masks) != len(frames):
@@ -62,8 +64,9 @@ def read_resized(dataset: VideoDataset, row: int,
     return resize_frames(frames, img_size), None if masks is None else resize_masks(masks, img_size)
 
 
-def write_frame_part(folder: Path, part: Part, dataset: VideoDataset, img_size: Tuple[int, int],
-                     config: Mapping[str, Any]) -> None:
+def write_frame_part(
+    folder: Path, part: Part, dataset: VideoDataset, img_size: Tuple[int, int], config: Mapping[str, Any]
+) -> None:
     """Decode, resize and write the videos of one part, one video in memory at a time."""
     content: List[Dict[str, Any]] = []
 
@@ -73,8 +76,9 @@ def write_frame_part(folder: Path, part: Part, dataset: VideoDataset, img_size: 
             _put(file, "frames", len(part.rows), position, frames)
             if masks is not None:
                 _put(file, "masks", len(part.rows), position, masks)
-            content.append({"video_id": dataset.video_ids[row], "length": len(frames),
-                            "masks": masks is not None})
+            content.append(
+                {"video_id": dataset.video_ids[row], "length": len(frames), "masks": masks is not None}
+            )
         file["lengths"] = np.array([entry["length"] for entry in content], dtype=np.int32)
         file["video_id"] = np.array([entry["video_id"] for entry in content], dtype=h5py.string_dtype())
 
@@ -87,7 +91,7 @@ def _put(file: h5py.File, name: str, num_rows: int, row: int, video: np.ndarray)
         create_rows(file, name, (num_rows, *video.shape), "uint8", growing=True)
     if len(video) > file[name].shape[1]:
         file[name].resize(len(video), axis=1)
-    file[name][row, :len(video)] = video
+    file[name][row, : len(video)] = video
 
 
 class FrameStore:
@@ -96,8 +100,11 @@ class FrameStore:
     def __init__(self, folder: Path, manifests: Sequence[Mapping[str, Any]]) -> None:
         self.folder = Path(folder)
         self._reader = PartReader(folder, COMMAND)
-        self._index = {entry["video_id"]: (manifest["file"], row, entry["length"], entry["masks"])
-                       for manifest in manifests for row, entry in enumerate(manifest["content"])}
+        self._index = {
+            entry["video_id"]: (manifest["file"], row, entry["length"], entry["masks"])
+            for manifest in manifests
+            for row, entry in enumerate(manifest["content"])
+        }
 
     @classmethod
     def open(cls, folder: Path, key: Mapping[str, Any]) -> FrameStore:
@@ -111,7 +118,9 @@ class FrameStore:
     def frames(self, video_id: str, start: int = 0, stop: Optional[int] = None) -> np.ndarray:
         """Frames start..stop-1 of a video, (T, 3, H, W) uint8; to its end without `stop`."""
         file, row, length, _ = self._find(video_id)
-        return self._reader.read(file, "frames", np.s_[row, start:check_range(video_id, start, stop, length)])
+        return self._reader.read(
+            file, "frames", np.s_[row, start : check_range(video_id, start, stop, length)]
+        )
 
     def masks(self, video_id: str, start: int = 0, stop: Optional[int] = None) -> Optional[np.ndarray]:
         """Object masks of the same frames, (T, H, W) uint8, or None where the data has none."""
@@ -129,6 +138,8 @@ def check_range(video_id: str, start: int, stop: Optional[int], length: int) -> 
     """`stop`, or `length` without it; UserError where the frames start..stop-1 do not exist."""
     stop = length if stop is None else stop
     if not 0 <= start < stop <= length:
-        raise UserError(f"video {video_id} has {length} frames, too few for a clip of {stop - start} frames "
-                        f"from frame {start}; use shorter clips")
+        raise UserError(
+            f"video {video_id} has {length} frames, too few for a clip of {stop - start} frames "
+            f"from frame {start}; use shorter clips"
+        )
     return stop

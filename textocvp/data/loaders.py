@@ -19,8 +19,18 @@ from textocvp.data.text_store import TextStore, TokenizedCaptions
 from textocvp.data.tokenizers import pad_tokens
 from textocvp.data.windows import Window, enumerate_windows, slots_config, window_frames
 
-__all__ = ["ClipDataset", "SlotWindowDataset", "check_lengths", "collate", "evaluation_loader", "open_videos",
-           "open_windows", "to_float", "training_batches", "training_loader"]
+__all__ = [
+    "ClipDataset",
+    "SlotWindowDataset",
+    "check_lengths",
+    "collate",
+    "evaluation_loader",
+    "open_videos",
+    "open_windows",
+    "to_float",
+    "training_batches",
+    "training_loader",
+]
 
 Videos = Union[StoredVideos, DecodedVideos]
 Tokens = Union[TextStore, TokenizedCaptions]
@@ -39,8 +49,14 @@ class ClipDataset(Dataset):
         video (T, 3, H, W) float32 in [0, 1], caption, video_id, start; masks (T, H, W) uint8 if asked for.
     """
 
-    def __init__(self, videos: Videos, num_frames: int, seed: int = 0, random_start: bool = False,
-                 with_masks: bool = False) -> None:
+    def __init__(
+        self,
+        videos: Videos,
+        num_frames: int,
+        seed: int = 0,
+        random_start: bool = False,
+        with_masks: bool = False,
+    ) -> None:
         self.videos = videos
         self.num_frames = num_frames
         self.seed = seed
@@ -56,8 +72,12 @@ class ClipDataset(Dataset):
         index, epoch, num_frames = sample if isinstance(sample, Sample) else Sample(int(sample), 0)
         num_frames = num_frames or self.num_frames
         start = self.start(index, epoch, num_frames)
-        item = {"video": to_float(self.videos.frames(index, start, start + num_frames)), "start": start,
-                "caption": self.videos.captions[index], "video_id": self.videos.video_ids[index]}
+        item = {
+            "video": to_float(self.videos.frames(index, start, start + num_frames)),
+            "start": start,
+            "caption": self.videos.captions[index],
+            "video_id": self.videos.video_ids[index],
+        }
         if self.with_masks:
             item["masks"] = self._masks(index, start, num_frames)
         return item
@@ -75,8 +95,9 @@ class ClipDataset(Dataset):
     def _masks(self, index: int, start: int, num_frames: int) -> torch.Tensor:
         masks = self.videos.masks(index, start, start + num_frames)
         if masks is None:
-            raise UserError(f"video {self.videos.video_ids[index]} has no object masks; "
-                            f"only generated data has them")
+            raise UserError(
+                f"video {self.videos.video_ids[index]} has no object masks; only generated data has them"
+            )
         return torch.from_numpy(masks)
 
 
@@ -90,9 +111,15 @@ class SlotWindowDataset(Dataset):
     Both modes enumerate the same (video, start, draw), so that they give the same batches.
     """
 
-    def __init__(self, dataset: VideoDataset, windows: Sequence[Tuple[int, Window]], num_frames: int,
-                 store: Optional[SlotStore] = None, videos: Optional[Videos] = None,
-                 tokens: Optional[Tokens] = None) -> None:
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        windows: Sequence[Tuple[int, Window]],
+        num_frames: int,
+        store: Optional[SlotStore] = None,
+        videos: Optional[Videos] = None,
+        tokens: Optional[Tokens] = None,
+    ) -> None:
         self.dataset = dataset
         self.windows = windows
         """(position in the split, window) of each item."""
@@ -114,8 +141,14 @@ class SlotWindowDataset(Dataset):
         return item
 
 
-def open_windows(experiment: Experiment, folder: Path, split: str, checkpoint_sha256: str = "",
-                 with_video: bool = False, num_frames: Optional[int] = None) -> SlotWindowDataset:
+def open_windows(
+    experiment: Experiment,
+    folder: Path,
+    split: str,
+    checkpoint_sha256: str = "",
+    with_video: bool = False,
+    num_frames: Optional[int] = None,
+) -> SlotWindowDataset:
     """The windows of a split for a predictor experiment.
 
     Args:
@@ -137,9 +170,19 @@ def open_windows(experiment: Experiment, folder: Path, split: str, checkpoint_sh
         store = SlotStore.open(slots_folder(folder) / dataset.split, key, length)
     enumerated = num_frames or window_frames(experiment, folder)
     for row, video_id in enumerate(dataset.video_ids):
-        own = store.windows(video_id) if store else enumerate_windows(
-            video_id, videos.length(row), enumerated, dataset.split, slots_config(experiment),
-            dataset.eval_start, experiment.dataset.random_start)
+        own = (
+            store.windows(video_id)
+            if store
+            else enumerate_windows(
+                video_id,
+                videos.length(row),
+                enumerated,
+                dataset.split,
+                slots_config(experiment),
+                dataset.eval_start,
+                experiment.dataset.random_start,
+            )
+        )
         windows += [(row, window) for window in own]
     return SlotWindowDataset(dataset, windows, length, store, videos, tokens)
 
@@ -155,8 +198,10 @@ def check_lengths(videos: Videos, needed: int) -> None:
     """UserError that names the shortest video where it has fewer than `needed` frames."""
     length, index = min((videos.length(index), index) for index in range(len(videos)))
     if length < needed:
-        raise UserError(f"video {videos.video_ids[index]} has {length} frames, too few: clips need {needed} "
-                        f"(start and length together); use shorter clips")
+        raise UserError(
+            f"video {videos.video_ids[index]} has {length} frames, too few: clips need {needed} "
+            f"(start and length together); use shorter clips"
+        )
 
 
 def to_float(frames: Any) -> torch.Tensor:  # noqa: ANN401
@@ -183,8 +228,14 @@ def training_loader(dataset: Dataset, batches: RankBatches, num_workers: int = 0
     return DataLoader(dataset, batch_sampler=batches, **_worker_settings(num_workers))
 
 
-def evaluation_loader(dataset: Dataset, batch_size: int, num_workers: int = 0, shuffle: bool = False,
-                      rank: int = 0, world: int = 1) -> DataLoader:
+def evaluation_loader(
+    dataset: Dataset,
+    batch_size: int,
+    num_workers: int = 0,
+    shuffle: bool = False,
+    rank: int = 0,
+    world: int = 1,
+) -> DataLoader:
     """Every item once, joined over the ranks; ranks may differ by one item.
 
     Args:
@@ -192,7 +243,7 @@ def evaluation_loader(dataset: Dataset, batch_size: int, num_workers: int = 0, s
     """
     order = generator_of("eval").permutation(len(dataset)) if shuffle else range(len(dataset))
     rows = [int(row) for row in order[rank::world]]
-    batches = [rows[first:first + batch_size] for first in range(0, len(rows), batch_size)]
+    batches = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
     return DataLoader(dataset, batch_sampler=batches, **_worker_settings(num_workers))
 
 
@@ -200,5 +251,9 @@ def _worker_settings(num_workers: int) -> Dict[str, Any]:
     """Workers are forked; the stores' files are opened by each worker itself."""
     available = len(os.sched_getaffinity(0))
     workers = {"multiprocessing_context": "fork", "prefetch_factor": 4} if num_workers else {}
-    return {"collate_fn": collate, "num_workers": min(num_workers, available), **workers,
-            "pin_memory": torch.cuda.is_available()}
+    return {
+        "collate_fn": collate,
+        "num_workers": min(num_workers, available),
+        **workers,
+        "pin_memory": torch.cuda.is_available(),
+    }

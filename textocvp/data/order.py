@@ -41,8 +41,10 @@ class TrainingOrder:
         """(first step after the stage, batch size, frames per clip) for each stage of the curriculum."""
         if not self.curriculum:
             return [(self.total_steps, self.batch_size, self.num_frames)]
-        return [(round(stage.until * self.total_steps), stage.batch_size, stage.num_frames)
-                for stage in self.curriculum]
+        return [
+            (round(stage.until * self.total_steps), stage.batch_size, stage.num_frames)
+            for stage in self.curriculum
+        ]
 
     def batch_size_at(self, step: int) -> int:
         """Clips of this step over all ranks."""
@@ -81,8 +83,10 @@ class RankBatches:
     def __init__(self, order: TrainingOrder, first_step: int = 0, rank: int = 0, world: int = 1) -> None:
         for _, batch_size, _ in order.stages():
             if batch_size % world:
-                raise UserError(f"training.batch_size: {batch_size} clips cannot be shared evenly by {world} "
-                                f"processes; use a multiple of {world}")
+                raise UserError(
+                    f"training.batch_size: {batch_size} clips cannot be shared evenly by {world} "
+                    f"processes; use a multiple of {world}"
+                )
         if order.dataset_len < 1:
             raise UserError("the training split is empty")
         self.order, self.first_step, self.rank, self.world = order, first_step, rank, world
@@ -94,12 +98,21 @@ class RankBatches:
         for step in range(self.first_step, self.order.total_steps):
             batch = self.order.batch(step)
             share = len(batch) // self.world
-            yield batch[self.rank * share:(self.rank + 1) * share]
+            yield batch[self.rank * share : (self.rank + 1) * share]
 
 
-def training_batches(dataset_len: int, batch: int, seed: int, first_step: int, total_steps: int,
-                     rank: int = 0, world: int = 1, curriculum: Sequence[CurriculumStage] = (),
-                     shuffle: bool = True, num_frames: Optional[int] = None) -> RankBatches:
+def training_batches(
+    dataset_len: int,
+    batch: int,
+    seed: int,
+    first_step: int,
+    total_steps: int,
+    rank: int = 0,
+    world: int = 1,
+    curriculum: Sequence[CurriculumStage] = (),
+    shuffle: bool = True,
+    num_frames: Optional[int] = None,
+) -> RankBatches:
     """The batches of one rank, as lists of Sample; joined over ranks they are the same for every world size.
 
     Args:

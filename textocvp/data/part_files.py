@@ -50,12 +50,20 @@ class Part:
 def plan_parts(num_videos: int, part_videos: int = PART_VIDEOS) -> List[Part]:
     """Split `num_videos` videos, in order, into parts of at most `part_videos`."""
     starts = range(0, num_videos, part_videos)
-    return [Part(index, len(starts), range(start, min(start + part_videos, num_videos)))
-            for index, start in enumerate(starts)]
+    return [
+        Part(index, len(starts), range(start, min(start + part_videos, num_videos)))
+        for index, start in enumerate(starts)
+    ]
 
 
-def write_part(folder: Path, part: Part, key: Mapping[str, Any], content: Any,
-               fill: Callable[[h5py.File], Any], config: Mapping[str, Any]) -> None:
+def write_part(
+    folder: Path,
+    part: Part,
+    key: Mapping[str, Any],
+    content: Any,
+    fill: Callable[[h5py.File], Any],
+    config: Mapping[str, Any],
+) -> None:
     """Write one part and its manifest; a kill at any moment leaves either both or nothing that counts.
 
     Args:
@@ -73,10 +81,21 @@ def write_part(folder: Path, part: Part, key: Mapping[str, Any], content: Any,
                 file.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value)
             file.flush()
         content_sha256 = _read_back(temporary)
-    write_json(path.with_suffix(".json"), {
-        "schema": SCHEMA, "part": part.index, "num_parts": part.num_parts, "key": dict(key),
-        "content": content, **more, "file": path.name, "bytes": path.stat().st_size,
-        "sha256": sha256_file(path), "content_sha256": content_sha256})
+    write_json(
+        path.with_suffix(".json"),
+        {
+            "schema": SCHEMA,
+            "part": part.index,
+            "num_parts": part.num_parts,
+            "key": dict(key),
+            "content": content,
+            **more,
+            "file": path.name,
+            "bytes": path.stat().st_size,
+            "sha256": sha256_file(path),
+            "content_sha256": content_sha256,
+        },
+    )
 
 
 def _read_back(path: Path) -> str:
@@ -94,8 +113,9 @@ def _read_back(path: Path) -> str:
     return digest.hexdigest()
 
 
-def create_rows(file: h5py.File, name: str, shape: Sequence[int], dtype: str,
-                growing: bool = False) -> h5py.Dataset:
+def create_rows(
+    file: h5py.File, name: str, shape: Sequence[int], dtype: str, growing: bool = False
+) -> h5py.Dataset:
     """A checksummed dataset (rows, T, ...) whose chunks hold one row, or as much of its T as fits in 1 MiB.
 
     With `growing`, T can be enlarged later.
@@ -103,8 +123,14 @@ def create_rows(file: h5py.File, name: str, shape: Sequence[int], dtype: str,
     step_bytes = int(np.prod(shape[2:], dtype=np.int64)) * np.dtype(dtype).itemsize
     steps = max(1, min(shape[1], MAX_CHUNK_BYTES // step_bytes))
     longest = (shape[0], None if growing else shape[1], *shape[2:])
-    return file.create_dataset(name, shape=tuple(shape), dtype=dtype, chunks=(1, steps, *shape[2:]),
-                               maxshape=longest, fletcher32=True)
+    return file.create_dataset(
+        name,
+        shape=tuple(shape),
+        dtype=dtype,
+        chunks=(1, steps, *shape[2:]),
+        maxshape=longest,
+        fletcher32=True,
+    )
 
 
 def is_finished(folder: Path, part: Part, key: Mapping[str, Any]) -> bool:
@@ -127,10 +153,12 @@ def check_key(where: Path, found: Mapping[str, Any], expected: Mapping[str, Any]
     """UserError that names each field in which a store's key differs from the expected one."""
     names = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
     if names:
-        lines = "; ".join(f"{name} is {_short(found.get(name))}, not {_short(expected.get(name))}"
-                          for name in names)
-        raise UserError(f"{where}: made from something else ({lines}); "
-                        f"move {where.parent} aside and make it anew")
+        lines = "; ".join(
+            f"{name} is {_short(found.get(name))}, not {_short(expected.get(name))}" for name in names
+        )
+        raise UserError(
+            f"{where}: made from something else ({lines}); move {where.parent} aside and make it anew"
+        )
 
 
 def _short(value: Any) -> str:  # noqa: ANN401
@@ -171,14 +199,18 @@ def read_manifests(folder: Path, key: Mapping[str, Any], command: str) -> List[D
     expected, found = set(range(manifests[0]["num_parts"])), {manifest["part"] for manifest in manifests}
     if expected != found:
         missing = ", ".join(f"part_{index:04d}" for index in sorted(expected ^ found)[:5])
-        raise UserError(f"{folder}: {len(expected & found)} of {len(expected)} parts are there "
-                        f"(look at {missing}); run {command} again, it continues")
+        raise UserError(
+            f"{folder}: {len(expected & found)} of {len(expected)} parts are there "
+            f"(look at {missing}); run {command} again, it continues"
+        )
     for manifest in manifests:
         path = Path(folder) / manifest["file"]
         size = path.stat().st_size if path.is_file() else None
         if size != manifest["bytes"]:
-            raise UserError(f"{path}: {'missing' if size is None else f'{size} bytes'}, its manifest says "
-                            f"{manifest['bytes']} bytes; run {command} again")
+            raise UserError(
+                f"{path}: {'missing' if size is None else f'{size} bytes'}, its manifest says "
+                f"{manifest['bytes']} bytes; run {command} again"
+            )
     return manifests
 
 

@@ -67,15 +67,18 @@ def plan_stores(experiment: Experiment, root: Path) -> Tuple[List[PartTask], int
     config = {name: value for name, value in schema.to_dict(experiment.dataset).items() if name != "root"}
     datasets = [open_dataset(experiment, root, split) for split in SPLITS]
     for dataset in {dataset.split: dataset for dataset in datasets}.values():
-        for task, done in [*_frame_tasks(dataset, experiment, root, config),
-                           *_text_tasks(dataset, experiment, root, config)]:
+        for task, done in [
+            *_frame_tasks(dataset, experiment, root, config),
+            *_text_tasks(dataset, experiment, root, config),
+        ]:
             finished += done
             tasks += [] if done else [task]
     return tasks, finished
 
 
-def _frame_tasks(dataset: VideoDataset, experiment: Experiment, root: Path,
-                 config: Dict[str, Any]) -> Iterator[Tuple[PartTask, bool]]:
+def _frame_tasks(
+    dataset: VideoDataset, experiment: Experiment, root: Path, config: Dict[str, Any]
+) -> Iterator[Tuple[PartTask, bool]]:
     folder, size = root / "frames" / dataset.split, experiment.dataset.img_size
     key = frames_key(dataset, size)
     for part in frame_parts(dataset):
@@ -83,14 +86,16 @@ def _frame_tasks(dataset: VideoDataset, experiment: Experiment, root: Path,
         yield PartTask(folder, part, write), is_finished(folder, part, key)
 
 
-def _text_tasks(dataset: VideoDataset, experiment: Experiment, root: Path,
-                config: Dict[str, Any]) -> Iterator[Tuple[PartTask, bool]]:
+def _text_tasks(
+    dataset: VideoDataset, experiment: Experiment, root: Path, config: Dict[str, Any]
+) -> Iterator[Tuple[PartTask, bool]]:
     for tokenizer in _tokenizers(experiment, root, dataset):
         folder = root / "text" / tokenizer.store_name / dataset.split
         key = text_key(dataset.captions, tokenizer)
         for part in plan_parts(len(dataset)):
-            write = functools.partial(write_text_part, folder, part, dataset.video_ids, dataset.captions,
-                                      tokenizer, config)
+            write = functools.partial(
+                write_text_part, folder, part, dataset.video_ids, dataset.captions, tokenizer, config
+            )
             yield PartTask(folder, part, write), is_finished(folder, part, key)
 
 

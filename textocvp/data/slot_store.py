@@ -25,8 +25,17 @@ from textocvp.data.frame_store import frame_parts
 from textocvp.data.part_files import Part, PartReader, create_rows, is_finished, read_manifests, write_part
 from textocvp.data.windows import Window, enumerate_windows, initial_noise, slots_config, window_noise
 
-__all__ = ["SlotPart", "SlotStore", "Window", "enumerate_windows", "initial_noise", "plan_slot_parts",
-           "slots_folder", "slots_key", "window_noise"]
+__all__ = [
+    "SlotPart",
+    "SlotStore",
+    "Window",
+    "enumerate_windows",
+    "initial_noise",
+    "plan_slot_parts",
+    "slots_folder",
+    "slots_key",
+    "window_noise",
+]
 
 COMMAND = "precompute-slots"
 Batch = Tuple[Sequence[Window], np.ndarray]
@@ -37,8 +46,14 @@ def slots_key(experiment: Experiment, dataset: VideoDataset, checkpoint_sha256: 
     """What a slot store is made from, all but the windows' length."""
     config = slots_config(experiment)
     height, width = experiment.dataset.img_size
-    key = {"kind": "slots", "checkpoint_sha256": checkpoint_sha256, **dataset.key(), "height": height,
-           "width": width, "seed": config.seed}
+    key = {
+        "kind": "slots",
+        "checkpoint_sha256": checkpoint_sha256,
+        **dataset.key(),
+        "height": height,
+        "width": width,
+        "seed": config.seed,
+    }
     if dataset.split == "train":
         key.update(stride=config.stride, draws=config.draws, random_start=experiment.dataset.random_start)
     return key
@@ -70,8 +85,14 @@ class SlotPart:
             UserError: slots that are no finite numbers.
             ValueError: batches do not hold just this part's windows.
         """
-        content = [{"video_id": windows[0].video_id, "starts": sorted({window.start for window in windows}),
-                    "draws": 1 + max(window.draw for window in windows)} for _, windows in self.videos]
+        content = [
+            {
+                "video_id": windows[0].video_id,
+                "starts": sorted({window.start for window in windows}),
+                "draws": 1 + max(window.draw for window in windows),
+            }
+            for _, windows in self.videos
+        ]
         write_part(self.folder, self.part, self.key, content, lambda file: self._fill(file, batches), config)
 
     def _fill(self, file: h5py.File, batches: Iterable[Batch]) -> Dict[str, Any]:
@@ -79,13 +100,13 @@ class SlotPart:
         total = Statistics()
         for batch, slots in batches:
             slots = np.ascontiguousarray(slots, dtype=np.float32)
-            if list(batch) != windows[row:row + len(batch)] or len(slots) != len(batch):
+            if list(batch) != windows[row : row + len(batch)] or len(slots) != len(batch):
                 raise ValueError(f"{self.part.name}: slots of other windows than its own from row {row} on")
             if not np.isfinite(slots).all():
                 raise UserError(f"slots of video {batch[0].video_id} are not finite: a broken checkpoint")
             if "slots" not in file:
                 create_rows(file, "slots", (len(windows), *slots.shape[1:]), "float32")
-            file["slots"][row:row + len(batch)] = slots
+            file["slots"][row : row + len(batch)] = slots
             total, row = total.add(slots), row + len(batch)
         if row != len(windows):
             raise ValueError(f"{self.part.name}: {row} of {len(windows)} windows")
@@ -107,16 +128,23 @@ class Statistics:
     def add(self, slots: np.ndarray) -> Statistics:
         """With the slots (..., D) added."""
         rows = slots.reshape(-1, slots.shape[-1]).astype(np.float64)
-        return Statistics(self.count + len(rows), self.sum + rows.sum(0), self.sumsq + (rows ** 2).sum(0))
+        return Statistics(self.count + len(rows), self.sum + rows.sum(0), self.sumsq + (rows**2).sum(0))
 
     def to_json(self) -> Dict[str, Any]:
         """Lists of numbers."""
         return {"count": self.count, "sum": list(self.sum), "sumsq": list(self.sumsq)}
 
 
-def plan_slot_parts(experiment: Experiment, folder: Path, dataset: VideoDataset, lengths: Sequence[int],
-                    checkpoint_sha256: str, num_frames: int, shard: int = 0,
-                    num_shards: int = 1) -> List[SlotPart]:
+def plan_slot_parts(
+    experiment: Experiment,
+    folder: Path,
+    dataset: VideoDataset,
+    lengths: Sequence[int],
+    checkpoint_sha256: str,
+    num_frames: int,
+    shard: int = 0,
+    num_shards: int = 1,
+) -> List[SlotPart]:
     """The parts of a split that this shard writes.
 
     Args:
@@ -127,9 +155,23 @@ def plan_slot_parts(experiment: Experiment, folder: Path, dataset: VideoDataset,
     key = {**slots_key(experiment, dataset, checkpoint_sha256), "num_frames": num_frames}
     parts = []
     for part in frame_parts(dataset)[shard::num_shards]:
-        videos = tuple((row, tuple(enumerate_windows(
-            dataset.video_ids[row], lengths[row], num_frames, dataset.split, slots_config(experiment),
-            dataset.eval_start, experiment.dataset.random_start))) for row in part.rows)
+        videos = tuple(
+            (
+                row,
+                tuple(
+                    enumerate_windows(
+                        dataset.video_ids[row],
+                        lengths[row],
+                        num_frames,
+                        dataset.split,
+                        slots_config(experiment),
+                        dataset.eval_start,
+                        experiment.dataset.random_start,
+                    )
+                ),
+            )
+            for row in part.rows
+        )
         parts.append(SlotPart(slots_folder(folder) / dataset.split, part, key, videos))
     return parts
 
@@ -162,13 +204,19 @@ class SlotStore:
         """
         store = cls(folder, read_manifests(folder, key, COMMAND))
         if store.num_frames < num_frames:
-            raise UserError(f"{folder}: holds windows of {store.num_frames} frames, {num_frames} are needed "
-                            f"(num_context + num_preds); move it aside and run {COMMAND} again")
+            raise UserError(
+                f"{folder}: holds windows of {store.num_frames} frames, {num_frames} are needed "
+                f"(num_context + num_preds); move it aside and run {COMMAND} again"
+            )
         return store
 
     def _add(self, manifest: Mapping[str, Any]) -> None:
-        windows = [Window(video["video_id"], start, draw) for video in manifest["content"]
-                   for start in video["starts"] for draw in range(video["draws"])]
+        windows = [
+            Window(video["video_id"], start, draw)
+            for video in manifest["content"]
+            for start in video["starts"]
+            for draw in range(video["draws"])
+        ]
         for row, window in enumerate(windows):
             self._rows[window] = manifest["file"], row
             self._by_video.setdefault(window.video_id, []).append(window)
@@ -192,6 +240,6 @@ class SlotStore:
         parts = [manifest["statistics"] for manifest in self._manifests]
         count = sum(part["count"] for part in parts)
         mean = np.sum([part["sum"] for part in parts], axis=0) / count
-        variance = np.sum([part["sumsq"] for part in parts], axis=0) / count - mean ** 2
+        variance = np.sum([part["sumsq"] for part in parts], axis=0) / count - mean**2
         deviation = np.sqrt(np.maximum(variance, 1e-12))
         return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()

@@ -56,8 +56,10 @@ def open_tokenizer(experiment: Experiment, folder: Path, dataset: VideoDataset) 
     if name is None:
         return None
     if not any(dataset.captions):
-        raise UserError(f"{dataset.name} has no captions, but {predictor.predictor_name} reads text; "
-                        f"take a predictor without text")
+        raise UserError(
+            f"{dataset.name} has no captions, but {predictor.predictor_name} reads text; "
+            f"take a predictor without text"
+        )
     return build_tokenizer(name, experiment, folder, dataset)
 
 
@@ -141,7 +143,7 @@ class DecodedVideos:
     def frames(self, index: int, start: int = 0, stop: Optional[int] = None) -> np.ndarray:
         """Frames start..stop-1, (T, 3, H, W) uint8; to the video's end without `stop`."""
         video = self._read(index)[0]
-        return video[start:check_range(self.video_ids[index], start, stop, len(video))]
+        return video[start : check_range(self.video_ids[index], start, stop, len(video))]
 
     def masks(self, index: int, start: int = 0, stop: Optional[int] = None) -> Optional[np.ndarray]:
         """Object masks of the same frames, (T, H, W) uint8, 0 = background; None where the data has none."""

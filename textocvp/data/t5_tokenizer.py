@@ -29,8 +29,10 @@ class T5Tokenizer:
 
         self._tokenizer = read_tokenizer(AutoTokenizer, weights, folder)
         if self._tokenizer.pad_token_id != 0:
-            raise UserError(f"weights {weights!r}: the tokenizer pads with {self._tokenizer.pad_token_id}, "
-                            f"not with 0 as T5 does; give the folder of a T5")
+            raise UserError(
+                f"weights {weights!r}: the tokenizer pads with {self._tokenizer.pad_token_id}, "
+                f"not with 0 as T5 does; give the folder of a T5"
+            )
         self._sha256 = hashlib.sha256(self._tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
         self.store_name = f"{self.name}-{self._sha256[:8]}"
 

@@ -38,8 +38,14 @@ def text_key(captions: Sequence[str], tokenizer: Tokenizer) -> Dict[str, Any]:
     return {"kind": "text", "captions_sha256": sha256_json(list(captions)), **tokenizer.key()}
 
 
-def write_text_part(folder: Path, part: Part, video_ids: Sequence[str], captions: Sequence[str],
-                    tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
+def write_text_part(
+    folder: Path,
+    part: Part,
+    video_ids: Sequence[str],
+    captions: Sequence[str],
+    tokenizer: Tokenizer,
+    config: Mapping[str, Any],
+) -> None:
     """Tokenise and write the captions of one part; UserError where a word is unknown."""
     names = [video_ids[row] for row in part.rows]
     texts = [captions[row] for row in part.rows]
@@ -48,7 +54,7 @@ def write_text_part(folder: Path, part: Part, video_ids: Sequence[str], captions
     def fill(file: h5py.File) -> None:
         tokens = np.zeros((len(ids), max(map(len, ids))), dtype=np.int32)
         for row, values in enumerate(ids):
-            tokens[row, :len(values)] = values
+            tokens[row, : len(values)] = values
         file.create_dataset("tokens", data=tokens, chunks=tokens.shape, fletcher32=True)
         file["lengths"] = np.array([len(values) for values in ids], dtype=np.int32)
         file["video_id"] = np.array(names, dtype=h5py.string_dtype())
@@ -62,8 +68,11 @@ class TextStore:
 
     def __init__(self, folder: Path, manifests: Sequence[Mapping[str, Any]]) -> None:
         self._reader = PartReader(folder, COMMAND)
-        self._index = [(manifest["file"], row, length)
-                       for manifest in manifests for row, length in enumerate(manifest["content"])]
+        self._index = [
+            (manifest["file"], row, length)
+            for manifest in manifests
+            for row, length in enumerate(manifest["content"])
+        ]
 
     @classmethod
     def open(cls, folder: Path, key: Mapping[str, Any]) -> TextStore:

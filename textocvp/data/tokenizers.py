@@ -61,8 +61,10 @@ class CustomTokenizer:
         """Token ids; UserError naming word, caption and vocabulary where a word is unknown."""
         unknown = self.unknown_words(caption)
         if unknown:
-            raise UserError(f"word {unknown[0]!r} of the caption {caption!r} is not in the vocabulary of "
-                            f"{self.source} ({len(self.vocabulary)} words)")
+            raise UserError(
+                f"word {unknown[0]!r} of the caption {caption!r} is not in the vocabulary of "
+                f"{self.source} ({len(self.vocabulary)} words)"
+            )
         ids = [self.vocabulary[word] for word in self.words(caption)]
         return [self.vocabulary["[CLS]"], *ids, self.vocabulary["[SEP]"]]
 
@@ -72,14 +74,18 @@ def read_vocabulary(vocabulary: Union[str, Path]) -> Dict[str, int]:
     if isinstance(vocabulary, Path):
         words = read_json(vocabulary)
         if not isinstance(words, dict) or not all(word in words for word in SPECIAL_WORDS):
-            raise UserError(f"{vocabulary}: no vocabulary, words and ids with {', '.join(SPECIAL_WORDS)} are "
-                            f"expected; build-vocabulary writes one")
+            raise UserError(
+                f"{vocabulary}: no vocabulary, words and ids with {', '.join(SPECIAL_WORDS)} are "
+                f"expected; build-vocabulary writes one"
+            )
         return words
     path = VOCABULARIES / f"{vocabulary}.json"
     if not path.is_file():
         known = [file.stem for file in VOCABULARIES.glob("*.json")]
-        raise UserError(f"CustomTokenizer has no vocabulary for {vocabulary!r}{nearest(vocabulary, known)}; "
-                        f"write one with build-vocabulary and name it in dataset.vocabulary")
+        raise UserError(
+            f"CustomTokenizer has no vocabulary for {vocabulary!r}{nearest(vocabulary, known)}; "
+            f"write one with build-vocabulary and name it in dataset.vocabulary"
+        )
     return json.loads(path.read_text())
 
 
@@ -98,14 +104,12 @@ def _nltk() -> Tuple[Callable[[str], List[str]], Callable[[str], List[str]]]:
     return PunktSentenceTokenizer().tokenize, NLTKWordTokenizer().tokenize
 
 
-
-
 def pad_tokens(captions: Sequence[Sequence[int]]) -> Text:
     """Token ids of several captions as one batch, padded to the longest."""
     longest = max(map(len, captions))
     tokens = torch.zeros(len(captions), longest, dtype=torch.int64)
     mask = torch.zeros(len(captions), longest, dtype=torch.bool)
     for row, ids in enumerate(captions):
-        tokens[row, :len(ids)] = torch.as_tensor(ids, dtype=torch.int64)
-        mask[row, :len(ids)] = True
+        tokens[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.int64)
+        mask[row, : len(ids)] = True
     return Text(tokens, mask)

@@ -30,8 +30,10 @@ def build_vocabulary(source: Path, out: Path, dataset: Optional[str] = None) -> 
         raise UserError(f"{source}: holds no caption")
     words = sorted({word for caption in captions for word in split_words(caption)} - set(SPECIAL_WORDS))
     write_json(out, {word: number for number, word in enumerate([*SPECIAL_WORDS, *words])})
-    print(f"{out}: {len(SPECIAL_WORDS) + len(words)} words of {len(captions)} captions; name it in "
-          f"dataset.vocabulary, and its size in text_encoder_params.vocab_size")
+    print(
+        f"{out}: {len(SPECIAL_WORDS) + len(words)} words of {len(captions)} captions; name it in "
+        f"dataset.vocabulary, and its size in text_encoder_params.vocab_size"
+    )
 
 
 def _captions(source: Path, dataset: Optional[str]) -> List[str]:

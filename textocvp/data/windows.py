@@ -24,8 +24,15 @@ class Window(NamedTuple):
     draw: int
 
 
-def enumerate_windows(video_id: str, length: int, num_frames: int, split: str, config: SlotStoreConfig,
-                      eval_start: int, random_start: bool = True) -> List[Window]:
+def enumerate_windows(
+    video_id: str,
+    length: int,
+    num_frames: int,
+    split: str,
+    config: SlotStoreConfig,
+    eval_start: int,
+    random_start: bool = True,
+) -> List[Window]:
     """The windows of one video, for the store and for `slots: online` alike.
 
     Training: a start every `stride` frames (only `eval_start` without random_start), `draws` draws of each.
@@ -38,9 +45,11 @@ def enumerate_windows(video_id: str, length: int, num_frames: int, split: str, c
     training = split == "train"
     starts = list(range(0, last + 1, config.stride)) if training and random_start else [eval_start]
     if last < (starts[0] if starts else 0):
-        raise UserError(f"video {video_id} has {length} frames, too few for windows of {num_frames} frames "
-                        f"(num_context + num_preds) from frame {starts[0] if starts else 0}; "
-                        "lower prediction_params.num_preds of the predictors or use longer videos")
+        raise UserError(
+            f"video {video_id} has {length} frames, too few for windows of {num_frames} frames "
+            f"(num_context + num_preds) from frame {starts[0] if starts else 0}; "
+            "lower prediction_params.num_preds of the predictors or use longer videos"
+        )
     draws = config.draws if training else 1
     return [Window(video_id, start, draw) for start in starts for draw in range(draws)]
 

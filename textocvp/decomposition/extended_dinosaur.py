@@ -40,8 +40,10 @@ class ExtendedDINOSAUR(SlotDecomposition):
         """
         super().__init__(config)
         if tuple(img_size) != (config.img_size, config.img_size):
-            raise ConfigError(f"model_params.img_size is {config.img_size}, but dataset.img_size is "
-                              f"{list(img_size)}: make them equal (frames must be square)")
+            raise ConfigError(
+                f"model_params.img_size is {config.img_size}, but dataset.img_size is "
+                f"{list(img_size)}: make them equal (frames must be square)"
+            )
         section = config.encoder
         encoder_class = registry.VIT_ENCODERS.get(section.encoder_name).load()
         self.encoder = encoder_class(
@@ -49,8 +51,10 @@ class ExtendedDINOSAUR(SlotDecomposition):
         )
         width = config.mlp_encoder_dim
         if self.encoder.out_channels != width:
-            raise ConfigError(f"model_params.mlp_encoder_dim is {width}, but the encoder's features have "
-                              f"{self.encoder.out_channels} channels: make them equal")
+            raise ConfigError(
+                f"model_params.mlp_encoder_dim is {width}, but the encoder's features have "
+                f"{self.encoder.out_channels} channels: make them equal"
+            )
         self.feature_projection = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.slot_dim)
         )

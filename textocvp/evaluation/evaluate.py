@@ -131,9 +131,7 @@ def evaluate_predictor(
     tokenizer = open_tokenizer(experiment, folder, open_dataset(experiment, folder, SPLIT))
     seed = slots_config(experiment).seed
     progress = Progress("evaluate-predictor", len(clips.dataset), unit="clip")
-    scored = score_forecasters(
-        model, forecasters, watched(clips, progress), num_context, seed, tokenizer
-    )
+    scored = score_forecasters(model, forecasters, watched(clips, progress), num_context, seed, tokenizer)
     progress.close()
     figures = {seed: scored[seed] for seed in forecasters}
     results = {

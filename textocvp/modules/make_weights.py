@@ -40,8 +40,14 @@ def make_weights(
     """
     if width % num_heads:
         raise UserError(f"--num_heads {num_heads} does not divide --width {width}")
-    settings = {"kind": kind, "width": width, "depth": depth, "num_heads": num_heads,
-                "patch_size": patch_size, "seed": seed}
+    settings = {
+        "kind": kind,
+        "width": width,
+        "depth": depth,
+        "num_heads": num_heads,
+        "patch_size": patch_size,
+        "seed": seed,
+    }
     note = out / "made_by_make_weights.json"
     if note.is_file() and json.loads(note.read_text()) == settings:
         print(f"{out}: already there")
@@ -68,15 +74,23 @@ def _save(kind: str, folder: Path, width: int, depth: int, num_heads: int, patch
     size = {"num_attention_heads": num_heads, "num_hidden_layers": depth, "hidden_size": width}
     if kind == "t5":
         tokenizer = _tokenizer()
-        config = T5Config(d_model=width, d_kv=width // num_heads, d_ff=2 * width, num_layers=depth,
-                          num_heads=num_heads, vocab_size=len(tokenizer))
+        config = T5Config(
+            d_model=width,
+            d_kv=width // num_heads,
+            d_ff=2 * width,
+            num_layers=depth,
+            num_heads=num_heads,
+            vocab_size=len(tokenizer),
+        )
         model = T5EncoderModel(config)
         tokenizer.save_pretrained(folder)
     elif kind == "dinov2":
         model = Dinov2Model(Dinov2Config(**size, patch_size=patch_size, image_size=16 * patch_size))
     else:
-        model = ViTModel(ViTConfig(**size, intermediate_size=4 * width, patch_size=patch_size,
-                                   image_size=16 * patch_size), add_pooling_layer=False)
+        model = ViTModel(
+            ViTConfig(**size, intermediate_size=4 * width, patch_size=patch_size, image_size=16 * patch_size),
+            add_pooling_layer=False,
+        )
     model.save_pretrained(folder)
 
 
@@ -93,5 +107,6 @@ def _tokenizer() -> object:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", special_tokens=[(END, vocabulary[END])]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PADDING, eos_token=END,
-                                   unk_token=UNKNOWN)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PADDING, eos_token=END, unk_token=UNKNOWN
+    )

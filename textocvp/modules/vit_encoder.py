@@ -106,15 +106,19 @@ def _build(
     """The transformer for frames of this size, with random values, and its blocks that are used."""
     architecture, patch_size = _architecture(name, config, folder), vit_patch_size(name)
     if architecture.patch_size != patch_size:
-        raise ConfigError(f"model_params.encoder: the patches of {weights_name(name, config)} have "
-                          f"{architecture.patch_size} pixels, those of {name} {patch_size}")
+        raise ConfigError(
+            f"model_params.encoder: the patches of {weights_name(name, config)} have "
+            f"{architecture.patch_size} pixels, those of {name} {patch_size}"
+        )
     architecture.image_size = img_size
     vit = Dinov2Model(architecture) if ARCHITECTURES[name].dino_v2 else ViTModel(architecture, False)
     blocks = vit.encoder.layer if ARCHITECTURES[name].dino_v2 else vit.layers
     if config.num_blocks is not None and config.num_blocks > len(blocks):
-        raise ConfigError(f"model_params.encoder.encoder_params.num_blocks: {config.num_blocks}, but "
-                          f"{config.weights or name} has {len(blocks)} blocks")
-    del blocks[config.num_blocks or len(blocks):]
+        raise ConfigError(
+            f"model_params.encoder.encoder_params.num_blocks: {config.num_blocks}, but "
+            f"{config.weights or name} has {len(blocks)} blocks"
+        )
+    del blocks[config.num_blocks or len(blocks) :]
     return vit, blocks
 
 
@@ -123,8 +127,9 @@ def _architecture(name: str, settings: ViTEncoderConfig, folder: Path | None) ->
     known, weights = ARCHITECTURES[name], weights_name(name, settings)
     config_class = Dinov2Config if known.dino_v2 else ViTConfig
     if settings.weights is None and find_weights(weights, folder) is None:
-        config = config_class(hidden_size=known.width, num_attention_heads=known.num_heads,
-                              patch_size=vit_patch_size(name))
+        config = config_class(
+            hidden_size=known.width, num_attention_heads=known.num_heads, patch_size=vit_patch_size(name)
+        )
         if not known.dino_v2:
             config.intermediate_size = 4 * known.width
     else:
@@ -145,8 +150,10 @@ def _load_pretrained(vit: PreTrainedModel, weights: str, folder: Path | None) ->
     state[POSITIONS] = _resample(state[POSITIONS], expected[POSITIONS].shape[1] - 1)
     wrong = [name for name, value in expected.items() if value.shape != state[name].shape]
     if wrong:
-        raise UserError(f"weights {weights!r}: {wrong[0]} has shape {list(state[wrong[0]].shape)}, not "
-                        f"{list(expected[wrong[0]].shape)}; they are of another architecture")
+        raise UserError(
+            f"weights {weights!r}: {wrong[0]} has shape {list(state[wrong[0]].shape)}, not "
+            f"{list(expected[wrong[0]].shape)}; they are of another architecture"
+        )
     vit.load_state_dict(state)
 
 

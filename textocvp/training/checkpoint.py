@@ -1,11 +1,11 @@
 """Checkpoint files (`.pth`) for people and other programs: whole parameters under native names.
 
-    epoch, step           passes through the training split, optimiser steps
-    model_state_dict      the trained model's parameters and buffers, without frozen encoders
-    frozen_sha256         hash of the frozen encoders' parameters; None where there are none
-    optimizer_state_dict  torch's, only where it is not sharded (ZeRO stage 0)
-    loss_history          [[step, mean training loss since the point before], ...]
-    config, provenance    the resolved experiment; code revision, image, versions
+epoch, step           passes through the training split, optimiser steps
+model_state_dict      the trained model's parameters and buffers, without frozen encoders
+frozen_sha256         hash of the frozen encoders' parameters; None where there are none
+optimizer_state_dict  torch's, only where it is not sharded (ZeRO stage 0)
+loss_history          [[step, mean training loss since the point before], ...]
+config, provenance    the resolved experiment; code revision, image, versions
 """
 
 from __future__ import annotations
@@ -132,15 +132,19 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], source: str) -> N
         state = {**{name: expected[name] for name in frozen}, **state}
     wrong = [f"{label(name)} is missing" for name in expected if name not in state]
     wrong += [f"{label(name)} is unknown" for name in state if name not in expected]
-    wrong += [f"{label(name)} has shape {list(state[name].shape)}, not {list(expected[name].shape)}"
-              for name in expected if name in state and state[name].shape != expected[name].shape]
+    wrong += [
+        f"{label(name)} has shape {list(state[name].shape)}, not {list(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
+    ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"{source}: does not fit the configured model: {'; '.join(wrong[:3])}{more}")
     known = content.get("frozen_sha256")
     if not brings_frozen and known is not None and known != frozen_sha256(model):
-        raise UserError(f"{source}: was trained with other weights of the frozen encoder; give the same "
-                        f"weights as then")
+        raise UserError(
+            f"{source}: was trained with other weights of the frozen encoder; give the same weights as then"
+        )
     model.load_state_dict(state)
 
 
@@ -153,8 +157,10 @@ def without_frozen(model: nn.Module, content: Mapping[str, Any], source: str) ->
     for name in frozen_names(model) & set(state):
         value = state.pop(name)
         if value.shape != expected[name].shape or not torch.allclose(value, expected[name], 1e-3, 1e-4):
-            raise UserError(f"{source}: its frozen encoder differs from the weights that are configured "
-                            f"({content['label'](name)}); import-checkpoint makes a folder with both")
+            raise UserError(
+                f"{source}: its frozen encoder differs from the weights that are configured "
+                f"({content['label'](name)}); import-checkpoint makes a folder with both"
+            )
     return {**content, "model_state_dict": state}
 
 
@@ -180,16 +186,24 @@ def native_content(
     """
     if is_original(content):
         names = predictor_names(experiment) if predictor else model_names(experiment)
-        return {"epoch": epoch_of(content), "label": partial(labelled, names),
-                "model_state_dict": native_state(content["model_state_dict"], names, source)}
+        return {
+            "epoch": epoch_of(content),
+            "label": partial(labelled, names),
+            "model_state_dict": native_state(content["model_state_dict"], names, source),
+        }
     section = "predictor" if predictor else "model"
     found, asked = content["config"].get(section), to_dict(getattr(experiment, section))
     # where weights lie decides nothing: their hash is compared
-    changes = [line for line in difference(found or asked, asked, section, known_only=True)
-               if ".weights: " not in line]
+    changes = [
+        line
+        for line in difference(found or asked, asked, section, known_only=True)
+        if ".weights: " not in line
+    ]
     if changes:
-        raise UserError(f"{source}: was trained with another configuration ({'; '.join(changes[:3])}); "
-                        f"change it back in experiment_params.json")
+        raise UserError(
+            f"{source}: was trained with another configuration ({'; '.join(changes[:3])}); "
+            f"change it back in experiment_params.json"
+        )
     return content
 
 
@@ -200,8 +214,9 @@ def _load(build: Callable[..., nn.Module], experiment: Experiment, path: Path, p
     folder = path.parent.parent
     with tempfile.TemporaryDirectory() as scratch:
         if is_original(content):
-            folder = config_folder(content["model_state_dict"], experiment, predictor, folder, Path(scratch),
-                                   str(path))
+            folder = config_folder(
+                content["model_state_dict"], experiment, predictor, folder, Path(scratch), str(path)
+            )
         model = build(experiment, folder, pretrained=not is_original(content))
     load_weights(model, native_content(content, experiment, str(path), predictor), str(path))
     return model.eval().requires_grad_(False)

@@ -29,8 +29,14 @@ PICTURE_CLIPS = 3
 def train_decomposition(folder: Path, checkpoint: str | None, resume_training: bool) -> int:
     """Train the decomposition model of the experiment in `folder`; returns the exit code."""
     experiment = load_experiment(folder)
-    return run_training(folder, experiment, lambda world: DecompositionTask(experiment, folder, world),
-                        {"model": to_dict(experiment.model)}, checkpoint, resume_training)
+    return run_training(
+        folder,
+        experiment,
+        lambda world: DecompositionTask(experiment, folder, world),
+        {"model": to_dict(experiment.model)},
+        checkpoint,
+        resume_training,
+    )
 
 
 class DecompositionTask:
@@ -42,14 +48,19 @@ class DecompositionTask:
         """folder: the experiment's folder. UserError where data or losses do not fit."""
         self._experiment, self._config, self._world = experiment, experiment.training, world
         self._terms = experiment.loss
-        self._compute = {"mse": self._frame_loss, "background_mse": self._background_loss,
-                         "pred_feature_mse": self._feature_loss}
+        self._compute = {
+            "mse": self._frame_loss,
+            "background_mse": self._background_loss,
+            "pred_feature_mse": self._feature_loss,
+        }
         torch.manual_seed(self._config.seed)
         self.model = build_model(experiment, folder)
         for term in self._terms:
             if term.type not in self.model.losses:
-                raise UserError(f"loss: {term.type}: {experiment.model.model_name} has no such output; "
-                                f"use {' or '.join(self.model.losses)}")
+                raise UserError(
+                    f"loss: {term.type}: {experiment.model.model_name} has no such output; "
+                    f"use {' or '.join(self.model.losses)}"
+                )
         self._open_data(folder)
 
     def _open_data(self, folder: Path) -> None:
@@ -66,9 +77,17 @@ class DecompositionTask:
 
     def _batches_from(self, first_step: int):  # noqa: ANN202 (RankBatches)
         config, dataset, world = self._config, self._experiment.dataset, self._world
-        return training_batches(len(self._train), config.batch_size, config.seed, first_step,
-                                self.total_steps, world.rank, world.size, config.curriculum,
-                                dataset.shuffle_train)
+        return training_batches(
+            len(self._train),
+            config.batch_size,
+            config.seed,
+            first_step,
+            self.total_steps,
+            world.rank,
+            world.size,
+            config.curriculum,
+            dataset.shuffle_train,
+        )
 
     def epoch_at(self, step: int) -> int:
         """Complete passes through the training split before this step."""
@@ -100,8 +119,9 @@ class DecompositionTask:
     def validation_batches(self) -> Iterator[tuple[Batch, int]]:
         """The validation clips from their fixed start, each with noise of its own."""
         size, config = self._order.batch_size_at(self.total_steps), self._config
-        for batch, num_clips in every_item_once(self._valid, size, self._world, config.num_workers,
-                                                config.validation_batches):
+        for batch, num_clips in every_item_once(
+            self._valid, size, self._world, config.num_workers, config.validation_batches
+        ):
             yield self._with_fixed_noise(batch), num_clips
 
     def pictures(self) -> dict[str, Tensor]:

@@ -102,7 +102,8 @@ class Engine:
         module = TaskModule(model, config.precision, world.device).to(world.device)
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=_optimizer(module, config), config=_deepspeed_config(config, world))
+            model=module, optimizer=_optimizer(module, config), config=_deepspeed_config(config, world)
+        )
         self._params = [p for p in module.parameters() if p.requires_grad]
         self._reached: set[Tensor] = set()
         if self._stage == 0 and world.size == 1:

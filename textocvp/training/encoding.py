@@ -33,8 +33,9 @@ def track_windows(model: nn.Module, features: Tensor, windows: Sequence[Window],
 
 
 @torch.no_grad()
-def encode_videos(model: nn.Module, videos: Iterable[tuple[Tensor, Sequence[Window]]], num_frames: int,
-                  seed: int) -> Iterator[tuple[list[Window], Tensor]]:
+def encode_videos(
+    model: nn.Module, videos: Iterable[tuple[Tensor, Sequence[Window]]], num_frames: int, seed: int
+) -> Iterator[tuple[list[Window], Tensor]]:
     """Slots of the windows of whole videos; each frame's features are computed once and serve all windows.
 
     Args:
@@ -46,7 +47,7 @@ def encode_videos(model: nn.Module, videos: Iterable[tuple[Tensor, Sequence[Wind
     waiting: list[WindowFeatures] = []
     for frames, windows in videos:
         features = model.features(frames)[0]  # (T, L, F)
-        waiting += [(window, features[window.start:window.start + num_frames]) for window in windows]
+        waiting += [(window, features[window.start : window.start + num_frames]) for window in windows]
         while len(waiting) >= WINDOW_BATCH:
             yield _track_batch(model, waiting[:WINDOW_BATCH], seed)
             waiting = waiting[WINDOW_BATCH:]
@@ -59,4 +60,4 @@ def _track_batch(model: nn.Module, batch: list[WindowFeatures], seed: int) -> tu
     filled = batch + batch[-1:] * (WINDOW_BATCH - len(batch))
     features = torch.stack([features for _, features in filled])
     slots = track_windows(model, features, [window for window, _ in filled], seed)
-    return [window for window, _ in batch], slots[:len(batch)].cpu()
+    return [window for window, _ in batch], slots[: len(batch)].cpu()

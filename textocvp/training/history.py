@@ -13,8 +13,13 @@ from textocvp.training.deepspeed_engine import Engine
 class LossHistory:
     """Means of the loss and its terms over the steps between two points of the curve."""
 
-    def __init__(self, points: list[list[float]] | None = None, names: list[str] | None = None,
-                 totals: list[float] | None = None, count: int = 0) -> None:
+    def __init__(
+        self,
+        points: list[list[float]] | None = None,
+        names: list[str] | None = None,
+        totals: list[float] | None = None,
+        count: int = 0,
+    ) -> None:
         """All empty at the start of a training; from `state` when it continues."""
         self.points = points or []
         """[[step, mean loss over all processes since the point before], ...]"""

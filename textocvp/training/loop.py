@@ -31,8 +31,14 @@ class DivergedError(UserError):
     """The loss or its gradient is no number any more."""
 
 
-def train(task: Task, engine: Engine, config: TrainingConfig, recorder: Recorder, first_step: int,
-          history: LossHistory) -> int:
+def train(
+    task: Task,
+    engine: Engine,
+    config: TrainingConfig,
+    recorder: Recorder,
+    first_step: int,
+    history: LossHistory,
+) -> int:
     """Train from `first_step` to task.total_steps and write the final checkpoint.
 
     Returns:
@@ -79,8 +85,9 @@ def train(task: Task, engine: Engine, config: TrainingConfig, recorder: Recorder
     return 0
 
 
-def _look(task: Task, engine: Engine, config: TrainingConfig, recorder: Recorder, progress: Progress,
-          done: int) -> int:
+def _look(
+    task: Task, engine: Engine, config: TrainingConfig, recorder: Recorder, progress: Progress, done: int
+) -> int:
     """Pictures and validation, where they are due after `done` steps; returns a wish that came meanwhile."""
     if done % config.image_log_frequency == 0 or done == task.total_steps:
         recorder.pictures(engine.evaluate(task.pictures), done)
@@ -137,6 +144,8 @@ def _has_diverged(result: StepResult) -> bool:
 
 
 def _explain(result: StepResult, step: int, lr: float) -> str:
-    return (f"training diverged: at step {step} the loss is {float(result.loss):g} and the gradient norm "
-            f"{float(result.grad_norm):g} (learning rate {lr:g}); the last good state is kept. Lower "
-            f"training.lr or training.clipping_max_value, or lengthen training.warmup_steps, and train anew")
+    return (
+        f"training diverged: at step {step} the loss is {float(result.loss):g} and the gradient norm "
+        f"{float(result.grad_norm):g} (learning rate {lr:g}); the last good state is kept. Lower "
+        f"training.lr or training.clipping_max_value, or lengthen training.warmup_steps, and train anew"
+    )

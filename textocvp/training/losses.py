@@ -8,8 +8,9 @@ from textocvp.config.training import LossTerm
 from textocvp.data.median_image import far_from
 
 
-def frame_loss(frames: Tensor, target: Tensor, term: LossTerm, median: Tensor | None = None,
-               clamp: bool = False) -> Tensor:
+def frame_loss(
+    frames: Tensor, target: Tensor, term: LossTerm, median: Tensor | None = None, clamp: bool = False
+) -> Tensor:
     """Mean squared error of frames (B, T, 3, H, W), foreground weighted where the term asks for it.
 
     Args:

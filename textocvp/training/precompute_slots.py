@@ -15,8 +15,9 @@ from textocvp.artifacts import FINAL
 from textocvp.config.errors import UserError
 
 
-def precompute_slots(exp_directory: Path, decomp_ckpt: str = FINAL, shard: int = 0,
-                     num_shards: int = 1) -> int:
+def precompute_slots(
+    exp_directory: Path, decomp_ckpt: str = FINAL, shard: int = 0, num_shards: int = 1
+) -> int:
     """Write this shard's parts of the slot store of all splits; returns the exit code.
 
     Args:

@@ -38,16 +38,24 @@ PICTURE_CLIPS = 3
 STATISTICS_WINDOWS = 256
 
 
-def train_forecaster(folder: Path, decomp_ckpt: str, name: str, checkpoint: str | None,
-                     resume_training: bool) -> int:
+def train_forecaster(
+    folder: Path, decomp_ckpt: str, name: str, checkpoint: str | None, resume_training: bool
+) -> int:
     """Train the predictor experiment `name` of the experiment in `folder`; returns the exit code."""
     experiment = load_predictor_experiment(folder, name)
     own_folder, decomposition = folder / "predictors" / name, find_checkpoint(folder, decomp_ckpt)
-    belongs_to = {"predictor": to_dict(experiment.predictor),
-                  "decomposition_sha256": sha256_file(decomposition)}
-    return run_training(own_folder, experiment,
-                        lambda world: PredictorTask(experiment, own_folder, decomposition, world),
-                        belongs_to, checkpoint, resume_training)
+    belongs_to = {
+        "predictor": to_dict(experiment.predictor),
+        "decomposition_sha256": sha256_file(decomposition),
+    }
+    return run_training(
+        own_folder,
+        experiment,
+        lambda world: PredictorTask(experiment, own_folder, decomposition, world),
+        belongs_to,
+        checkpoint,
+        resume_training,
+    )
 
 
 class PredictorTask:
@@ -78,8 +86,10 @@ class PredictorTask:
     def _check_config(self) -> None:
         for term in self._terms:
             if term.type not in self._compute:
-                raise UserError(f"predictor_loss: {term.type}: not an output of a predictor; use "
-                                f"{' or '.join(self._compute)}")
+                raise UserError(
+                    f"predictor_loss: {term.type}: not an output of a predictor; use "
+                    f"{' or '.join(self._compute)}"
+                )
         if self._config.curriculum:
             raise UserError("training.curriculum: predictors train on windows of one length; leave it empty")
 
@@ -101,9 +111,16 @@ class PredictorTask:
 
     def _batches_from(self, first_step: int):  # noqa: ANN202 (RankBatches)
         config, world = self._config, self._world
-        return training_batches(len(self._train), config.batch_size, config.seed, first_step,
-                                self.total_steps, world.rank, world.size,
-                                shuffle=self._experiment.dataset.shuffle_train)
+        return training_batches(
+            len(self._train),
+            config.batch_size,
+            config.seed,
+            first_step,
+            self.total_steps,
+            world.rank,
+            world.size,
+            shuffle=self._experiment.dataset.shuffle_train,
+        )
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation (D,) of the training slots: the store's; online: of windows spread evenly."""
@@ -111,8 +128,10 @@ class PredictorTask:
             return self._train.store.statistics()
         rows = np.unique(np.linspace(0, len(self._train) - 1, STATISTICS_WINDOWS).round().astype(int))
         subset = torch.utils.data.Subset(self._train, rows.tolist())
-        slots = [self._slots(to_device(batch, self._world.device)).flatten(0, 2)
-                 for batch in evaluation_loader(subset, self._config.batch_size)]
+        slots = [
+            self._slots(to_device(batch, self._world.device)).flatten(0, 2)
+            for batch in evaluation_loader(subset, self._config.batch_size)
+        ]
         values = torch.cat(slots).double()
         return values.mean(0).float().cpu(), values.std(0, correction=0).float().cpu()
 
@@ -160,16 +179,21 @@ class PredictorTask:
     def validation_batches(self) -> Iterator[tuple[Batch, int]]:
         """The validation windows."""
         config = self._config
-        return every_item_once(self._valid, config.batch_size, self._world, config.num_workers,
-                               config.validation_batches)
+        return every_item_once(
+            self._valid, config.batch_size, self._world, config.num_workers, config.validation_batches
+        )
 
     def pictures(self) -> dict[str, Tensor]:
         """Per window: video, decoded true slots, context and forecast decoded, the forecast's masks."""
         items = [self._shown[index] for index in range(min(PICTURE_CLIPS, len(self._shown)))]
         batch = to_device(collate(items), self._world.device)
         slots = self._slots(batch)
-        context = slots[:, :self._future.start]
+        context = slots[:, : self._future.start]
         forecast = self._decomposition.decode(torch.cat([context, self._forecast(slots, batch)], dim=1))
         true = self._decomposition.decode(slots)
-        return {f"clip_{i}": sheet([batch["video"][i], true.frames[i], forecast.frames[i],
-                                    segmentation(forecast.masks[i])]) for i in range(len(items))}
+        return {
+            f"clip_{i}": sheet(
+                [batch["video"][i], true.frames[i], forecast.frames[i], segmentation(forecast.masks[i])]
+            )
+            for i in range(len(items))
+        }

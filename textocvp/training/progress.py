@@ -22,8 +22,9 @@ class Progress:
     The loss is read from its device only when something is shown.
     """
 
-    def __init__(self, name: str, total: int | None, first: int = 0, is_main: bool = True,
-                 unit: str = "step") -> None:
+    def __init__(
+        self, name: str, total: int | None, first: int = 0, is_main: bool = True, unit: str = "step"
+    ) -> None:
         """total: None where nobody knows."""
         self._name, self._total, self._first, self._is_main, self._unit = name, total, first, is_main, unit
         self._started = time.monotonic()
@@ -64,8 +65,12 @@ class Progress:
             print(f"{self._name}: {self._unit} {done}", flush=True)
             return
         rate, seconds_left = self._pace(done)
-        parts = [f"{self._unit} {done}/{self._total} ({done / self._total:.0%})", text,
-                 f"{rate:.1f} {self._unit}s/s", f"{_clock(seconds_left)} left"]
+        parts = [
+            f"{self._unit} {done}/{self._total} ({done / self._total:.0%})",
+            text,
+            f"{rate:.1f} {self._unit}s/s",
+            f"{_clock(seconds_left)} left",
+        ]
         print(f"{self._name}: {', '.join(part for part in parts if part)}", flush=True)
 
     def _write(self, done: int, loss: Tensor | float | None) -> None:

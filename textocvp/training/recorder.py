@@ -20,8 +20,9 @@ from textocvp.training.tensorboard import Curves
 class Recorder:
     """Writes into an experiment's folder. All processes call its methods together; the main one writes."""
 
-    def __init__(self, folder: Path, experiment: Experiment, engine: Engine, belongs_to: dict[str, Any],
-                 done: int = 0) -> None:
+    def __init__(
+        self, folder: Path, experiment: Experiment, engine: Engine, belongs_to: dict[str, Any], done: int = 0
+    ) -> None:
         """
         Args:
             folder: the experiment's folder.
@@ -57,8 +58,11 @@ class Recorder:
         """The state to resume from, and checkpoint_last_saved.pth; UserError where a later attempt runs."""
         refuse_if_superseded()
         self._curves.flush()
-        content = {"belongs_to": self._belongs_to, "training": to_dict(self._experiment.training),
-                   "history": history.state(self._engine)}
+        content = {
+            "belongs_to": self._belongs_to,
+            "training": to_dict(self._experiment.training),
+            "history": history.state(self._engine),
+        }
         self._states.save(self._engine, step, content)
         self._save_pth(LAST_SAVED, epoch, step, history)
 
@@ -72,8 +76,13 @@ class Recorder:
         with self._engine.whole_parameters():
             if not self._engine.world.is_main:
                 return
-            content = {"epoch": epoch, "step": step, "model_state_dict": trained_state(self._engine.model),
-                       "frozen_sha256": self._frozen_sha256, "loss_history": history.points}
+            content = {
+                "epoch": epoch,
+                "step": step,
+                "model_state_dict": trained_state(self._engine.model),
+                "frozen_sha256": self._frozen_sha256,
+                "loss_history": history.points,
+            }
             optimizer = self._engine.optimizer_state_dict()
             if optimizer is not None:
                 content["optimizer_state_dict"] = optimizer

@@ -52,8 +52,10 @@ class ResumeFolder:
                 return state
             print(f"warning: {state} is damaged ({damage}), trying the one before", file=sys.stderr)
         if states:
-            raise UserError(f"{self.folder}: every saved state is damaged; move the folder aside and train "
-                            f"anew, or start from models/checkpoint_last_saved.pth with --checkpoint")
+            raise UserError(
+                f"{self.folder}: every saved state is damaged; move the folder aside and train "
+                f"anew, or start from models/checkpoint_last_saved.pth with --checkpoint"
+            )
         return None
 
     def save(self, engine: Engine, step: int, content: dict[str, Any]) -> None:

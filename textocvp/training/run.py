@@ -26,8 +26,13 @@ def train_decomp(exp_directory: Path, checkpoint: Optional[str] = None, resume_t
     return train_decomposition(Path(exp_directory), checkpoint, resume_training)
 
 
-def train_predictor(exp_directory: Path, decomp_ckpt: str, name_pred_exp: str,
-                    checkpoint: Optional[str] = None, resume_training: bool = False) -> int:
+def train_predictor(
+    exp_directory: Path,
+    decomp_ckpt: str,
+    name_pred_exp: str,
+    checkpoint: Optional[str] = None,
+    resume_training: bool = False,
+) -> int:
     """Train the predictor experiment `name_pred_exp` (NAME or NAME/seeds/K); returns the exit code."""
     stopping.install()
     from textocvp.training.predictor_task import train_forecaster

@@ -29,8 +29,14 @@ from textocvp.training.start import Start, check_belongs, choose_start
 from textocvp.training.task import Task
 
 
-def run_training(folder: Path, experiment: Experiment, make_task: Callable[[World], Task],
-                 belongs_to: dict[str, Any], checkpoint: Optional[str], resume_training: bool) -> int:
+def run_training(
+    folder: Path,
+    experiment: Experiment,
+    make_task: Callable[[World], Task],
+    belongs_to: dict[str, Any],
+    checkpoint: Optional[str],
+    resume_training: bool,
+) -> int:
     """Train what `make_task` makes in `folder`, from the start or from its newest state.
 
     Args:
@@ -55,18 +61,29 @@ def run_training(folder: Path, experiment: Experiment, make_task: Callable[[Worl
         return 0
     if world.is_main:
         saved = ResumeFolder(folder / "resume").newest()
-        print(f"{task.name}: stopped by {stopping.signal_name(wish)}, " + (
-            f"state saved in {folder / 'resume'}; the same command with --resume_training continues"
-            if saved else "before the first step; run the same command again"), flush=True)
+        print(
+            f"{task.name}: stopped by {stopping.signal_name(wish)}, "
+            + (
+                f"state saved in {folder / 'resume'}; the same command with --resume_training continues"
+                if saved
+                else "before the first step; run the same command again"
+            ),
+            flush=True,
+        )
     return stopping.finish(wish, world.is_main)
 
 
-def _train(folder: Path, experiment: Experiment, task: Task, world: World, belongs_to: dict[str, Any],
-           start: Start) -> int:
+def _train(
+    folder: Path, experiment: Experiment, task: Task, world: World, belongs_to: dict[str, Any], start: Start
+) -> int:
     """Returns 0, or the wish on which the training stopped."""
     config = experiment.training
-    belongs_to = {**belongs_to, "processes": world.size, "zero_stage": config.zero_stage,
-                  "optimizer": config.optimizer}
+    belongs_to = {
+        **belongs_to,
+        "processes": world.size,
+        "zero_stage": config.zero_stage,
+        "optimizer": config.optimizer,
+    }
     frozen = frozen_sha256(task.model)
     if frozen is not None:
         belongs_to["frozen_sha256"] = frozen
@@ -82,8 +99,10 @@ def _train(folder: Path, experiment: Experiment, task: Task, world: World, belon
         state = ResumeFolder(start.state.parent).load(engine, start.state)
         first_step, history = state["step"], LossHistory(**state["history"])
         if first_step > task.total_steps:
-            raise UserError(f"{start.state}: trained for {first_step} steps, more than the "
-                            f"{task.total_steps} that training.num_steps or num_epochs ask for; raise them")
+            raise UserError(
+                f"{start.state}: trained for {first_step} steps, more than the "
+                f"{task.total_steps} that training.num_steps or num_epochs ask for; raise them"
+            )
         if world.is_main:
             print(f"{task.name}: continuing from {start.state} (step {first_step})", flush=True)
     recorder = Recorder(folder, experiment, engine, belongs_to, first_step)

@@ -50,8 +50,11 @@ class SlotWriter:
         parts = self._plan(shard, num_shards)
         missing = [(part, videos) for part, videos in parts if not part.is_finished()]
         total = sum(len(part.windows) for part, _ in missing)
-        print(f"precompute-slots: {len(parts)} parts, {len(parts) - len(missing)} already there; "
-              f"{total} windows of {self.num_frames} frames to encode", flush=True)
+        print(
+            f"precompute-slots: {len(parts)} parts, {len(parts) - len(missing)} already there; "
+            f"{total} windows of {self.num_frames} frames to encode",
+            flush=True,
+        )
         progress = Progress("precompute-slots", total, unit="window")
         done = 0
         for part, videos in missing:
@@ -61,15 +64,27 @@ class SlotWriter:
 
     def _plan(self, shard: int, num_shards: int) -> list[tuple[SlotPart, Videos]]:
         # an experiment of the original validates on its test split: by split, so that it is stored once
-        sources = {videos.dataset.split: videos
-                   for videos in (open_videos(self.experiment, self.folder, split) for split in SPLITS)}
+        sources = {
+            videos.dataset.split: videos
+            for videos in (open_videos(self.experiment, self.folder, split) for split in SPLITS)
+        }
         checkpoint_sha256 = sha256_file(self.checkpoint)
         parts = []
         for videos in sources.values():
             lengths = [videos.length(index) for index in range(len(videos))]
-            parts += [(part, videos) for part in plan_slot_parts(
-                self.experiment, self.folder, videos.dataset, lengths, checkpoint_sha256, self.num_frames,
-                shard, num_shards)]
+            parts += [
+                (part, videos)
+                for part in plan_slot_parts(
+                    self.experiment,
+                    self.folder,
+                    videos.dataset,
+                    lengths,
+                    checkpoint_sha256,
+                    self.num_frames,
+                    shard,
+                    num_shards,
+                )
+            ]
         return parts
 
     def _batches(self, part: SlotPart, videos: Videos, progress: Progress, done: int) -> Iterator[Batch]:

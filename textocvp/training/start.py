@@ -30,8 +30,13 @@ class Start:
     """A folder in EXP/resume to continue from."""
 
 
-def choose_start(folder: Path, experiment: Experiment, belongs_to: dict[str, Any], checkpoint: Optional[str],
-                 resume_training: bool) -> Optional[Start]:
+def choose_start(
+    folder: Path,
+    experiment: Experiment,
+    belongs_to: dict[str, Any],
+    checkpoint: Optional[str],
+    resume_training: bool,
+) -> Optional[Start]:
     """Where training in `folder` starts; None where it is finished.
 
     Args:
@@ -64,8 +69,10 @@ def check_belongs(state: Path, belongs_to: dict[str, Any], training: dict[str, A
     found = read_json(state / STATE)
     changes = difference(found["belongs_to"], belongs_to, known_only=True)
     if changes:
-        raise UserError(f"{state}: cannot be continued, another training saved it ({'; '.join(changes)}); "
-                        f"start a new experiment, with --checkpoint to begin from these parameters")
+        raise UserError(
+            f"{state}: cannot be continued, another training saved it ({'; '.join(changes)}); "
+            f"start a new experiment, with --checkpoint to begin from these parameters"
+        )
     changes = difference(found["training"], training)
     if changes:
         print(f"note: continuing with changed settings ({'; '.join(changes)})", flush=True)
@@ -87,15 +94,23 @@ def _check_finished(states: ResumeFolder, belongs_to: dict[str, Any]) -> None:
     if last is None or not (last / STATE).is_file():
         return
     found = read_json(last / STATE)["belongs_to"]
-    changes = [line for name, value in belongs_to.items() if name in found
-               for line in difference(found[name], value, name, known_only=True)]
+    changes = [
+        line
+        for name, value in belongs_to.items()
+        if name in found
+        for line in difference(found[name], value, name, known_only=True)
+    ]
     if changes:
-        raise UserError(f"{last.parent.parent}: another training is finished there ({'; '.join(changes)}); "
-                        f"choose another folder, or move it aside")
+        raise UserError(
+            f"{last.parent.parent}: another training is finished there ({'; '.join(changes)}); "
+            f"choose another folder, or move it aside"
+        )
 
 
 def _refuse_to_overwrite(folder: Path, states: ResumeFolder) -> None:
     existing = states.folder if states.newest() else folder / "models" / FINAL
     if existing.exists():
-        raise UserError(f"{existing}: this experiment was trained before; continue with --resume_training, "
-                        f"or choose another folder")
+        raise UserError(
+            f"{existing}: this experiment was trained before; continue with --resume_training, "
+            f"or choose another folder"
+        )

@@ -57,19 +57,22 @@ def step_noise(seed: int, step: int, shape: tuple[int, ...], rank: int, world: i
     """
     generator = torch.Generator().manual_seed(seed_of("initial_slots", seed, step))
     whole = torch.randn(shape[0] * world, *shape[1:], generator=generator)
-    return whole[rank * shape[0]:(rank + 1) * shape[0]]
+    return whole[rank * shape[0] : (rank + 1) * shape[0]]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on the device."""
     if device.type == "cpu":
         return batch
-    return {name: value.to(device, non_blocking=True) if hasattr(value, "to") else value
-            for name, value in batch.items()}
+    return {
+        name: value.to(device, non_blocking=True) if hasattr(value, "to") else value
+        for name, value in batch.items()
+    }
 
 
-def every_item_once(dataset: Any, batch_size: int, world: World, num_workers: int = 0,
-                    limit: int | None = None) -> Iterator[tuple[Batch, int]]:
+def every_item_once(
+    dataset: Any, batch_size: int, world: World, num_workers: int = 0, limit: int | None = None
+) -> Iterator[tuple[Batch, int]]:
     """A data set cut into batches (over all processes every item once), and how many items of each count.
 
     Every process yields the same number of batches: one that runs out repeats its last, which counts 0.

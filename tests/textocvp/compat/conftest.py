@@ -7,8 +7,13 @@ import json
 import pytest
 import torch
 
-PREDICTOR_CASES = ("vanilla_tiny", "ocvpseq_tiny", "textocvp_customtf_tiny", "textocvp_t5_tiny",
-                   "textocvp_t5_narrow")
+PREDICTOR_CASES = (
+    "vanilla_tiny",
+    "ocvpseq_tiny",
+    "textocvp_customtf_tiny",
+    "textocvp_t5_tiny",
+    "textocvp_t5_narrow",
+)
 CHECKPOINT = "checkpoint_epoch_7.pth"
 
 
@@ -16,14 +21,27 @@ def write_original(folder, values, state, prefix=""):
     """One folder of the original: its parameters and one checkpoint."""
     (folder / "models").mkdir(parents=True)
     (folder / "experiment_params.json").write_text(json.dumps(values))
-    content = {"epoch": 7, "model_state_dict": {prefix + key: value for key, value in state.items()},
-               "optimizer_state_dict": {"state": {}}, "scheduler_state_dict": {}, "lr_warmup": {}}
+    content = {
+        "epoch": 7,
+        "model_state_dict": {prefix + key: value for key, value in state.items()},
+        "optimizer_state_dict": {"state": {}},
+        "scheduler_state_dict": {},
+        "lr_warmup": {},
+    }
     torch.save(content, folder / "models" / CHECKPOINT)
 
 
 def dataset(size, name="CATER_Hard"):
-    return {"dataset_name": name, "root": "data", "tokenizer": "T5", "num_frames": 4,
-            "img_size": [size, size], "random_start": True, "shuffle_train": True, "shuffle_eval": False}
+    return {
+        "dataset_name": name,
+        "root": "data",
+        "tokenizer": "T5",
+        "num_frames": 4,
+        "img_size": [size, size],
+        "random_start": True,
+        "shuffle_train": True,
+        "shuffle_eval": False,
+    }
 
 
 @pytest.fixture
@@ -35,12 +53,17 @@ def original(golden, tmp_path):
     write_original(folder, {**values, "predictor": {}}, states["."], prefix="module.")
     for name in PREDICTOR_CASES:
         own = golden(name)
-        predictor = {"predictor_name": own.config["predictor"]["predictor_name"],
-                     "predictor_params": own.config["predictor"]["predictor_params"]}
+        predictor = {
+            "predictor_name": own.config["predictor"]["predictor_name"],
+            "predictor_params": own.config["predictor"]["predictor_params"],
+        }
         below = f"predictors/{name}"
         states[below] = own.part("state.")
-        write_original(folder / below, {**values, "predictor": predictor,
-                                        "prediction_params": own.config["prediction_params"]}, states[below])
+        write_original(
+            folder / below,
+            {**values, "predictor": predictor, "prediction_params": own.config["prediction_params"]},
+            states[below],
+        )
     return folder, states
 
 
@@ -48,6 +71,9 @@ def original(golden, tmp_path):
 def original_dinosaur(golden, tmp_path):
     """ExtendedDINOSAUR: (folder, state)."""
     folder, case = tmp_path / "original_dinosaur", golden("dinosaur_tiny")
-    write_original(folder, {"dataset": dataset(56, "CLIPort"), "model": case.config["model"],
-                            "loss": case.config["loss"]}, case.part("state."))
+    write_original(
+        folder,
+        {"dataset": dataset(56, "CLIPort"), "model": case.config["model"], "loss": case.config["loss"]},
+        case.part("state."),
+    )
     return folder, case.part("state.")

@@ -165,9 +165,9 @@ def test_damaged_archives_are_removed(original, server, tmp_path, capsys, damage
     body = bytearray(archive(original[0]))
     central = body.rindex(b"PK\1\2")
     if damage == "cut":
-        body = body[:len(body) // 2]
+        body = body[: len(body) // 2]
     elif damage == "bytes":
-        body[central // 2:central // 2 + 500] = bytes(500)
+        body[central // 2 : central // 2 + 500] = bytes(500)
     elif damage == "method":
         body[central + 10] = 99
     else:

@@ -39,8 +39,13 @@ def test_golden_states_survive_import_and_export(original, tmp_path, capsys):
     for below, expected in states.items():
         name = () if below == "." else ("--name_pred_exp", below.split("/")[1])
         content = exported(folder, tmp_path / f"{below.replace('/', '_')}.pth", *name)
-        assert set(content) == {"epoch", "model_state_dict", "optimizer_state_dict", "scheduler_state_dict",
-                                "lr_warmup"}
+        assert set(content) == {
+            "epoch",
+            "model_state_dict",
+            "optimizer_state_dict",
+            "scheduler_state_dict",
+            "lr_warmup",
+        }
         assert content["epoch"] == 7
         assert_same(content["model_state_dict"], expected)
 
@@ -74,8 +79,12 @@ def test_imported_experiments_are_evaluated_drawn_and_trained_on(original, tmp_p
     assert main(["figures-decomp", *run, "--num_seqs", "1"]) == 0
     assert main(["figures-predictor", *own, "--num_preds", "6", "--num_seqs", "1"]) == 0
     out = capsys.readouterr().out
-    for line in ("evaluate-decomp: clip 4/4 (100%)", "evaluate-predictor: clip 2/2 (100%)",
-                 "figures-decomp: clip 1/1 (100%)", "figures-predictor: clip 1/1 (100%)"):
+    for line in (
+        "evaluate-decomp: clip 4/4 (100%)",
+        "evaluate-predictor: clip 2/2 (100%)",
+        "figures-decomp: clip 1/1 (100%)",
+        "figures-predictor: clip 1/1 (100%)",
+    ):
         assert line in out
     plots = folder / "predictors/textocvp_customtf_tiny/plots"
     assert (folder / "plots/decomposition_00.png").is_file()
@@ -96,7 +105,8 @@ def test_bad_folders_and_files_are_named(original, tmp_path, capsys):
 
     to = tmp_path / "to"
     assert "experiment_params.json: no such file; --from is" in error_of(
-        "import-checkpoint", "--from", tmp_path / "nowhere", "--to", to)
+        "import-checkpoint", "--from", tmp_path / "nowhere", "--to", to
+    )
     assert "exists; choose another folder" in error_of("import-checkpoint", "--from", source, "--to", source)
 
     path = source / "predictors/vanilla_tiny/models" / CHECKPOINT
@@ -113,7 +123,8 @@ def test_bad_folders_and_files_are_named(original, tmp_path, capsys):
     content["model_state_dict"]["predictor.mlp_in.bias"] = torch.zeros(3)
     torch.save(content, path)
     assert "predictor.mlp_in.bias (predictor.input_projection.bias) has shape [3], not [" in error_of(
-        "import-checkpoint", "--from", source, "--to", to)
+        "import-checkpoint", "--from", source, "--to", to
+    )
     for wrong in ({"predictor.mlp_in.bias": 3}, [1, 2]):
         torch.save({"model_state_dict": wrong}, path)
         error = error_of("import-checkpoint", "--from", source, "--to", to)
@@ -145,8 +156,10 @@ def test_an_unusual_vision_transformer_is_told_of(original_dinosaur, tmp_path, c
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and str(source / "models" / CHECKPOINT) in error
     assert "of width 32 is none of the published ones; --num_heads 1 is assumed" in error
-    assert main(["import-checkpoint", "--from", str(source), "--to", str(tmp_path / "x"), "--num_heads",
-                 "3"]) == 2
+    assert (
+        main(["import-checkpoint", "--from", str(source), "--to", str(tmp_path / "x"), "--num_heads", "3"])
+        == 2
+    )
     assert "3 attention heads do not divide the vision transformer's width 32" in capsys.readouterr().err
 
 
@@ -154,11 +167,27 @@ def test_t5s_tokenizer_is_taken_along(original, tmp_path, capsys, monkeypatch):
     """It lies in no checkpoint, and transformers would make one up that knows no word."""
     source, _ = original
     folder = imported(source, tmp_path / "without")
-    assert "'google-t5/t5-small' is not at hand; put its tokenizer.json into weights/textocvp_t5_tiny_t5" in \
-        capsys.readouterr().out
+    assert (
+        "'google-t5/t5-small' is not at hand; put its tokenizer.json into weights/textocvp_t5_tiny_t5"
+        in capsys.readouterr().out
+    )
     make_data("CATER_Hard", folder / "data", 4, 2, 2, size=16, num_frames=8, max_objects=2, workers=1)
-    assert main(["evaluate-predictor", "-d", str(folder), "--decomp_ckpt", CHECKPOINT, "--name_pred_exp",
-                 "textocvp_t5_tiny", "--pred_ckpt", CHECKPOINT]) == 2
+    assert (
+        main(
+            [
+                "evaluate-predictor",
+                "-d",
+                str(folder),
+                "--decomp_ckpt",
+                CHECKPOINT,
+                "--name_pred_exp",
+                "textocvp_t5_tiny",
+                "--pred_ckpt",
+                CHECKPOINT,
+            ]
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert "weights/textocvp_t5_tiny_t5: has no tokenizer.json; copy that of the T5" in error
 
@@ -175,10 +204,11 @@ def test_what_the_original_cannot_do_is_not_exported(tmp_path, capsys):
     from textocvp.config.errors import UserError
     from textocvp.config.experiment import experiment_values, parse_experiment
 
-    for model, setting in (("SAVi", {"model.model_params.input_scale": 4.0}),
-                           ("SAVi", {"model.model_params.initializer": "BackgroundRandom"}),
-                           ("ExtendedDINOSAUR",
-                            {"model.model_params.encoder.encoder_params.num_blocks": 3})):
+    for model, setting in (
+        ("SAVi", {"model.model_params.input_scale": 4.0}),
+        ("SAVi", {"model.model_params.initializer": "BackgroundRandom"}),
+        ("ExtendedDINOSAUR", {"model.model_params.encoder.encoder_params.num_blocks": 3}),
+    ):
         dataset = {"SAVi": "CATER_Hard", "ExtendedDINOSAUR": "CLIPort"}[model]
         experiment = parse_experiment(experiment_values(model, dataset, setting), "test")
         with pytest.raises(UserError, match=f"{next(iter(setting))}: the original has no such setting"):

@@ -27,8 +27,9 @@ def test_an_originals_checkpoint_is_read_wherever_it_is_named(original):
     path = folder / "predictors/textocvp_customtf_tiny/models" / CHECKPOINT
     whole = load_forecaster(experiment, path).state_dict()
     content = torch.load(path, weights_only=True)
-    content["model_state_dict"] = {key.removeprefix("predictor."): value
-                                   for key, value in content["model_state_dict"].items()}
+    content["model_state_dict"] = {
+        key.removeprefix("predictor."): value for key, value in content["model_state_dict"].items()
+    }
     torch.save(content, path)
     for key, value in load_forecaster(experiment, path).state_dict().items():
         assert torch.equal(value, whole[key])

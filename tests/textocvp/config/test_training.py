@@ -23,15 +23,21 @@ def test_defaults_are_the_originals():
 SINGLE = {"num_frames": 1, "batch_size": 2}
 
 
-@pytest.mark.parametrize("values, message", [
-    ({"warmup_steps": 0}, "training.warmup_steps"),
-    ({"clipping_max_value": 0.0}, "training.clipping_max_value"),
-    ({"zero_stage": 4}, "training.zero_stage: 4"),
-    ({"optimiser": "adam"}, "did you mean 'optimizer'"),
-    ({"curriculum": [{"until": 1.0, **SINGLE}]}, "training.num_steps: a curriculum needs"),
-    ({"num_steps": 9, "curriculum": [{"until": 0.5, **SINGLE}]}, "must end at 1, not 0.5"),
-    ({"num_steps": 9, "curriculum": [{"until": 1.0, **SINGLE}, {"until": 0.5, **SINGLE}]},
-     "`until` must rise from part to part")])
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"warmup_steps": 0}, "training.warmup_steps"),
+        ({"clipping_max_value": 0.0}, "training.clipping_max_value"),
+        ({"zero_stage": 4}, "training.zero_stage: 4"),
+        ({"optimiser": "adam"}, "did you mean 'optimizer'"),
+        ({"curriculum": [{"until": 1.0, **SINGLE}]}, "training.num_steps: a curriculum needs"),
+        ({"num_steps": 9, "curriculum": [{"until": 0.5, **SINGLE}]}, "must end at 1, not 0.5"),
+        (
+            {"num_steps": 9, "curriculum": [{"until": 1.0, **SINGLE}, {"until": 0.5, **SINGLE}]},
+            "`until` must rise from part to part",
+        ),
+    ],
+)
 def test_contradictions_are_named(values, message):
     with pytest.raises(ConfigError, match=message.replace("`", ".")) as error:
         training(**values)

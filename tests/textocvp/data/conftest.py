@@ -57,10 +57,21 @@ def make_experiment(tmp_path, make_cater):
     def make(img_size=8, num_frames=4, overrides=(), **data):
         folder = tmp_path / "exp"
         make_cater(root=folder / "data", **data)
-        create_experiment(tmp_path, "exp", "SAVi", "CATER_Hard", [
-            "dataset.root=data", f"dataset.img_size=[{img_size}, {img_size}]",
-            "dataset.tokenizer=CustomTokenizer", f"dataset.num_frames={num_frames}",
-            "prediction_params.num_preds=3", "suite.slots.stride=2", *overrides])
+        create_experiment(
+            tmp_path,
+            "exp",
+            "SAVi",
+            "CATER_Hard",
+            [
+                "dataset.root=data",
+                f"dataset.img_size=[{img_size}, {img_size}]",
+                "dataset.tokenizer=CustomTokenizer",
+                f"dataset.num_frames={num_frames}",
+                "prediction_params.num_preds=3",
+                "suite.slots.stride=2",
+                *overrides,
+            ],
+        )
         return folder, load_experiment(folder)
 
     return make

@@ -86,15 +86,18 @@ def test_unknown_split(make_cater):
         CATER(CONFIG, make_cater(), "tset")
 
 
-@pytest.mark.parametrize("text, message", [
-    ('{"0": {"video"', "damaged, no valid JSON"),
-    ("[1, 2]", "damaged, .* is expected"),
-    ('{"0": {"video": "a.avi", "caption": "x"}, "7": {"video": "b.avi"}}', "entry '7' has no caption"),
-    ('{"0": {"video": "a.avi", "caption": " "}}', "entry '0' has no caption"),
-    ('{"3": {"caption": "x"}}', "entry '3' has no video"),
-    ('{"3": "x"}', "entry '3' has no video"),
-    ("{}", "no video is left for the split 'test'"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"0": {"video"', "damaged, no valid JSON"),
+        ("[1, 2]", "damaged, .* is expected"),
+        ('{"0": {"video": "a.avi", "caption": "x"}, "7": {"video": "b.avi"}}', "entry '7' has no caption"),
+        ('{"0": {"video": "a.avi", "caption": " "}}', "entry '0' has no caption"),
+        ('{"3": {"caption": "x"}}', "entry '3' has no video"),
+        ('{"3": "x"}', "entry '3' has no video"),
+        ("{}", "no video is left for the split 'test'"),
+    ],
+)
 def test_damaged_split_file(make_cater, text, message):
     root = make_cater()
     (root / "hard" / "test_explicit.json").write_text(text)

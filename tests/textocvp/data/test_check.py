@@ -47,8 +47,13 @@ def test_everything_that_is_broken_is_named(make_cater, capsys):
     with pytest.raises(UserError, match=r"CATER_Hard in .*: 5 problems; the first: .*valid_explicit.json"):
         check_data("CATER_Hard", root, workers=1)
     out = capsys.readouterr().out
-    for name in ("train_001.avi: missing", "train_002.avi", "train_003.npz: damaged", "valid_explicit.json",
-                 "word 'covers' of the caption 'the cone covers the snitch.'"):
+    for name in (
+        "train_001.avi: missing",
+        "train_002.avi",
+        "train_003.npz: damaged",
+        "valid_explicit.json",
+        "word 'covers' of the caption 'the cone covers the snitch.'",
+    ):
         assert name in out
     assert "train: 4 videos, 3 unreadable" in out
 

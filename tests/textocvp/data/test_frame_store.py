@@ -80,7 +80,8 @@ def test_masks_of_another_length_are_refused(tmp_path, dataset):
 def test_resizing_is_bilinear_with_antialiasing():
     frames = torch.randint(0, 256, (2, 16, 12, 3), dtype=torch.uint8)
     expected = torch.nn.functional.interpolate(
-        frames.permute(0, 3, 1, 2).double(), size=(4, 6), mode="bilinear", antialias=True)
+        frames.permute(0, 3, 1, 2).double(), size=(4, 6), mode="bilinear", antialias=True
+    )
     resized = resize_frames(frames.numpy(), (4, 6))
     assert resized.shape == (2, 3, 4, 6)
     assert np.abs(resized - expected.numpy()).max() <= 0.5 + 1e-3

@@ -101,8 +101,14 @@ def test_resuming_gives_the_rest_of_the_same_batches(experiment):
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_evaluation_visits_everything_once(experiment, shuffle):
     data = clips(experiment)
-    ranks = [[name for batch in evaluation_loader(data, 4, shuffle=shuffle, rank=rank, world=2)
-              for name in batch["video_id"]] for rank in range(2)]
+    ranks = [
+        [
+            name
+            for batch in evaluation_loader(data, 4, shuffle=shuffle, rank=rank, world=2)
+            for name in batch["video_id"]
+        ]
+        for rank in range(2)
+    ]
     assert sorted(ranks[0] + ranks[1]) == data.videos.video_ids and len(ranks[0]) == 6
     alone = [name for batch in evaluation_loader(data, 4, shuffle=shuffle) for name in batch["video_id"]]
     assert (alone == data.videos.video_ids) is not shuffle
@@ -140,15 +146,20 @@ def predictor(experiment):
     folder, config = experiment
     own = {}
     for mode in ("store", "online"):
-        create_predictor_experiment(folder, mode, "TextOCVP_CustomTF", [
-            f"suite.slots.mode={mode}", "suite.slots.stride=2", "prediction_params.num_preds=3"])
+        create_predictor_experiment(
+            folder,
+            mode,
+            "TextOCVP_CustomTF",
+            [f"suite.slots.mode={mode}", "suite.slots.stride=2", "prediction_params.num_preds=3"],
+        )
         own[mode] = load_predictor_experiment(folder, mode)
     for split in ("train", "test"):
         videos = open_videos(config, folder, split)
         lengths = [videos.length(row) for row in range(len(videos))]
         for part in plan_slot_parts(config, folder, videos.dataset, lengths, SHA, 4):
-            part.write(((windows, torch.randn(len(windows), 4, 3, 2).numpy())
-                        for _, windows in part.videos), {})
+            part.write(
+                ((windows, torch.randn(len(windows), 4, 3, 2).numpy()) for _, windows in part.videos), {}
+            )
     return folder, own
 
 

@@ -39,7 +39,7 @@ class Squares:
         frames = np.zeros((6, 16, 16, 3), np.uint8)
         for t in range(6):
             x = 2 * t if index % 2 == 0 else 10 - 2 * t
-            frames[t, 6:10, x:x + 4] = 255
+            frames[t, 6:10, x : x + 4] = 255
         return frames
 
     def masks(self, index):
@@ -51,8 +51,11 @@ class Squares:
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    monkeypatch.setitem(DATASETS.entries, "Squares", Entry(
-        f"{__name__}:Squares", "textocvp.config.data:DatasetConfig", "datasets/CATER_Hard.json"))
+    monkeypatch.setitem(
+        DATASETS.entries,
+        "Squares",
+        Entry(f"{__name__}:Squares", "textocvp.config.data:DatasetConfig", "datasets/CATER_Hard.json"),
+    )
     (tmp_path / "captions.json").write_text('["go right", "go left"]')
     yield tmp_path
     stopping.restore()
@@ -69,40 +72,95 @@ def run(*argv):
 
 def create(root):
     training = {"num_steps": 2, "batch_size": 2, "warmup_steps": 1, "num_workers": 0}
-    model = {"num_slots": 2, "slot_dim": 8, "mlp_hidden": 8, "mlp_encoder_dim": 8,
-             "transition_module": {"num_heads": 2, "mlp_size": 8},
-             "encoder": {"encoder_params": {"num_channels": [4], "kernel_size": 3}},
-             "decoder": {"decoder_params": {"num_channels": [4], "kernel_size": 3, "resolution": [16, 16]}}}
-    assert run("create-experiment", "-d", root, "--name", "exp", "--model_name", "SAVi", "--dataset_name",
-               "Squares", *overrides({"dataset.dataset_name": "Squares", "dataset.root": str(root),
-                                      "dataset.img_size": [16, 16], "dataset.num_frames": 2,
-                                      "model.model_params": model, "training": training})) == 0
+    model = {
+        "num_slots": 2,
+        "slot_dim": 8,
+        "mlp_hidden": 8,
+        "mlp_encoder_dim": 8,
+        "transition_module": {"num_heads": 2, "mlp_size": 8},
+        "encoder": {"encoder_params": {"num_channels": [4], "kernel_size": 3}},
+        "decoder": {"decoder_params": {"num_channels": [4], "kernel_size": 3, "resolution": [16, 16]}},
+    }
+    assert (
+        run(
+            "create-experiment",
+            "-d",
+            root,
+            "--name",
+            "exp",
+            "--model_name",
+            "SAVi",
+            "--dataset_name",
+            "Squares",
+            *overrides(
+                {
+                    "dataset.dataset_name": "Squares",
+                    "dataset.root": str(root),
+                    "dataset.img_size": [16, 16],
+                    "dataset.num_frames": 2,
+                    "model.model_params": model,
+                    "training": training,
+                }
+            ),
+        )
+        == 0
+    )
     return training
 
 
 def create_predictor(root, predictor, params, training, **more):
-    return run("create-predictor-experiment", "-d", root / "exp", "--name", predictor, "--predictor_name",
-               predictor, *overrides({"predictor.predictor_params": params, "training": training,
-                                      "prediction_params": {"num_context": 1, "num_preds": 3,
-                                                            "input_buffer_size": 3}, **more}))
+    return run(
+        "create-predictor-experiment",
+        "-d",
+        root / "exp",
+        "--name",
+        predictor,
+        "--predictor_name",
+        predictor,
+        *overrides(
+            {
+                "predictor.predictor_params": params,
+                "training": training,
+                "prediction_params": {"num_context": 1, "num_preds": 3, "input_buffer_size": 3},
+                **more,
+            }
+        ),
+    )
 
 
 def test_a_data_set_of_ones_own_is_trained_end_to_end(root):
     training, exp = create(root), root / "exp"
     build_vocabulary(root, root / "exp/words.json", dataset="Squares")
     assert json.loads((root / "exp/words.json").read_text()) == {
-        "[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "go": 3, "left": 4, "right": 5}
+        "[PAD]": 0,
+        "[CLS]": 1,
+        "[SEP]": 2,
+        "go": 3,
+        "left": 4,
+        "right": 5,
+    }
     assert create_predictor(root, "VanillaTransformer", SIZES, training) == 0
-    text = {"predictor_params": SIZES, "fusion_params": {"num_heads": 2, "head_dim": 4, "mlp_size": 8},
-            "text_encoder_params": {"input_dim": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 6}}
-    assert create_predictor(root, "TextOCVP_CustomTF", text, training,
-                            **{"dataset.vocabulary": "words.json"}) == 0
-    for command in (["prepare-data", "--workers", 1], ["train-decomp"], ["precompute-slots"],
-                    ["train-predictor", "--name_pred_exp", "VanillaTransformer"],
-                    ["train-predictor", "--name_pred_exp", "TextOCVP_CustomTF"],
-                    ["evaluate-decomp"], ["evaluate-predictor", "--name_pred_exp", "VanillaTransformer"],
-                    ["evaluate-predictor", "--name_pred_exp", "TextOCVP_CustomTF"],
-                    ["figures", "--num_seqs", 1], ["report"]):
+    text = {
+        "predictor_params": SIZES,
+        "fusion_params": {"num_heads": 2, "head_dim": 4, "mlp_size": 8},
+        "text_encoder_params": {"input_dim": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 6},
+    }
+    assert (
+        create_predictor(root, "TextOCVP_CustomTF", text, training, **{"dataset.vocabulary": "words.json"})
+        == 0
+    )
+    for command in (
+        ["prepare-data", "--workers", 1],
+        ["train-decomp"],
+        ["precompute-slots"],
+        ["train-predictor", "--name_pred_exp", "VanillaTransformer"],
+        ["train-predictor", "--name_pred_exp", "TextOCVP_CustomTF"],
+        ["evaluate-decomp"],
+        ["evaluate-predictor", "--name_pred_exp", "VanillaTransformer"],
+        ["evaluate-predictor", "--name_pred_exp", "TextOCVP_CustomTF"],
+        ["figures", "--num_seqs", 1],
+        ["report"],
+    ):
         assert run(command[0], "-d", exp, *command[1:]) == 0, command
     assert (exp / "plots/prediction_00.png").is_file()
 
@@ -111,8 +169,11 @@ def test_without_captions_only_predictors_without_text_train(root, capsys):
     (root / "captions.json").write_text('["", ""]')
     training, exp = create(root), root / "exp"
     assert create_predictor(root, "VanillaTransformer", SIZES, training) == 0
-    for command in (["train-decomp"], ["precompute-slots"],
-                    ["train-predictor", "--name_pred_exp", "VanillaTransformer"]):
+    for command in (
+        ["train-decomp"],
+        ["precompute-slots"],
+        ["train-predictor", "--name_pred_exp", "VanillaTransformer"],
+    ):
         assert run(command[0], "-d", exp, *command[1:]) == 0, command
     assert create_predictor(root, "TextOCVP_CustomTF", {}, training) == 0
     capsys.readouterr()
@@ -134,8 +195,17 @@ def test_build_vocabulary_from_lines(tmp_path, capsys):
     (tmp_path / "captions.txt").write_text("the cone is rotating. the cone\n\nis up.\n")
     out = tmp_path / "words.json"
     assert run("build-vocabulary", "--from", tmp_path / "captions.txt", "--out", out) == 0
-    assert list(json.loads(out.read_text())) == ["[PAD]", "[CLS]", "[SEP]", ".", "cone", "is", "rotating",
-                                                 "the", "up"]
+    assert list(json.loads(out.read_text())) == [
+        "[PAD]",
+        "[CLS]",
+        "[SEP]",
+        ".",
+        "cone",
+        "is",
+        "rotating",
+        "the",
+        "up",
+    ]
     assert "9 words of 2 captions" in capsys.readouterr().out
     assert run("build-vocabulary", "--from", tmp_path / "captions.txt", "--out", out) == 2
     assert "ids of a vocabulary must not change" in capsys.readouterr().err

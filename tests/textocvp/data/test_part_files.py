@@ -27,6 +27,7 @@ KEY = {"kind": "test", "made_from": "a" * 64}
 def write(folder, part, value=1, key=KEY):
     def fill(file):
         create_rows(file, "x", (len(part.rows), 3, 2), "float32")[:] = value
+
     write_part(folder, part, key, list(part.rows), fill, {"lr": 1})
 
 

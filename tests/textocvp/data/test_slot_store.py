@@ -37,6 +37,7 @@ def make_store(make_experiment):
         for part in parts if write else []:
             part.write(batches(part), {"made": "by a test"})
         return folder, experiment, parts
+
     return make
 
 

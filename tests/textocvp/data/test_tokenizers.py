@@ -10,8 +10,12 @@ from textocvp.config.errors import UserError
 from textocvp.data.tokenizers import CustomTokenizer, pad_tokens
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "tokenizer.json").read_text())
-VOCABULARIES = {"CATER_Hard": "CATER_Hard", "CATER_Easy": "CATER_Easy", "CLIPort_train": "CLIPort",
-                "CLIPort_test": "CLIPort_test"}
+VOCABULARIES = {
+    "CATER_Hard": "CATER_Hard",
+    "CATER_Easy": "CATER_Easy",
+    "CLIPort_train": "CLIPort",
+    "CLIPort_test": "CLIPort_test",
+}
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)

@@ -47,8 +47,10 @@ def test_reads_what_other_programs_write(tmp_path, name, codec):
     assert np.abs(read.astype(int) - frames).mean() < 4
 
 
-@pytest.mark.parametrize("frames", [np.zeros((0, 8, 8, 3), np.uint8), np.zeros((2, 8, 8, 3), np.float32),
-                                    np.zeros((2, 8, 8), np.uint8)])
+@pytest.mark.parametrize(
+    "frames",
+    [np.zeros((0, 8, 8, 3), np.uint8), np.zeros((2, 8, 8, 3), np.float32), np.zeros((2, 8, 8), np.uint8)],
+)
 def test_refuses_to_write_what_is_no_video(tmp_path, frames):
     with pytest.raises(ValueError, match=r"expected uint8 \(T,H,W,3\)"):
         write_video(tmp_path / "clip.avi", frames)
@@ -85,7 +87,7 @@ def test_a_sound_file_is_named(tmp_path):
 def test_a_file_that_breaks_off_is_named(tmp_path, frames, kept):
     write_video(tmp_path / "clip.avi", frames)
     content = (tmp_path / "clip.avi").read_bytes()
-    (tmp_path / "clip.avi").write_bytes(content[:int(kept * len(content))])
+    (tmp_path / "clip.avi").write_bytes(content[: int(kept * len(content))])
     with pytest.raises(UserError, match=r"clip\.avi: (breaks off after|cannot be read)"):
         read_video(tmp_path / "clip.avi")
 

@@ -58,5 +58,6 @@ def test_windows_are_as_long_as_the_longest_predictor_needs(make_experiment):
     assert window_frames(experiment, folder) == 4
     for name, num_preds in (("a", 2), ("b", 6)):
         create_predictor_experiment(
-            folder, name, "VanillaTransformer", [f"prediction_params.num_preds={num_preds}"])
+            folder, name, "VanillaTransformer", [f"prediction_params.num_preds={num_preds}"]
+        )
     assert window_frames(experiment, folder) == window_frames(experiment, folder / "predictors" / "a") == 7

@@ -28,8 +28,13 @@ def case(golden):
 def model(case, tmp_path):
     """The case's model with the original's weights; its transformer is narrower than its name says."""
     vit = case.config["_fixture"]["vit"]
-    config = Dinov2Config(hidden_size=vit["embed_dim"], num_hidden_layers=vit["depth"],
-                          num_attention_heads=vit["num_heads"], patch_size=14, image_size=56)
+    config = Dinov2Config(
+        hidden_size=vit["embed_dim"],
+        num_hidden_layers=vit["depth"],
+        num_attention_heads=vit["num_heads"],
+        patch_size=14,
+        image_size=56,
+    )
     Dinov2Model(config).save_pretrained(tmp_path / "vit")
     values = filled_in(case.config["model"]["model_params"], ExtendedDINOSAURConfig.original)
     values["encoder"]["encoder_params"]["weights"] = str(tmp_path / "vit")

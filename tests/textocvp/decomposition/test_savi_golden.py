@@ -72,8 +72,10 @@ def test_golden_training_steps(golden):
         assert_close(norm.double(), case.tensors["grad_norm"][step], atol=0, rtol=1e-4)
 
     names = savi_names(model.config)
-    moments = [to_original({n: optimizer.state[p][moment] for n, p in model.named_parameters()}, names)
-               for moment in ("exp_avg", "exp_avg_sq")]
+    moments = [
+        to_original({n: optimizer.state[p][moment] for n, p in model.named_parameters()}, names)
+        for moment in ("exp_avg", "exp_avg_sq")
+    ]
     case.assert_trained(to_original(model.state_dict(), names), *moments)
 
 

@@ -12,8 +12,9 @@ from textocvp.modules.vit_encoder import ARCHITECTURES, ViTEncoder
 from textocvp.pretrained import find_weights, read_model, read_tokenizer
 
 
-@pytest.mark.parametrize(("kind", "model_class"), [("dinov2", Dinov2Model), ("dino", ViTModel),
-                                                   ("t5", T5EncoderModel)])
+@pytest.mark.parametrize(
+    ("kind", "model_class"), [("dinov2", Dinov2Model), ("dino", ViTModel), ("t5", T5EncoderModel)]
+)
 def test_weights_are_read_back_frozen(tmp_path, kind, model_class, capsys):
     make_weights(kind, tmp_path / "w", width=8)
     extra = {"add_pooling_layer": False} if kind == "dino" else {}

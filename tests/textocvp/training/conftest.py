@@ -11,21 +11,39 @@ from textocvp.config.experiment import create_experiment, create_predictor_exper
 from textocvp.data.synthetic.generate import make_data
 
 MODEL = {
-    "num_slots": 3, "slot_dim": 8, "mlp_hidden": 8, "mlp_encoder_dim": 8, "num_iterations_first": 2,
+    "num_slots": 3,
+    "slot_dim": 8,
+    "mlp_hidden": 8,
+    "mlp_encoder_dim": 8,
+    "num_iterations_first": 2,
     "transition_module": {"model_name": "TransformerBlock", "num_heads": 2, "mlp_size": 8},
-    "encoder": {"encoder_name": "ConvEncoder",
-                "encoder_params": {"num_channels": [4, 4], "kernel_size": 3, "strides": [2, 1]}},
-    "decoder": {"decoder_name": "TransposedConvDecoder",
-                "decoder_params": {"num_channels": [4], "resolution": [8, 8]}}}
-TRAINING = {"num_steps": 4, "batch_size": 2, "lr": 0.001, "warmup_steps": 2, "num_workers": 0,
-            "log_frequency": 2, "image_log_frequency": 4}
+    "encoder": {
+        "encoder_name": "ConvEncoder",
+        "encoder_params": {"num_channels": [4, 4], "kernel_size": 3, "strides": [2, 1]},
+    },
+    "decoder": {
+        "decoder_name": "TransposedConvDecoder",
+        "decoder_params": {"num_channels": [4], "resolution": [8, 8]},
+    },
+}
+TRAINING = {
+    "num_steps": 4,
+    "batch_size": 2,
+    "lr": 0.001,
+    "warmup_steps": 2,
+    "num_workers": 0,
+    "log_frequency": 2,
+    "image_log_frequency": 4,
+}
 SIZES = {"token_dim": 8, "hidden_dim": 8, "num_layers": 1, "n_heads": 2}
 PREDICTORS = {
     "VanillaTransformer": SIZES,
-    "TextOCVP_CustomTF": {"predictor_params": SIZES,
-                          "fusion_params": {"num_heads": 2, "head_dim": 4, "mlp_size": 8},
-                          "text_encoder_params": {"input_dim": 8, "num_layers": 1, "num_heads": 2,
-                                                  "vocab_size": 50}}}
+    "TextOCVP_CustomTF": {
+        "predictor_params": SIZES,
+        "fusion_params": {"num_heads": 2, "head_dim": 4, "mlp_size": 8},
+        "text_encoder_params": {"input_dim": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 50},
+    },
+}
 
 
 @pytest.fixture(autouse=True)
@@ -48,10 +66,24 @@ def make_experiment(tmp_path, videos):
 
     def make(name="exp", **changes):
         text = {key.replace("__", "."): value for key, value in changes.items()}
-        return create_experiment(tmp_path, name, "SAVi", "CATER_Hard", overrides({
-            "dataset.root": str(videos), "dataset.img_size": [16, 16], "dataset.num_frames": 3,
-            "dataset.tokenizer": "CustomTokenizer", "model.model_params": MODEL, "training": TRAINING,
-            "suite.slots.stride": 2, **text}))
+        return create_experiment(
+            tmp_path,
+            name,
+            "SAVi",
+            "CATER_Hard",
+            overrides(
+                {
+                    "dataset.root": str(videos),
+                    "dataset.img_size": [16, 16],
+                    "dataset.num_frames": 3,
+                    "dataset.tokenizer": "CustomTokenizer",
+                    "model.model_params": MODEL,
+                    "training": TRAINING,
+                    "suite.slots.stride": 2,
+                    **text,
+                }
+            ),
+        )
 
     return make
 
@@ -62,10 +94,21 @@ def make_predictor():
 
     def make(folder, predictor="VanillaTransformer", name="pred", **changes):
         text = {key.replace("__", "."): value for key, value in changes.items()}
-        return create_predictor_experiment(folder, name, predictor, overrides({
-            "predictor.predictor_params": PREDICTORS[predictor], "training": TRAINING,
-            "prediction_params.num_preds": 3, "prediction_params.input_buffer_size": 2,
-            "predictor_loss": [{"type": "pred_slot_mse"}], **text}))
+        return create_predictor_experiment(
+            folder,
+            name,
+            predictor,
+            overrides(
+                {
+                    "predictor.predictor_params": PREDICTORS[predictor],
+                    "training": TRAINING,
+                    "prediction_params.num_preds": 3,
+                    "prediction_params.input_buffer_size": 2,
+                    "predictor_loss": [{"type": "pred_slot_mse"}],
+                    **text,
+                }
+            ),
+        )
 
     return make
 
@@ -81,10 +124,23 @@ def trained(tmp_path_factory, videos):
     """EXP with a decomposition checkpoint; copy it before writing into it."""
     from textocvp.training.run import train_decomp
 
-    folder = create_experiment(tmp_path_factory.mktemp("trained"), "exp", "SAVi", "CATER_Hard", overrides({
-        "dataset.root": str(videos), "dataset.img_size": [16, 16], "dataset.num_frames": 3,
-        "dataset.tokenizer": "CustomTokenizer", "model.model_params": MODEL, "training": TRAINING,
-        "suite.slots.stride": 2}))
+    folder = create_experiment(
+        tmp_path_factory.mktemp("trained"),
+        "exp",
+        "SAVi",
+        "CATER_Hard",
+        overrides(
+            {
+                "dataset.root": str(videos),
+                "dataset.img_size": [16, 16],
+                "dataset.num_frames": 3,
+                "dataset.tokenizer": "CustomTokenizer",
+                "model.model_params": MODEL,
+                "training": TRAINING,
+                "suite.slots.stride": 2,
+            }
+        ),
+    )
     assert train_decomp(folder) == 0
     stopping.restore()
     return folder

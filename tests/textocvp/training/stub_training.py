@@ -1,6 +1,6 @@
 """A training run of an arithmetic stub through the real loop, engine and checkpoints; also a program.
 
-    python stub_training.py FOLDER... [--resume_training] [--checkpoint C] [--signal USR2 --at 13 --rank 0]
+python stub_training.py FOLDER... [--resume_training] [--checkpoint C] [--signal USR2 --at 13 --rank 0]
 """
 
 from __future__ import annotations
@@ -20,16 +20,31 @@ from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
 from textocvp.training.session import run_training
 
-TRAINING = {"num_steps": 20, "batch_size": 8, "lr": 0.01, "warmup_steps": 4, "scheduler_steps": 20, "seed": 5,
-            "log_frequency": 3, "image_log_frequency": 10, "save_frequency": 1, "save_every_steps": 5,
-            "validate_every_steps": 7, "stage3_param_persistence_threshold": 0}
+TRAINING = {
+    "num_steps": 20,
+    "batch_size": 8,
+    "lr": 0.01,
+    "warmup_steps": 4,
+    "scheduler_steps": 20,
+    "seed": 5,
+    "log_frequency": 3,
+    "image_log_frequency": 10,
+    "save_frequency": 1,
+    "save_every_steps": 5,
+    "validate_every_steps": 7,
+    "stage3_param_persistence_threshold": 0,
+}
 
 
 def write_experiment(folder, **training):
     """experiment_params.json of a stub experiment."""
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"dataset": {"dataset_name": "CATER_Hard"}, "model": {"model_name": "SAVi"},
-              "training": {**TRAINING, **training}, "suite": {"version": 1}}
+    values = {
+        "dataset": {"dataset_name": "CATER_Hard"},
+        "model": {"model_name": "SAVi"},
+        "training": {**TRAINING, **training},
+        "suite": {"version": 1},
+    }
     (folder / "experiment_params.json").write_text(json.dumps(values))
     return folder
 
@@ -54,7 +69,7 @@ class StubTask:
         for step in range(first_step, self.total_steps):
             self._at_step(step)
             x = torch.randn(self._batch_size, 8, generator=torch.Generator().manual_seed(step))
-            yield x[self._world.rank * share:(self._world.rank + 1) * share] * self.factor
+            yield x[self._world.rank * share : (self._world.rank + 1) * share] * self.factor
 
     def loss(self, x):
         value = (self.model(x) - x.sin()).square().mean()
@@ -78,13 +93,25 @@ class PartlyIdleTask(StubTask):
         self.model.forward = lambda x: nn.Sequential(*list(self.model)[:4])(x)
 
 
-def run(folder, checkpoint=None, resume_training=False, at_step=lambda step: None, make=StubTask,
-        belongs_to={"stub": 1}):  # noqa: B006 (not written to)
+def run(
+    folder,
+    checkpoint=None,
+    resume_training=False,
+    at_step=lambda step: None,
+    make=StubTask,
+    belongs_to={"stub": 1},
+):  # noqa: B006 (not written to)
     """Train the stub in `folder`; returns the exit code."""
     stopping.install()
     experiment = load_experiment(folder)
-    return run_training(folder, experiment, lambda world: make(experiment.training, world, at_step),
-                        belongs_to, checkpoint, resume_training)
+    return run_training(
+        folder,
+        experiment,
+        lambda world: make(experiment.training, world, at_step),
+        belongs_to,
+        checkpoint,
+        resume_training,
+    )
 
 
 def main():
@@ -104,8 +131,9 @@ def main():
 
     try:
         make = PartlyIdleTask if options.idle else StubTask
-        codes = [run(folder, options.checkpoint, options.resume_training, send, make)
-                 for folder in options.folders]
+        codes = [
+            run(folder, options.checkpoint, options.resume_training, send, make) for folder in options.folders
+        ]
         stopping.skip_teardown(max(codes))
         return max(codes)
     except UserError as error:

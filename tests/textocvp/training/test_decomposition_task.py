@@ -32,7 +32,8 @@ def test_user_errors_are_one_line_and_exit_2(make_experiment, capsys):
     folder = make_experiment(loss=[{"type": "pred_slot_mse"}])
     assert main(["train-decomp", "-d", str(folder)]) == 2
     assert capsys.readouterr().err == (
-        "error: train-decomp: loss: pred_slot_mse: SAVi has no such output; use mse or background_mse\n")
+        "error: train-decomp: loss: pred_slot_mse: SAVi has no such output; use mse or background_mse\n"
+    )
     assert main(["train-decomp", "-d", str(folder), "--resume_training"]) == 2
     assert "nothing to resume from" in capsys.readouterr().err
 
@@ -64,8 +65,10 @@ def test_what_a_step_sees_is_independent_of_start_and_world(make_experiment):
 
 
 def test_seed_decides_initialisation_and_order(make_experiment):
-    first, again, other = (tasks(make_experiment(name, training__seed=seed), 0)[0]
-                           for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    first, again, other = (
+        tasks(make_experiment(name, training__seed=seed), 0)[0]
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
     weights = [torch.cat([p.flatten() for p in task.model.parameters()]) for task in (first, again, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     order = [[batch["video_id"] for batch in task.batches(0)] for task in (first, again, other)]
@@ -73,8 +76,12 @@ def test_seed_decides_initialisation_and_order(make_experiment):
 
 
 def test_curriculum_changes_clip_length_and_batch(make_experiment):
-    folder = make_experiment(training__curriculum=[{"until": 0.5, "num_frames": 1, "batch_size": 4},
-                                                   {"until": 1.0, "num_frames": 3, "batch_size": 2}])
+    folder = make_experiment(
+        training__curriculum=[
+            {"until": 0.5, "num_frames": 1, "batch_size": 4},
+            {"until": 1.0, "num_frames": 3, "batch_size": 2},
+        ]
+    )
     (task,) = tasks(folder, 0)
     assert [tuple(batch["video"].shape[:2]) for batch in task.batches(0)] == [(4, 1), (4, 1), (2, 3), (2, 3)]
 

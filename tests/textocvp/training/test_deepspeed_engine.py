@@ -39,8 +39,10 @@ def test_golden_savi_train_steps(golden):
     optimizer = engine.optimizer_state_dict()["state"]
     assert [values["step"] for values in optimizer.values()] == [6] * len(optimizer)
     ours = [name for name, _ in model.named_parameters()]
-    moments = [to_original({name: optimizer[i][moment] for i, name in enumerate(ours)}, names)
-               for moment in ("exp_avg", "exp_avg_sq")]
+    moments = [
+        to_original({name: optimizer[i][moment] for i, name in enumerate(ours)}, names)
+        for moment in ("exp_avg", "exp_avg_sq")
+    ]
     case.assert_trained(to_original(model.state_dict(), names), *moments)
 
 

@@ -18,17 +18,40 @@ from textocvp.training.checkpoint import load_decomposition, load_pth
 
 FINAL = "models/checkpoint_epoch_final.pth"
 MODEL = {
-    "img_size": 28, "num_slots": 3, "slot_dim": 8, "mlp_hidden": 8, "mlp_encoder_dim": 8,
+    "img_size": 28,
+    "num_slots": 3,
+    "slot_dim": 8,
+    "mlp_hidden": 8,
+    "mlp_encoder_dim": 8,
     "transition_module": {"model_name": "TransformerBlock", "num_heads": 2, "mlp_size": 8},
     "encoder": {"encoder_name": "vit_small_patch14_dinov2", "encoder_params": {"weights": "weights/vit"}},
-    "decoder": {"decoder_name": "MLPPatchDecoder",
-                "decoder_params": {"patch_size": 14, "num_patches": 4, "in_dim": 8, "hidden_dim": 16,
-                                   "out_dim": 9, "num_layers": 2}}}
-TRAINING = {"num_steps": 2, "batch_size": 2, "lr": 0.01, "warmup_steps": 1, "num_workers": 0,
-            "stage3_param_persistence_threshold": 0, "log_frequency": 1, "image_log_frequency": 2}
-PREDICTOR = {"predictor_params": {"token_dim": 8, "hidden_dim": 8, "num_layers": 1, "n_heads": 2},
-             "fusion_params": {"num_heads": 2, "head_dim": 4, "mlp_size": 8},
-             "text_encoder_params": {"weights": "weights/t5"}}
+    "decoder": {
+        "decoder_name": "MLPPatchDecoder",
+        "decoder_params": {
+            "patch_size": 14,
+            "num_patches": 4,
+            "in_dim": 8,
+            "hidden_dim": 16,
+            "out_dim": 9,
+            "num_layers": 2,
+        },
+    },
+}
+TRAINING = {
+    "num_steps": 2,
+    "batch_size": 2,
+    "lr": 0.01,
+    "warmup_steps": 1,
+    "num_workers": 0,
+    "stage3_param_persistence_threshold": 0,
+    "log_frequency": 1,
+    "image_log_frequency": 2,
+}
+PREDICTOR = {
+    "predictor_params": {"token_dim": 8, "hidden_dim": 8, "num_layers": 1, "n_heads": 2},
+    "fusion_params": {"num_heads": 2, "head_dim": 4, "mlp_size": 8},
+    "text_encoder_params": {"weights": "weights/t5"},
+}
 
 
 def overrides(values):
@@ -38,9 +61,22 @@ def overrides(values):
 @pytest.fixture
 def folder(tmp_path):
     """An experiment on CLIPort-like episodes."""
-    folder = create_experiment(tmp_path, "exp", "ExtendedDINOSAUR", "CLIPort", overrides({
-        "dataset.root": "data", "dataset.img_size": [28, 28], "dataset.num_frames": 2,
-        "model.model_params": MODEL, "training": TRAINING, "suite.slots.stride": 2}))
+    folder = create_experiment(
+        tmp_path,
+        "exp",
+        "ExtendedDINOSAUR",
+        "CLIPort",
+        overrides(
+            {
+                "dataset.root": "data",
+                "dataset.img_size": [28, 28],
+                "dataset.num_frames": 2,
+                "model.model_params": MODEL,
+                "training": TRAINING,
+                "suite.slots.stride": 2,
+            }
+        ),
+    )
     make_data("CLIPort", folder / "data", 4, 2, 2, size=28, num_frames=6, workers=1)
     make_weights("dinov2", folder / "weights/vit", width=8)
     make_weights("t5", folder / "weights/t5", width=12)
@@ -61,7 +97,9 @@ def state(folder):
 def test_new_experiments_get_the_sound_settings(folder):
     experiment = load_experiment(folder)
     assert [(term.type, term.clamp_features) for term in experiment.loss] == [
-        ("mse", False), ("pred_feature_mse", False)]
+        ("mse", False),
+        ("pred_feature_mse", False),
+    ]
     assert experiment.model.model_params.encoder.encoder_params.normalization == "imagenet"
 
 
@@ -92,14 +130,29 @@ def test_continues_as_if_it_had_never_stopped(folder, tmp_path):
 
 
 def test_the_whole_chain_to_a_predictor_with_t5(folder, capsys):
-    create_predictor_experiment(folder, "pred", "TextOCVP_T5", overrides({
-        "predictor.predictor_params": PREDICTOR, "training": TRAINING,
-        "prediction_params": {"num_context": 1, "num_preds": 3, "input_buffer_size": 3}}))
+    create_predictor_experiment(
+        folder,
+        "pred",
+        "TextOCVP_T5",
+        overrides(
+            {
+                "predictor.predictor_params": PREDICTOR,
+                "training": TRAINING,
+                "prediction_params": {"num_context": 1, "num_preds": 3, "input_buffer_size": 3},
+            }
+        ),
+    )
     run, own = ["-d", str(folder)], ["--name_pred_exp", "pred"]
-    for command in (["prepare-data", *run, "--workers", "1"], ["train-decomp", *run],
-                    ["precompute-slots", *run], ["train-predictor", *run, *own], ["evaluate-decomp", *run],
-                    ["evaluate-predictor", *run, *own], ["figures", *run, "--num_seqs", "1"],
-                    ["report", *run]):
+    for command in (
+        ["prepare-data", *run, "--workers", "1"],
+        ["train-decomp", *run],
+        ["precompute-slots", *run],
+        ["train-predictor", *run, *own],
+        ["evaluate-decomp", *run],
+        ["evaluate-predictor", *run, *own],
+        ["figures", *run, "--num_seqs", "1"],
+        ["report", *run],
+    ):
         assert main(command) == 0, capsys.readouterr().err
         stopping.restore()
     assert [path.name[:3] for path in (folder / "text").iterdir()] == ["T5-"]
@@ -120,8 +173,10 @@ def test_exported_models_see_frames_as_the_original_normalises_them(folder, tmp_
     assert again.model.model_params.encoder.encoder_params.normalization == "mean"
     frames, noise = torch.rand(1, 2, 3, 28, 28), torch.randn(1, 3, 8)
     slots = []
-    for experiment, path in ((again, tmp_path / "original/models/out.pth"),
-                             (load_experiment(folder), tmp_path / "original" / FINAL)):
+    for experiment, path in (
+        (again, tmp_path / "original/models/out.pth"),
+        (load_experiment(folder), tmp_path / "original" / FINAL),
+    ):
         if not path.is_file():
             path.write_bytes((folder / FINAL).read_bytes())
         model = load_decomposition(experiment, path)
@@ -130,10 +185,19 @@ def test_exported_models_see_frames_as_the_original_normalises_them(folder, tmp_
 
 
 def test_a_t5_of_another_width_cannot_be_exported(folder, tmp_path, capsys):
-    create_predictor_experiment(folder, "pred", "TextOCVP_T5", overrides({
-        "predictor.predictor_params": PREDICTOR, "training": TRAINING,
-        "prediction_params": {"num_context": 1, "num_preds": 3, "input_buffer_size": 3},
-        "suite.slots.mode": "online"}))
+    create_predictor_experiment(
+        folder,
+        "pred",
+        "TextOCVP_T5",
+        overrides(
+            {
+                "predictor.predictor_params": PREDICTOR,
+                "training": TRAINING,
+                "prediction_params": {"num_context": 1, "num_preds": 3, "input_buffer_size": 3},
+                "suite.slots.mode": "online",
+            }
+        ),
+    )
     assert main(["train-decomp", "-d", str(folder)]) == 0
     stopping.restore()
     assert main(["train-predictor", "-d", str(folder), "--name_pred_exp", "pred"]) == 0
@@ -188,19 +252,30 @@ def test_missing_weights_are_one_line(folder, capsys, monkeypatch):
     assert main(["train-decomp", "-d", str(folder)]) == 0
 
 
-@pytest.mark.parametrize(("setting", "message"), [
-    ({"decoder.decoder_params.num_patches": 9}, r"num_patches: 9, but \(img_size / patch_size\) squared is"),
-    ({"decoder.decoder_params.in_dim": 9}, "in_dim: 9, but slot_dim is 8: make them equal"),
-    ({"decoder.decoder_params.out_dim": 12}, "out_dim: 12, but mlp_encoder_dim . 1 is 9"),
-    ({"decoder.decoder_params.patch_size": 16}, "patch_size: 16, but the patches of vit_small_.* is 14"),
-    ({"decoder.decoder_params.reconstruct_images": False}, "reconstruct_images: must be true"),
-    ({"encoder.encoder_name": "vit_smal_patch14_dinov2"}, "did you mean 'vit_small_patch14_dinov2'"),
-    ({"img_size": 30}, "img_size: 30 is no multiple of the patch size 14"),
-])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            {"decoder.decoder_params.num_patches": 9},
+            r"num_patches: 9, but \(img_size / patch_size\) squared is",
+        ),
+        ({"decoder.decoder_params.in_dim": 9}, "in_dim: 9, but slot_dim is 8: make them equal"),
+        ({"decoder.decoder_params.out_dim": 12}, "out_dim: 12, but mlp_encoder_dim . 1 is 9"),
+        ({"decoder.decoder_params.patch_size": 16}, "patch_size: 16, but the patches of vit_small_.* is 14"),
+        ({"decoder.decoder_params.reconstruct_images": False}, "reconstruct_images: must be true"),
+        ({"encoder.encoder_name": "vit_smal_patch14_dinov2"}, "did you mean 'vit_small_patch14_dinov2'"),
+        ({"img_size": 30}, "img_size: 30 is no multiple of the patch size 14"),
+    ],
+)
 def test_sizes_that_do_not_fit_are_named(tmp_path, setting, message):
     from textocvp.config.errors import UserError
 
     settings = {f"model.model_params.{name}": value for name, value in setting.items()}
     with pytest.raises(UserError, match=message):
-        create_experiment(tmp_path, "bad", "ExtendedDINOSAUR", "CLIPort", overrides(
-            {"model.model_params": MODEL, **settings}))
+        create_experiment(
+            tmp_path,
+            "bad",
+            "ExtendedDINOSAUR",
+            "CLIPort",
+            overrides({"model.model_params": MODEL, **settings}),
+        )

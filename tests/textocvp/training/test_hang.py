@@ -22,8 +22,13 @@ else:
 
 def run(stops, minutes):
     environment = {**os.environ, "TEXTOCVP_HANG_MINUTES": str(minutes)}
-    return subprocess.run([sys.executable, "-c", PROGRAM.format(stops=stops)], env=environment, timeout=30,
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(stops=stops)],
+        env=environment,
+        timeout=30,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_without_a_step_the_stacks_are_told_and_the_process_fails():

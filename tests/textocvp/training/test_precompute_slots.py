@@ -45,8 +45,12 @@ def experiment(experiment, make_predictor):
 def test_shards_write_disjoint_parts_that_join_to_the_whole(experiment, tmp_path, capsys):
     whole = shutil.copytree(experiment, tmp_path / "whole")
     assert main(["precompute-slots", "-d", str(whole)]) == 0
-    assert parts(whole) == ["test/part_0000.h5", "train/part_0000.h5", "train/part_0001.h5",
-                            "valid/part_0000.h5"]
+    assert parts(whole) == [
+        "test/part_0000.h5",
+        "train/part_0000.h5",
+        "train/part_0001.h5",
+        "valid/part_0000.h5",
+    ]
     assert precompute_slots(experiment, FINAL, 1, 2) == 0
     assert parts(experiment) == ["train/part_0001.h5"]
     assert precompute_slots(experiment, FINAL, 0, 2) == 0
@@ -114,10 +118,14 @@ def test_signal_drops_the_part_in_hand_and_a_rerun_continues(experiment, monkeyp
     assert len(parts(experiment)) == 4
 
 
-@pytest.mark.parametrize("options, message", [
-    (["--shard", "2", "--num_shards", "2"], "--shard 2: must lie between 0 and --num_shards 2 less 1"),
-    (["--decomp_ckpt", "none.pth"], "none.pth: no such checkpoint"),
-    (["--decomp_ckpt", "other.pth"], "made from something else (checkpoint_sha256")])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--shard", "2", "--num_shards", "2"], "--shard 2: must lie between 0 and --num_shards 2 less 1"),
+        (["--decomp_ckpt", "none.pth"], "none.pth: no such checkpoint"),
+        (["--decomp_ckpt", "other.pth"], "made from something else (checkpoint_sha256"),
+    ],
+)
 def test_bad_requests(experiment, capsys, options, message):
     precompute_slots(experiment)
     content = load_pth(experiment / "models" / FINAL)

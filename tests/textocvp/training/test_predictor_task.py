@@ -31,8 +31,12 @@ def experiment(with_slots, tmp_path):
 
 
 def task_of(folder, name="pred"):
-    return PredictorTask(load_predictor_experiment(folder, name), folder / "predictors" / name,
-                         folder / CHECKPOINT, World(0, 1, torch.device("cpu")))
+    return PredictorTask(
+        load_predictor_experiment(folder, name),
+        folder / "predictors" / name,
+        folder / CHECKPOINT,
+        World(0, 1, torch.device("cpu")),
+    )
 
 
 @pytest.mark.parametrize("predictor", ["VanillaTransformer", "TextOCVP_CustomTF"])
@@ -69,8 +73,9 @@ def test_online_gives_the_stores_batches(experiment, make_predictor):
 
 def test_statistics_online_are_near_the_stores(experiment, make_predictor):
     for name, mode in (("stored", "store"), ("online", "online")):
-        make_predictor(experiment, name=name, suite__slots__mode=mode,
-                       prediction_params__standardize_slots=True)
+        make_predictor(
+            experiment, name=name, suite__slots__mode=mode, prediction_params__standardize_slots=True
+        )
     stored, online = task_of(experiment, "stored").model, task_of(experiment, "online").model
     torch.testing.assert_close(online.slot_mean, stored.slot_mean, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(online.slot_std, stored.slot_std, atol=1e-4, rtol=1e-3)
@@ -78,8 +83,9 @@ def test_statistics_online_are_near_the_stores(experiment, make_predictor):
 
 def test_image_loss_decodes_the_predicted_frames_alone(experiment, make_predictor, monkeypatch):
     make_predictor(experiment, name="slots")
-    make_predictor(experiment, name="images",
-                   predictor_loss=[{"type": "pred_img_mse"}, {"type": "pred_slot_mse"}])
+    make_predictor(
+        experiment, name="images", predictor_loss=[{"type": "pred_img_mse"}, {"type": "pred_slot_mse"}]
+    )
     for name, expected in (("slots", []), ("images", [(2, 3, 3, 8)])):
         task, decoded = task_of(experiment, name), []
 
@@ -109,8 +115,12 @@ def test_slot_loss_is_computed_where_the_predictor_works(experiment, make_predic
 
 def test_teacher_forcing_only_while_training(experiment, make_predictor):
     make_predictor(experiment, name="free", predictor__predictor_params__dropout=0.0)
-    make_predictor(experiment, name="forced", predictor__predictor_params__dropout=0.0,
-                   prediction_params__teacher_force=True)
+    make_predictor(
+        experiment,
+        name="forced",
+        predictor__predictor_params__dropout=0.0,
+        prediction_params__teacher_force=True,
+    )
     free, forced = task_of(experiment, "free"), task_of(experiment, "forced")
     batch = next(free.batches(0))
     assert not torch.equal(free.loss(batch)[0], forced.loss(batch)[0])
@@ -133,16 +143,28 @@ def test_store_of_another_checkpoint_is_refused(experiment, make_predictor):
     torch.save({**content, "step": 99}, experiment / "models/other.pth")
     assert sha256_file(experiment / CHECKPOINT) != sha256_file(experiment / "models/other.pth")
     with pytest.raises(UserError, match="checkpoint_sha256"):
-        PredictorTask(load_predictor_experiment(experiment, "pred"), experiment / "predictors/pred",
-                      experiment / "models/other.pth", World(0, 1, torch.device("cpu")))
+        PredictorTask(
+            load_predictor_experiment(experiment, "pred"),
+            experiment / "predictors/pred",
+            experiment / "models/other.pth",
+            World(0, 1, torch.device("cpu")),
+        )
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"predictor_loss": [{"type": "mse"}]},
-     "predictor_loss: mse: not an output of a predictor; use pred_slot_mse or pred_img_mse"),
-    ({"training__curriculum": [{"until": 1.0, "num_frames": 2, "batch_size": 2}]},
-     "curriculum: predictors train on windows of one length"),
-    ({"prediction_params__num_preds": 6}, "holds windows of 4 frames, 7 are needed")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"predictor_loss": [{"type": "mse"}]},
+            "predictor_loss: mse: not an output of a predictor; use pred_slot_mse or pred_img_mse",
+        ),
+        (
+            {"training__curriculum": [{"until": 1.0, "num_frames": 2, "batch_size": 2}]},
+            "curriculum: predictors train on windows of one length",
+        ),
+        ({"prediction_params__num_preds": 6}, "holds windows of 4 frames, 7 are needed"),
+    ],
+)
 def test_settings_that_do_not_fit(experiment, make_predictor, changes, message):
     make_predictor(experiment, **changes)
     with pytest.raises(UserError, match=message):

@@ -33,12 +33,26 @@ def run_ranks(*arguments, ranks=1):
     path = os.pathsep.join([str(PROGRAM.parents[3]), os.environ.get("PYTHONPATH", "")])
     processes = []
     for rank in range(ranks):
-        world = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
-                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if ranks > 1 else {}
-        processes.append(subprocess.Popen(
-            [sys.executable, str(PROGRAM), *map(str, arguments)],
-            env={**os.environ, **world, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        world = (
+            {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(ranks),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+            }
+            if ranks > 1
+            else {}
+        )
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, str(PROGRAM), *map(str, arguments)],
+                env={**os.environ, **world, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     return [process.returncode for process in processes], "\n".join(outputs)
 
@@ -58,8 +72,10 @@ def test_signal_ends_the_process_and_the_same_command_continues(tmp_path):
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     """Folders of the same training on two ranks, one per ZeRO stage."""
-    folders = [stub.write_experiment(tmp_path_factory.mktemp("stage") / "exp", zero_stage=stage)
-               for stage in range(4)]
+    folders = [
+        stub.write_experiment(tmp_path_factory.mktemp("stage") / "exp", zero_stage=stage)
+        for stage in range(4)
+    ]
     codes, output = run_ranks(*folders, ranks=2)
     assert codes == [0, 0], output
     return folders

@@ -33,7 +33,13 @@ def test_equals_the_originals(changes):
 def test_golden_rates():
     config = TrainingConfig(lr=1e-3, warmup_steps=2, scheduler_steps=8)
     assert [learning_rate(step, config) for step in range(6)] == [
-        0.0, 5e-4, 1e-3, 1e-3, 9.619435722790177e-4, 8.535680352542143e-4]
+        0.0,
+        5e-4,
+        1e-3,
+        1e-3,
+        9.619435722790177e-4,
+        8.535680352542143e-4,
+    ]
 
 
 def test_stays_at_the_minimum_after_the_cosine():

@@ -53,16 +53,23 @@ def stopped(folder, step=12, number=signal.SIGUSR2):
 
 def test_leaves_checkpoints_and_one_state(finished):
     names = {path.name for path in (finished / "models").iterdir()}
-    assert names == {"checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth", "checkpoint_last_saved.pth",
-                     "checkpoint_epoch_final.pth"}
+    assert names == {
+        "checkpoint_epoch_1.pth",
+        "checkpoint_epoch_2.pth",
+        "checkpoint_last_saved.pth",
+        "checkpoint_epoch_final.pth",
+    }
     content = load_pth(finished / FINAL)
     assert (content["epoch"], content["step"]) == (2, 20)
     assert content["config"]["training"]["num_steps"] == 20
     assert content["provenance"]["versions"]["torch"] == torch.__version__
     assert [step for step, _ in content["loss_history"]] == [3, 6, 9, 12, 15, 18, 20]
     assert content["optimizer_state_dict"]["state"][0]["step"] == 20
-    assert sorted(path.name for path in (finished / "resume").iterdir()) == ["latest", "step_00000015",
-                                                                             "step_00000020"]
+    assert sorted(path.name for path in (finished / "resume").iterdir()) == [
+        "latest",
+        "step_00000015",
+        "step_00000020",
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
@@ -118,8 +125,10 @@ def test_a_damaged_later_state_displaces_no_good_one(tmp_path):
     (folder / "resume/step_00000099").mkdir()
     kill = kill_at(15, signal.SIGTERM)
     assert stub.run(folder, resume_training=True, at_step=kill) == 143
-    assert sorted(path.name for path in (folder / "resume").glob("step_*")) == ["step_00000015",
-                                                                               "step_00000016"]
+    assert sorted(path.name for path in (folder / "resume").glob("step_*")) == [
+        "step_00000015",
+        "step_00000016",
+    ]
 
 
 def test_a_training_that_is_longer_than_asked_for_is_refused(tmp_path):
@@ -178,13 +187,13 @@ def test_finished_run_can_be_lengthened(finished, tmp_path, capsys):
     shutil.copytree(finished, folder)
     stub.write_experiment(folder, num_steps=24)
     assert stub.run(folder, resume_training=True) == 0
-    assert 'changed settings (num_steps: 20 -> 24)' in capsys.readouterr().out
+    assert "changed settings (num_steps: 20 -> 24)" in capsys.readouterr().out
     assert load_pth(folder / FINAL)["step"] == 24
 
 
 def test_state_of_another_optimizer_is_refused(tmp_path):
     folder = stub.write_experiment(stopped(tmp_path / "exp"), optimizer="adamw")
-    with pytest.raises(UserError, match="optimizer: \"adam\" -> \"adamw\""):
+    with pytest.raises(UserError, match='optimizer: "adam" -> "adamw"'):
         stub.run(folder, resume_training=True)
 
 

@@ -106,8 +106,9 @@ def to_body_frame(body: Body, poses: np.ndarray, points: Ray, directions: Ray) -
 
 def rotate(rotations: np.ndarray, vectors: Ray) -> Ray:
     """Rotations (P,3,3) applied to vectors with components (P or 1,S,h,w)."""
-    return tuple(sum(per_pose(rotations[:, row, column]) * vectors[column] for column in range(3))
-                 for row in range(3))
+    return tuple(
+        sum(per_pose(rotations[:, row, column]) * vectors[column] for column in range(3)) for row in range(3)
+    )
 
 
 def per_pose(values: np.ndarray) -> np.ndarray:

@@ -100,8 +100,15 @@ def make_camera(size: int, antialias: int = 2, field_of_view: Optional[float] = 
     rays = np.einsum("ac,ashw->cshw", axes, np.stack([horizontal, vertical, np.ones_like(vertical)]))
     rays /= np.sqrt((rays**2).sum(axis=0))
     table = EYE[:2, None, None, None] - rays[:2] / rays[2] * EYE[2]
-    return Camera(size, rays.astype(np.float32), table.astype(np.float32), empty_table(table),
-                  light_samples(antialias), axes, float(focal))
+    return Camera(
+        size,
+        rays.astype(np.float32),
+        table.astype(np.float32),
+        empty_table(table),
+        light_samples(antialias),
+        axes,
+        float(focal),
+    )
 
 
 def light_samples(antialias: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -84,8 +84,16 @@ def finish(folder: Path, settings: Settings, captions: dict[tuple[str, int], str
 def describe(plan: VideoPlan, text: str) -> dict[str, Any]:
     """A video's state file: positions (T,3) in table units, yaw and tilt (T,) in radians."""
     objects = [
-        {"shape": thing.shape, "size": thing.size, "color": thing.color, "material": thing.material,
-         "radius": thing.radius, "positions": track.positions.round(4).tolist(),
-         "yaw": track.yaw.round(4).tolist(), "tilt": track.tilt.round(4).tolist()}
-        for thing, track in zip(plan.objects, plan.tracks)]
+        {
+            "shape": thing.shape,
+            "size": thing.size,
+            "color": thing.color,
+            "material": thing.material,
+            "radius": thing.radius,
+            "positions": track.positions.round(4).tolist(),
+            "yaw": track.yaw.round(4).tolist(),
+            "tilt": track.tilt.round(4).tolist(),
+        }
+        for thing, track in zip(plan.objects, plan.tracks)
+    ]
     return {"caption": text, "actions": [asdict(action) for action in plan.actions], "objects": objects}

@@ -49,7 +49,7 @@ def begin(folder: Path) -> None:
 
 def episode_name(index: int) -> str:
     """Name of the index-th episode's folder; the numbers that readers leave out are not used."""
-    numbers = sorted(int(name[len("episode"):]) for name in EXCLUDED)
+    numbers = sorted(int(name[len("episode") :]) for name in EXCLUDED)
     for number in numbers:
         index += index >= number
     return f"episode{index:05d}"
@@ -85,6 +85,11 @@ def finish(folder: Path, settings: CLIPortSettings, captions: dict[tuple[str, in
 
 def describe(episode: Episode) -> dict[str, Any]:
     """An episode's state file: positions (T, pieces, 2) and gripper (T, 2) in units of the table's width."""
-    return {"caption": episode.caption, "block": episode.block, "bowl": episode.bowl,
-            "pieces": [asdict(piece) for piece in episode.pieces],
-            "positions": episode.positions.round(4).tolist(), "gripper": episode.gripper.round(4).tolist()}
+    return {
+        "caption": episode.caption,
+        "block": episode.block,
+        "bowl": episode.bowl,
+        "pieces": [asdict(piece) for piece in episode.pieces],
+        "positions": episode.positions.round(4).tolist(),
+        "gripper": episode.gripper.round(4).tolist(),
+    }

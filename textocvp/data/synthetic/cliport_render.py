@@ -61,8 +61,11 @@ def _draw(episode: Episode, t: int, size: int, antialias: int) -> Canvas:
     canvas = Canvas(size, antialias)
     for number, piece in enumerate(episode.pieces, 1):
         x, y = episode.positions[t, number - 1]
-        carried = number - 1 == episode.block and np.allclose(episode.gripper[t], (x, y)) \
+        carried = (
+            number - 1 == episode.block
+            and np.allclose(episode.gripper[t], (x, y))
             and episode.opening[t] == 0
+        )
         draw = _draw_bowl if piece.kind == "bowl" else _draw_block
         draw(canvas, piece, x, y, number, episode.height[t] if carried else 0.0)
     _draw_gripper(canvas, *episode.gripper[t], episode.opening[t], len(episode.pieces) + 1)

@@ -100,8 +100,10 @@ def _place(rng: np.random.Generator, num_bowls: int, num_blocks: int, colors: li
         raise RuntimeError(f"no room for {num_bowls} bowls and {num_blocks} blocks")
     kinds = ["bowl"] * num_bowls + ["block"] * num_blocks
     yaws = [0.0] * num_bowls + rng.uniform(0, np.pi / 2, num_blocks).tolist()
-    return [Piece(kind, color, float(x), float(y), yaw)
-            for kind, color, (x, y), yaw in zip(kinds, colors, places, yaws)]
+    return [
+        Piece(kind, color, float(x), float(y), yaw)
+        for kind, color, (x, y), yaw in zip(kinds, colors, places, yaws)
+    ]
 
 
 def _act(pieces: list[Piece], block: int, num_frames: int) -> Episode:
@@ -117,8 +119,11 @@ def _act(pieces: list[Piece], block: int, num_frames: int) -> Episode:
     positions[carried, block] = gripper[carried]
     positions[released, block] = goal
     closed = (time > (over + taken) / 2) & (time <= (arrived + free) / 2)
-    height = np.interp(time, [0, over, (over + taken) / 2, taken, arrived, (arrived + free) / 2, free, 1],
-                       [1, 1, 0, 1, 1, 0.3, 1, 1])
+    height = np.interp(
+        time,
+        [0, over, (over + taken) / 2, taken, arrived, (arrived + free) / 2, free, 1],
+        [1, 1, 0, 1, 1, 0.3, 1, 1],
+    )
     return Episode(tuple(pieces), block, 0, positions, gripper, np.where(closed, 0.0, 1.0), height)
 
 

@@ -65,10 +65,22 @@ def make_data(
         UserError: settings that make no sense; a folder that holds something else or other settings' videos.
     """
     settings = check_settings(
-        dataset, max_objects=max_objects, min_objects=min_objects, actions=actions, num_train=num_train,
-        num_valid=num_valid, num_test=num_test, size=size, num_frames=num_frames, max_moving=max_moving,
-        distinct_colors=distinct_colors, antialias=antialias, object_scale=object_scale,
-        field_of_view=field_of_view, seed=seed)
+        dataset,
+        max_objects=max_objects,
+        min_objects=min_objects,
+        actions=actions,
+        num_train=num_train,
+        num_valid=num_valid,
+        num_test=num_test,
+        size=size,
+        num_frames=num_frames,
+        max_moving=max_moving,
+        distinct_colors=distinct_colors,
+        antialias=antialias,
+        object_scale=object_scale,
+        field_of_view=field_of_view,
+        seed=seed,
+    )
     if workers is not None and workers < 1:
         raise UserError(f"workers={workers}: must be at least 1")
     files_of(settings).check(settings)
@@ -91,8 +103,9 @@ def check_folder(folder: Path, settings: VideoSettings) -> None:
     if (folder / "settings.json").is_file():
         difference = settings.difference(read_json(folder / "settings.json"))
         if difference:
-            raise UserError(f"{folder}: holds videos made with {difference}; "
-                            "choose another --out or delete the folder")
+            raise UserError(
+                f"{folder}: holds videos made with {difference}; choose another --out or delete the folder"
+            )
     elif folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
         raise UserError(f"{folder}: not empty, and not made by make-data; choose another --out")
 
@@ -107,8 +120,10 @@ def _generate(folder: Path, settings: VideoSettings, workers: int) -> None:
             captions.update(finished)
             progress.show(len(captions))
     files.finish(folder, settings, captions)
-    print(f"{folder}: {settings.num_train} training, {settings.num_valid} validation and {settings.num_test} "
-          f"test videos of {settings.num_frames} frames, {settings.size}x{settings.size} pixels")
+    print(
+        f"{folder}: {settings.num_train} training, {settings.num_valid} validation and {settings.num_test} "
+        f"test videos of {settings.num_frames} frames, {settings.size}x{settings.size} pixels"
+    )
 
 
 def available_cores() -> int:
@@ -117,10 +132,13 @@ def available_cores() -> int:
 
 
 def write_all(
-    folder: Path, settings: VideoSettings, names: Names, workers: int,
+    folder: Path,
+    settings: VideoSettings,
+    names: Names,
+    workers: int,
 ) -> Iterator[dict[tuple[str, int], str]]:
     """Write the videos that are not there yet; yields captions by (split, index), in any order."""
-    chunks = [names[start:start + CHUNK] for start in range(0, len(names), CHUNK)]
+    chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
     if min(workers, len(chunks)) == 1:
         for chunk in chunks:
             yield write_chunk(folder, settings, chunk)

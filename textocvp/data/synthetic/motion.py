@@ -13,8 +13,13 @@ from textocvp.data.synthetic.shapes import CUBE_HALF, CYLINDER_HALF
 
 ROTATING_SHAPES = ("cube", "cylinder", "snitch")
 """Shapes whose rotation can be seen (CATER rotates the same)."""
-REST_HEIGHT = {"sphere": 1.0, "cube": float(CUBE_HALF), "cylinder": float(CYLINDER_HALF), "cone": 0.0,
-               "snitch": 1.0}
+REST_HEIGHT = {
+    "sphere": 1.0,
+    "cube": float(CUBE_HALF),
+    "cylinder": float(CYLINDER_HALF),
+    "cone": 0.0,
+    "snitch": 1.0,
+}
 """Height of a resting object's origin above the table, in radii; a cone's is the centre of its base."""
 LIFT = 1.8
 """How high pick-and-place lifts, in table units."""
@@ -66,8 +71,12 @@ class Stage:
 
 
 def sample_actions(
-    rng: np.random.Generator, objects: Sequence[SceneObject], names: Sequence[str], max_moving: int,
-    num_frames: int, spacing: float,
+    rng: np.random.Generator,
+    objects: Sequence[SceneObject],
+    names: Sequence[str],
+    max_moving: int,
+    num_frames: int,
+    spacing: float,
 ) -> tuple[list[Action], list[Track]]:
     """At most `max_moving` simultaneous actions, one for each object, and the tracks of all objects.
 
@@ -191,8 +200,10 @@ def choose_contain(stage: Stage, subject: int, progress: np.ndarray) -> Optional
             continue
         path = pick_place_paths(track.positions[0], np.array([inner.cell], dtype=np.float64), progress)
         others = [index for index in range(len(stage.objects)) if index not in (subject, target)]
-        if all(clear_of(path, cone.radius, stage.tracks[index], stage.objects[index].radius, 0.0)[0]
-               for index in others):
+        if all(
+            clear_of(path, cone.radius, stage.tracks[index], stage.objects[index].radius, 0.0)[0]
+            for index in others
+        ):
             above = np.linalg.norm(path[0, :, :2] - inner.cell, axis=1) < 1e-6
             stage.tracks[subject] = replace(track, positions=path[0])
             stage.tracks[target] = replace(hidden, ceiling=np.where(above, path[0, :, 2], np.inf))

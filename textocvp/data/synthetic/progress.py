@@ -24,7 +24,9 @@ class ProgressLine:
         return self
 
     def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException],
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
         trace: Optional[TracebackType],
     ) -> None:
         if self.terminal:
@@ -39,8 +41,13 @@ class ProgressLine:
             self.reported = now
             report_progress(done, self.total, loss=None, rate=rate, seconds_left=left)
         if now - self.shown >= (TERMINAL_SECONDS if self.terminal else LOG_SECONDS) or (
-                self.terminal and done == self.total):
+            self.terminal and done == self.total
+        ):
             self.shown = now
             text = f"{self.title}: {done}/{self.total} {self.unit}, {rate:.0f}/s, {left:.0f} s left"
-            print(f"\r{text}\033[K" if self.terminal else text, end="" if self.terminal else "\n",
-                  file=sys.stderr, flush=True)
+            print(
+                f"\r{text}\033[K" if self.terminal else text,
+                end="" if self.terminal else "\n",
+                file=sys.stderr,
+                flush=True,
+            )

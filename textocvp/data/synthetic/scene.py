@@ -87,8 +87,10 @@ def object_radii(image_size: int, object_scale: Optional[float] = None) -> dict[
     if object_scale is not None:
         return {name: radius * object_scale for name, radius in zip(SIZES, CATER_RADII)}
     larger = float(np.clip(np.log2(CATER_IMAGE_SIZE / image_size) / 2, 0, 1))
-    return {name: round((1 - larger) * true + larger * largest, 4)
-            for name, true, largest in zip(SIZES, CATER_RADII, LARGEST_RADII)}
+    return {
+        name: round((1 - larger) * true + larger * largest, 4)
+        for name, true, largest in zip(SIZES, CATER_RADII, LARGEST_RADII)
+    }
 
 
 def sample_looks(rng: np.random.Generator, count: int, distinct_colors: bool) -> list[Looks]:

@@ -40,8 +40,12 @@ def shade(thing: SceneObject, normals: Ray, rays: Ray, height: np.ndarray, lit: 
         gloss = np.float32(0.10) * _power(towards_light, 8) * lit
     else:
         studio = environment(rays[2] - 2 * facing * nz, towards_light)
-        diffuse = np.float32(0.26) * ambient + np.float32(0.36) * key + np.float32(0.08) * fill \
+        diffuse = (
+            np.float32(0.26) * ambient
+            + np.float32(0.36) * key
+            + np.float32(0.08) * fill
             + np.float32(0.62) * studio
+        )
         gloss = np.float32(0.85) * _power(towards_light, 32) * lit + np.float32(0.10) * studio
     rgb = np.empty((*diffuse.shape, 3), dtype=np.float32)
     for channel, base in enumerate(thing.rgb):

@@ -21,8 +21,13 @@ BAND_HALF_WIDTH = np.float32(0.24)
 MISS = np.float32(np.inf)
 TINY = np.float32(1e-9)
 
-BOUNDS = {"sphere": (0.0, 1.0), "cube": (0.0, 1.2248), "cylinder": (0.0, 1.2021), "cone": (0.687, 1.2133),
-          "snitch": (0.0, 1.0)}
+BOUNDS = {
+    "sphere": (0.0, 1.0),
+    "cube": (0.0, 1.2248),
+    "cylinder": (0.0, 1.2021),
+    "cone": (0.687, 1.2133),
+    "snitch": (0.0, 1.0),
+}
 """Height of the centre, and radius, of a sphere round each shape."""
 
 
@@ -112,8 +117,11 @@ def cube_normal(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Ray:
     on_z = (az >= ax) & (az >= ay)
     on_y = (ay >= ax) & ~on_z
     zero = np.float32(0)
-    return (np.where(on_z | on_y, zero, np.sign(x)), np.where(on_y, np.sign(y), zero),
-            np.where(on_z, np.sign(z), zero))
+    return (
+        np.where(on_z | on_y, zero, np.sign(x)),
+        np.where(on_y, np.sign(y), zero),
+        np.where(on_z, np.sign(z), zero),
+    )
 
 
 def cylinder_normal(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Ray:
@@ -131,7 +139,16 @@ def cone_normal(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Ray:
 
 
 INTERSECT: dict[str, Callable[[Ray, Ray], Interval]] = {
-    "sphere": sphere, "cube": cube, "cylinder": cylinder, "cone": cone, "snitch": snitch}
+    "sphere": sphere,
+    "cube": cube,
+    "cylinder": cylinder,
+    "cone": cone,
+    "snitch": snitch,
+}
 NORMAL: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Ray]] = {
-    "sphere": sphere_normal, "cube": cube_normal, "cylinder": cylinder_normal, "cone": cone_normal,
-    "snitch": sphere_normal}
+    "sphere": sphere_normal,
+    "cube": cube_normal,
+    "cylinder": cylinder_normal,
+    "cone": cone_normal,
+    "snitch": sphere_normal,
+}

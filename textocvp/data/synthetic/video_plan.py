@@ -36,16 +36,25 @@ def plan_video(settings: Settings, split: str, index: int) -> VideoPlan:
         objects = sample_objects(rng, settings, radii)
         if objects:
             actions, tracks = motion.sample_actions(
-                rng, objects, settings.actions, min(settings.max_moving, len(objects)), settings.num_frames,
-                GOAL_SPACING * radii["large"])
+                rng,
+                objects,
+                settings.actions,
+                min(settings.max_moving, len(objects)),
+                settings.num_frames,
+                GOAL_SPACING * radii["large"],
+            )
             if actions:
                 return VideoPlan(objects, actions, tracks)
-    raise UserError(f"no room for {settings.min_objects} to {settings.max_objects} objects that can "
-                    f"{' or '.join(settings.actions)}; lower max_objects or object_scale, or add actions")
+    raise UserError(
+        f"no room for {settings.min_objects} to {settings.max_objects} objects that can "
+        f"{' or '.join(settings.actions)}; lower max_objects or object_scale, or add actions"
+    )
 
 
 def sample_objects(
-    rng: np.random.Generator, settings: Settings, radii: dict[str, float],
+    rng: np.random.Generator,
+    settings: Settings,
+    radii: dict[str, float],
 ) -> list[scene.SceneObject]:
     """Objects of one scene on their cells; empty if they find no room."""
     if settings.easy:
@@ -55,5 +64,7 @@ def sample_objects(
         looks = scene.sample_looks(rng, count, settings.distinct_colors)
     sizes = [radii[look.size] for look in looks]
     cells = scene.sample_cells(rng, sizes, START_SPACING * radii["large"])
-    return [scene.SceneObject(*look, radius, cell, float(rng.uniform(0, 2 * np.pi)))
-            for look, radius, cell in zip(looks, sizes, cells)]
+    return [
+        scene.SceneObject(*look, radius, cell, float(rng.uniform(0, 2 * np.pi)))
+        for look, radius, cell in zip(looks, sizes, cells)
+    ]

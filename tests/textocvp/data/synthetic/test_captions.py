@@ -13,16 +13,27 @@ CONE = SceneObject("medium", "green", "rubber", "cone", 0.8, (1, 1), 0.0)
 SNITCH = SceneObject("small", "gold", "metal", "snitch", 0.6, (-2, 3), 0.0)
 
 
-@pytest.mark.parametrize("action, hard, easy", [
-    (Action("slide", 0, (2, 3)),
-     "the medium green rubber cone is sliding to (2, 3).", "the cone is sliding to (2, 3)."),
-    (Action("pick_place", 1, (-1, 3)), "the small gold metal snitch is picked up and placed to (-1, 3).",
-     "the snitch is picked up and placed to (-1, 3)."),
-    (Action("rotate", 1), "the small gold metal snitch is rotating.", "the snitch is rotating."),
-    (Action("contain", 0, (-2, 3), 1),
-     "the medium green rubber cone is containing the small gold metal snitch.",
-     "the cone is containing the snitch."),
-])
+@pytest.mark.parametrize(
+    "action, hard, easy",
+    [
+        (
+            Action("slide", 0, (2, 3)),
+            "the medium green rubber cone is sliding to (2, 3).",
+            "the cone is sliding to (2, 3).",
+        ),
+        (
+            Action("pick_place", 1, (-1, 3)),
+            "the small gold metal snitch is picked up and placed to (-1, 3).",
+            "the snitch is picked up and placed to (-1, 3).",
+        ),
+        (Action("rotate", 1), "the small gold metal snitch is rotating.", "the snitch is rotating."),
+        (
+            Action("contain", 0, (-2, 3), 1),
+            "the medium green rubber cone is containing the small gold metal snitch.",
+            "the cone is containing the snitch.",
+        ),
+    ],
+)
 def test_sentences(action, hard, easy):
     assert caption([action], [CONE, SNITCH], easy=False) == hard
     assert caption([action], [CONE, SNITCH], easy=True) == easy
@@ -38,9 +49,22 @@ def test_several_sentences_are_joined_by_a_space():
 def test_the_original_vocabulary_accepts_every_caption(dataset):
     tokenizer = CustomTokenizer(dataset)
     settings = check_settings(
-        dataset, num_train=1, num_valid=0, num_test=1, size=128, num_frames=6, min_objects=None,
-        max_objects=8, actions=None, max_moving=2, distinct_colors=False, antialias=1, object_scale=None,
-        field_of_view=None, seed=0)
+        dataset,
+        num_train=1,
+        num_valid=0,
+        num_test=1,
+        size=128,
+        num_frames=6,
+        min_objects=None,
+        max_objects=8,
+        actions=None,
+        max_moving=2,
+        distinct_colors=False,
+        antialias=1,
+        object_scale=None,
+        field_of_view=None,
+        seed=0,
+    )
     seen = set()
     for index in range(150):
         plan = plan_video(settings, "test", index)

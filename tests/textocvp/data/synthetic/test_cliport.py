@@ -12,8 +12,15 @@ from textocvp.data.synthetic.cliport_scene import BOWL, RGB, TRAIN_COLORS, UNSEE
 from textocvp.data.synthetic.generate import make_data
 from textocvp.data.tokenizers import CustomTokenizer
 
-SMALL = {"dataset": "CLIPort", "num_train": 4, "num_valid": 1, "num_test": 2, "size": 24, "num_frames": 8,
-         "workers": 1}
+SMALL = {
+    "dataset": "CLIPort",
+    "num_train": 4,
+    "num_valid": 1,
+    "num_test": 2,
+    "size": 24,
+    "num_frames": 8,
+    "workers": 1,
+}
 
 
 def episodes(count, test=False, num_frames=16):
@@ -112,13 +119,16 @@ def test_numbers_that_readers_leave_out_are_not_used():
     assert not set(EXCLUDED) & {episode_name(index) for index in range(14000)}
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"max_objects": 8}, "max_objects=8: CLIPort has from 2 to 7 blocks and bowls"),
-    ({"min_objects": 5, "max_objects": 4}, "min_objects=5, max_objects=4"),
-    ({"actions": ["slide"]}, "actions: belongs to CATER's scenes; leave it out for CLIPort"),
-    ({"max_moving": 1}, "max_moving: belongs to CATER's scenes"),
-    ({"size": 8}, "size=8: must be from 16 to 1024"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_objects": 8}, "max_objects=8: CLIPort has from 2 to 7 blocks and bowls"),
+        ({"min_objects": 5, "max_objects": 4}, "min_objects=5, max_objects=4"),
+        ({"actions": ["slide"]}, "actions: belongs to CATER's scenes; leave it out for CLIPort"),
+        ({"max_moving": 1}, "max_moving: belongs to CATER's scenes"),
+        ({"size": 8}, "size=8: must be from 16 to 1024"),
+    ],
+)
 def test_options_that_make_no_sense(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         make_data(out=tmp_path / "out", **{**SMALL, **options})

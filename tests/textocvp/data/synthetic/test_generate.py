@@ -16,8 +16,16 @@ from textocvp.data.synthetic import cater_files, generate
 from textocvp.data.synthetic.generate import make_data
 from textocvp.data.video import read_video
 
-SMALL = {"dataset": "CATER_Hard", "num_train": 5, "num_valid": 2, "num_test": 3, "size": 16,
-         "num_frames": 6, "max_objects": 3, "workers": 1}
+SMALL = {
+    "dataset": "CATER_Hard",
+    "num_train": 5,
+    "num_valid": 2,
+    "num_test": 3,
+    "size": 16,
+    "num_frames": 6,
+    "max_objects": 3,
+    "workers": 1,
+}
 
 
 def content(folder):
@@ -65,7 +73,9 @@ def test_another_seed_gives_other_videos(reference, tmp_path):
 def test_without_validation_videos_there_is_no_list_of_them(tmp_path):
     make_data(out=tmp_path, **{**SMALL, "num_valid": 0, "num_train": 1, "num_test": 1})
     assert {path.name for path in (tmp_path / "hard").glob("*_explicit.json")} == {
-        "train_explicit.json", "test_explicit.json"}
+        "train_explicit.json",
+        "test_explicit.json",
+    }
 
 
 def test_easy_and_hard_live_side_by_side(tmp_path):
@@ -85,8 +95,11 @@ def test_a_rerun_makes_only_what_is_missing_or_empty(reference, tmp_path, monkey
     (folder / "videos" / ".train_000000.avi").write_bytes(b"left by a run that was killed")
     (folder / "test_explicit.json").unlink()
     made, real = [], cater_files.write_video
-    monkeypatch.setattr(cater_files, "write_video",
-                        lambda path, frames: made.append(path.stem.lstrip(".")) or real(path, frames))
+    monkeypatch.setattr(
+        cater_files,
+        "write_video",
+        lambda path, frames: made.append(path.stem.lstrip(".")) or real(path, frames),
+    )
     make_data(out=tmp_path, **SMALL)
     assert made == ["train_000001", "test_000002"]
     assert content(tmp_path) == before
@@ -117,8 +130,13 @@ if __name__ == "__main__":
     script = out.parent / "make.py"
     script.write_text(command)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.Popen([sys.executable, str(script)], env=environment, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def children(process):
@@ -156,30 +174,33 @@ def test_a_run_that_is_stopped_leaves_no_worker_and_can_be_continued(tmp_path, s
     assert len(kept) >= len(done) - 2  # one video of each worker may lack its masks
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"num_train": 0}, "num_train=0: must be at least 1"),
-    ({"num_test": 0}, "num_test=0: must be at least 1"),
-    ({"num_valid": -1}, "num_valid=-1: must be at least 0"),
-    ({"size": 15}, "size=15: must be from 16 to 1024"),
-    ({"size": 16.5}, "size=16.5: must be a whole number"),
-    ({"num_frames": 1}, "num_frames=1: must be from 2 to 1000"),
-    ({"max_objects": 0}, "max_objects=0: must be from 1 to 10"),
-    ({"max_objects": 11}, "max_objects=11: must be from 1 to 10"),
-    ({"min_objects": 4}, "min_objects=4 is more than max_objects=3"),
-    ({"max_moving": 3}, "max_moving=3: must be from 1 to 2"),
-    ({"antialias": 0}, "antialias=0: must be from 1 to 4"),
-    ({"object_scale": -1.0}, "object_scale=-1.0: must be from 0.2 to 5.0"),
-    ({"object_scale": float("nan")}, "object_scale=nan: must be from 0.2 to 5.0"),
-    ({"field_of_view": 200.0}, "field_of_view=200.0: must be from 10.0 to 120.0"),
-    ({"seed": -1}, "seed=-1: must be at least 0"),
-    ({"workers": 0}, "workers=0: must be at least 1"),
-    ({"actions": ["slid"]}, "unknown action 'slid', did you mean 'slide'?"),
-    ({"actions": ""}, "actions: none given; choose from slide, pick_place, rotate, contain"),
-    ({"actions": "contain", "max_objects": 1}, "the action contain needs two objects"),
-    ({"dataset": "CATER_hard"}, "unknown dataset 'CATER_hard', did you mean 'CATER_Hard'?"),
-    ({"dataset": "CATER_Easy", "max_objects": 1}, "CATER_Easy videos always show two objects"),
-    ({"max_objects": 10, "min_objects": 10, "object_scale": 4.0}, "no room for 10 to 10 objects"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"num_train": 0}, "num_train=0: must be at least 1"),
+        ({"num_test": 0}, "num_test=0: must be at least 1"),
+        ({"num_valid": -1}, "num_valid=-1: must be at least 0"),
+        ({"size": 15}, "size=15: must be from 16 to 1024"),
+        ({"size": 16.5}, "size=16.5: must be a whole number"),
+        ({"num_frames": 1}, "num_frames=1: must be from 2 to 1000"),
+        ({"max_objects": 0}, "max_objects=0: must be from 1 to 10"),
+        ({"max_objects": 11}, "max_objects=11: must be from 1 to 10"),
+        ({"min_objects": 4}, "min_objects=4 is more than max_objects=3"),
+        ({"max_moving": 3}, "max_moving=3: must be from 1 to 2"),
+        ({"antialias": 0}, "antialias=0: must be from 1 to 4"),
+        ({"object_scale": -1.0}, "object_scale=-1.0: must be from 0.2 to 5.0"),
+        ({"object_scale": float("nan")}, "object_scale=nan: must be from 0.2 to 5.0"),
+        ({"field_of_view": 200.0}, "field_of_view=200.0: must be from 10.0 to 120.0"),
+        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"workers": 0}, "workers=0: must be at least 1"),
+        ({"actions": ["slid"]}, "unknown action 'slid', did you mean 'slide'?"),
+        ({"actions": ""}, "actions: none given; choose from slide, pick_place, rotate, contain"),
+        ({"actions": "contain", "max_objects": 1}, "the action contain needs two objects"),
+        ({"dataset": "CATER_hard"}, "unknown dataset 'CATER_hard', did you mean 'CATER_Hard'?"),
+        ({"dataset": "CATER_Easy", "max_objects": 1}, "CATER_Easy videos always show two objects"),
+        ({"max_objects": 10, "min_objects": 10, "object_scale": 4.0}, "no room for 10 to 10 objects"),
+    ],
+)
 def test_nonsense_is_refused_in_one_line_before_anything_is_written(tmp_path, changes, message):
     with pytest.raises(UserError) as error:
         make_data(out=tmp_path / "data", **{**SMALL, **changes})
@@ -207,12 +228,15 @@ def test_a_root_that_holds_something_else_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("changes, difference", [
-    ({"size": 32}, "size=16, not 32"),
-    ({"seed": 5}, "seed=0, not 5"),
-    ({"num_train": 6}, "num_train=5, not 6"),
-    ({"actions": "slide"}, r"actions=\['slide', 'pick_place', 'rotate', 'contain'\], not \['slide'\]"),
-])
+@pytest.mark.parametrize(
+    "changes, difference",
+    [
+        ({"size": 32}, "size=16, not 32"),
+        ({"seed": 5}, "seed=0, not 5"),
+        ({"num_train": 6}, "num_train=5, not 6"),
+        ({"actions": "slide"}, r"actions=\['slide', 'pick_place', 'rotate', 'contain'\], not \['slide'\]"),
+    ],
+)
 def test_a_folder_with_other_settings_is_refused_and_the_difference_told(reference, changes, difference):
     before = content(reference)
     with pytest.raises(UserError, match=f"hard: holds videos made with {difference}; choose another --out"):

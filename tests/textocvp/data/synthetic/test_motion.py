@@ -12,9 +12,23 @@ from textocvp.data.synthetic.video_plan import plan_video
 
 
 def settings(**changes):
-    values = {"dataset": "CATER_Hard", "num_train": 1, "num_valid": 0, "num_test": 1, "size": 32,
-              "num_frames": 10, "min_objects": None, "max_objects": 3, "actions": None, "max_moving": 2,
-              "distinct_colors": True, "antialias": 1, "object_scale": None, "field_of_view": None, "seed": 0}
+    values = {
+        "dataset": "CATER_Hard",
+        "num_train": 1,
+        "num_valid": 0,
+        "num_test": 1,
+        "size": 32,
+        "num_frames": 10,
+        "min_objects": None,
+        "max_objects": 3,
+        "actions": None,
+        "max_moving": 2,
+        "distinct_colors": True,
+        "antialias": 1,
+        "object_scale": None,
+        "field_of_view": None,
+        "seed": 0,
+    }
     return check_settings(**{**values, **changes})
 
 
@@ -61,8 +75,11 @@ def test_objects_without_an_action_stay_where_they_are():
     for plan in plans(actions=["slide", "rotate"]):
         moving = {action.subject for action in plan.actions}
         for index, track in enumerate(plan.tracks):
-            still = (track.positions == track.positions[0]).all() and (track.yaw == track.yaw[0]).all() \
+            still = (
+                (track.positions == track.positions[0]).all()
+                and (track.yaw == track.yaw[0]).all()
                 and (track.tilt == track.tilt[0]).all()
+            )
             assert still != (index in moving)
 
 
@@ -88,8 +105,9 @@ def test_one_or_two_objects_move():
 
 def test_no_object_acts_twice():
     for plan in plans(dataset="CATER_Hard", max_objects=5, size=128):
-        involved = [index for action in plan.actions for index in (action.subject, action.target)
-                    if index is not None]
+        involved = [
+            index for action in plan.actions for index in (action.subject, action.target) if index is not None
+        ]
         assert len(involved) == len(set(involved))
 
 

@@ -60,7 +60,8 @@ def test_metal_shines_and_rubber_does_not():
 
 
 @pytest.mark.parametrize(
-    "cell, side", [((-2, 1), "left"), ((2, 1), "right"), ((1, 3), "back"), ((1, -3), "front")])
+    "cell, side", [((-2, 1), "left"), ((2, 1), "right"), ((1, 3), "back"), ((1, -3), "front")]
+)
 def test_coordinates_grow_to_the_right_and_to_the_back(cell, side):
     row, column = middle(render(make(cell=cell))[1][0])
     assert {"left": column < 14, "right": column > 18, "back": row < 14, "front": row > 18}[side]
@@ -104,8 +105,13 @@ def test_a_moving_object_shades_a_still_one():
 def test_a_contained_object_is_not_seen():
     cone = make("cone", cell=(-1, -1), size="large", radius=1.0)
     inner = make("cylinder", cell=(1, 1), color="blue")
-    stage = motion.Stage(np.random.default_rng(0), [cone, inner], 0.0,
-                         [motion.resting_track(thing, 12) for thing in (cone, inner)], set())
+    stage = motion.Stage(
+        np.random.default_rng(0),
+        [cone, inner],
+        0.0,
+        [motion.resting_track(thing, 12) for thing in (cone, inner)],
+        set(),
+    )
     assert motion.choose_contain(stage, 0, np.linspace(0, 1, 12)).target == 1
     masks = render(cone, inner, tracks=stage.tracks, size=64)[1]
     visible = (masks == 2).sum(axis=(1, 2))
