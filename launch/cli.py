@@ -9,23 +9,22 @@ from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, NoReturn, Optional, Sequence, Tuple
 
 from launch.doctor import run_doctor
-from launch.efficiency import efficiency_lines
 from launch.fork import fork
-from launch.interactive import run_shell, run_tensorboard
 from launch.jobs import cancel_experiment
-from launch.look import run_logs, run_status, run_verify, run_why
 from launch.pipeline import from_folder
 from launch.prune import prune
-from launch.request import make_request
-from launch.show import plan_lines, script_lines, stages_text
+from launch.shell import run_shell, run_tensorboard
 from launch.space import space_lines
 from launch.stages import DISTRIBUTED
-from launch.submit import plan_request, submission_details, submit
-from slurm.cluster import load_cluster
+from launch.submit import make_request, plan_request, submission_details, submit
+from launch.views.efficiency import efficiency_lines
+from launch.views.plan import plan_lines, script_lines, stages_text
+from launch.views.why import run_logs, run_status, run_verify, run_why
 from slurm.image import build_image, unpack_image
+from slurm.site import load_cluster
 from textocvp.config.errors import UserError
-from textocvp.config.overrides import parse_overrides
-from textocvp.disk_space import writing
+from textocvp.config.schema import parse_overrides
+from textocvp.files import writing
 
 COMMANDS: Dict[str, Tuple[Optional[FrozenSet[str]], str]] = {
     "pipeline": (None, "run or submit everything that is missing, in dependency order"),

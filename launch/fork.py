@@ -11,18 +11,25 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 import yaml
 
-from launch.experiment_files import write_experiment
 from launch.pipeline import INDICES, Pipeline, from_folder, shorten
-from launch.recipe import RECIPE_FILE
+from launch.recipe import RECIPE_FILE, write_experiment
 from launch.stages import all_tasks
-from slurm.records import Records, TaskId, config_sha256, job_folder, output_files, read_task, write_task
-from slurm.standing import DONE, stand
-from slurm.task import Task
-from slurm.yaml_files import read_yaml
-from textocvp.artifacts import write_json
+from launch.state.manifest import (
+    DONE,
+    Records,
+    TaskId,
+    config_sha256,
+    job_folder,
+    output_files,
+    read_task,
+    stand,
+    write_task,
+)
+from launch.state.task import Task
 from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, parse_experiment
-from textocvp.config.overrides import apply_overrides
+from textocvp.config.schema import apply_overrides, read_yaml
+from textocvp.files import write_json
 
 SHARED_SECTIONS = ("dataset", "model", "suite")
 """What a predictor's file repeats of its decomposition's."""

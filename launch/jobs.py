@@ -8,9 +8,9 @@ from typing import Any, Dict, Iterable, List, Mapping
 
 from launch.plan import Job, TaskId
 from launch.stages import DISTRIBUTED
-from slurm import ledger
-from slurm.cluster import load_cluster
+from launch.state import ledger
 from slurm.queue import JobState, cancel, job_states
+from slurm.site import load_cluster
 from textocvp.config.errors import UserError
 
 ENDED = (ledger.FINISHED, ledger.CANCELLED)

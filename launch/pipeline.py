@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Mapping, Optional, Tuple
 
-from launch.experiment_files import experiment_files, seed_files
 from launch.recipe import (
     RECIPE_FILE,
     DataRecipe,
@@ -14,11 +13,13 @@ from launch.recipe import (
     Recipe,
     WeightsRecipe,
     check_seeds,
+    experiment_files,
     load_recipe,
+    seed_files,
 )
-from textocvp.artifacts import read_json
 from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, parse_experiment
+from textocvp.files import read_json
 
 INDICES = "jobs/indices.json"
 

@@ -7,10 +7,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
+from launch.state.manifest import CHANGED, DONE, Records, Standing, TaskId, read_task, refusal, stand
+from launch.state.task import OK, Task
 from slurm.queue import PENDING, JobState
-from slurm.records import Records, TaskId, read_task
-from slurm.standing import CHANGED, DONE, Standing, refusal, stand
-from slurm.task import OK, Task
 from textocvp.config.errors import UserError
 
 RUN = "to run"

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
 from launch.jobs import ENDED, scheduler_states
-from launch.show import format_table
-from slurm import ledger
-from slurm.lock import locked
-from slurm.prune import Alive, Leftover, leftovers
+from launch.state import ledger
+from launch.state.lock import locked
+from launch.state.prune import Alive, Leftover, leftovers
+from launch.views.plan import format_table
 from textocvp.config.errors import UserError
-from textocvp.disk_space import format_bytes
+from textocvp.files import format_bytes
 
 SEVERAL = 4
 """Things of one kind in one folder that are told of in one line."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, List, Mapping, Optional, Tuple
 
 from launch.pipeline import Pipeline
-from launch.stages.parts import CHECKPOINT, below
+from launch.stages.common import CHECKPOINT, below
+from launch.state.manifest import TaskId
 from launch.videos import Videos, find_videos
-from slurm.records import TaskId
 from textocvp.config.experiment import Experiment, parse_experiment
 from textocvp.config.sizes import Size, model_size, predictor_size
 

@@ -7,11 +7,11 @@ from typing import Iterable, List
 
 from launch.pipeline import Pipeline
 from launch.plan import Plan
-from launch.show import format_table
 from launch.sizes import Artefact, estimate
-from slurm.cluster import CODE, ClusterConfig
-from slurm.standing import DONE
-from textocvp.disk_space import Space, bytes_below, format_bytes, space_at
+from launch.state.manifest import DONE
+from launch.views.plan import format_table
+from slurm.site import CODE, ClusterConfig
+from textocvp.files import Space, bytes_below, format_bytes, space_at
 
 HEADER = ("artefact", "estimated", "there already")
 UNKNOWN, WARNING = "not known", "WARNING"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 
-from slurm.task import ANY, Task
+from launch.state.task import ANY, Task
 
 TaskId = Tuple[str, int]
 KINDS = {"ok": "afterok", ANY: "afterany"}

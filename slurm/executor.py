@@ -13,15 +13,15 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import _make_sbatch_string
 
-from slurm import ledger
-from slurm.cluster import ClusterConfig
+from launch.job import run_task_file
+from launch.state import ledger
+from launch.state.manifest import job_folder
+from launch.state.task import Task
 from slurm.dependency import group_by_dependency
-from slurm.job import run_task_file
 from slurm.options import job_options, outside_of_a_job
-from slurm.records import job_folder
-from slurm.task import Resources, Task
-from textocvp.artifacts import REQUEUE_FILE, TERM_WAIT_VARIABLE
+from slurm.site import ClusterConfig, Resources
 from textocvp.config.errors import UserError
+from textocvp.config.job import REQUEUE_FILE, TERM_WAIT_VARIABLE
 
 TaskId = Tuple[str, int]
 TERM_WAIT = 3600

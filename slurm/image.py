@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 from typing import List, Optional
 
-from slurm.cluster import CODE, IMAGE_JOB, ClusterConfig
 from slurm.options import job_options, option_words
 from slurm.queue import attached, submitted
+from slurm.site import CODE, IMAGE_JOB, ClusterConfig
 from textocvp.config.errors import UserError
 
 

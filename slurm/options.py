@@ -6,8 +6,7 @@ import contextlib
 import os
 from typing import Any, Dict, Iterator, List, Mapping
 
-from slurm.cluster import ClusterConfig
-from slurm.task import Resources
+from slurm.site import ClusterConfig, Resources
 
 BATCH_ONLY = (
     "requeue",

@@ -108,7 +108,7 @@ def visible(path: str) -> Fact:
 
 def own_code(plan: Plan) -> Fact:
     """Where the suite's own code comes from."""
-    return {"file": str(importlib.import_module("slurm.job").__file__), "wanted": plan["code"]}
+    return {"file": str(importlib.import_module("launch.job").__file__), "wanted": plan["code"]}
 
 
 def imported(package: str) -> Fact:

@@ -18,8 +18,8 @@ LOGIN_MODULES = [
     ),
     *(f"slurm.{p.stem}" for p in CODE.glob("slurm/*.py")),
     *(f"textocvp.config.{p.stem}" for p in CODE.glob("textocvp/config/*.py")),
-    "textocvp.artifacts",
-    "textocvp.disk_space",
+    "textocvp.files",
+    "textocvp.terminal",
 ]
 
 
@@ -51,7 +51,7 @@ def offenders(found, *forbidden, allowed=()):
     ]
 
 
-SUITE_FOR_LAUNCHERS = ("textocvp.config", "textocvp.artifacts", "textocvp.disk_space")
+SUITE_FOR_LAUNCHERS = ("textocvp.config", "textocvp.files", "textocvp.terminal", "textocvp.disk_space")
 
 
 def test_launchers_know_config_artifacts_and_disk_space_of_the_work_and_nothing_else():
@@ -92,11 +92,9 @@ def test_config_artifacts_and_data_import_nothing_above_them():
         f"textocvp.{room}" for room in ("training", "evaluation", "predictors", "decomposition", "modules")
     ]
     assert offenders(modules("textocvp/data/**/*.py"), *rooms) == []
-    base = modules(
-        "textocvp/config/*.py", "textocvp/artifacts.py", "textocvp/disk_space.py", "textocvp/stopping.py"
-    )
+    base = modules("textocvp/config/*.py", "textocvp/files.py", "textocvp/stopping.py")
     assert offenders(base, "textocvp.data", "textocvp.compat", *rooms) == []
-    assert offenders(base, "torch", "numpy", "h5py", "yaml") == []
+    assert offenders(base, "torch", "numpy", "h5py") == []
 
 
 def test_models_know_neither_training_nor_evaluation():

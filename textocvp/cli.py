@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 
-from textocvp.artifacts import FINAL, job_folder
 from textocvp.config.errors import DiskFullError, UserError
+from textocvp.config.experiment import FINAL
+from textocvp.config.job import job_folder
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
 from textocvp.config.synthetic import ACTIONS
-from textocvp.disk_space import writing
+from textocvp.files import writing
 from textocvp.stopping import skip_teardown
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -122,7 +123,7 @@ def _add_data(commands: Any) -> None:
     parser = _command(
         commands,
         "make-data",
-        "textocvp.data.synthetic.generate:make_data",
+        "textocvp.synthetic.generate:make_data",
         "generate videos like CATER's or CLIPort's, with captions, masks and object states",
     )
     _flags(
@@ -170,7 +171,7 @@ def _add_data(commands: Any) -> None:
     parser = _command(
         commands,
         "build-vocabulary",
-        "textocvp.data.vocabulary:build_vocabulary",
+        "textocvp.data.tokenizers:build_vocabulary",
         "write CustomTokenizer's words and ids from captions of your own",
     )
     parser.add_argument(
@@ -188,7 +189,7 @@ def _add_data(commands: Any) -> None:
     parser = _command(
         commands,
         "make-weights",
-        "textocvp.modules.make_weights:make_weights",
+        "textocvp.modules.pretrained:make_weights",
         "write a small frozen encoder with random values, where no pretrained one is at hand",
     )
     _flags(
@@ -301,7 +302,7 @@ def _add_training(commands: Any) -> None:
     parser = _command(
         commands,
         "precompute-slots",
-        "textocvp.training.precompute_slots:precompute_slots",
+        "textocvp.training.run:precompute_slots",
         "write the slots of every training window into HDF5",
     )
     _experiment(parser)

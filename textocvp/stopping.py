@@ -21,7 +21,7 @@ import time
 from types import FrameType
 from typing import Dict, Iterator, List, Optional
 
-from textocvp.artifacts import REQUEUE_FILE, TERM_WAIT_VARIABLE, job_folder
+from textocvp.config.job import REQUEUE_FILE, TERM_WAIT_VARIABLE, job_folder
 
 SIGNALS: List[signal.Signals] = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
 """In order of precedence: processes of one run agree on the largest wish, 1 + an index into this list."""

@@ -21,7 +21,7 @@ from launch.doctor.probing import Probe, run_probe
 from launch.doctor.scheduler import ACCEPTANCE, Limits, check_scheduler
 from launch.pipeline import from_folder
 from launch.stages import DISTRIBUTED
-from slurm.cluster import ClusterConfig, load_cluster
+from slurm.site import ClusterConfig, load_cluster
 from textocvp.config.errors import UserError
 
 HERE, SCHEDULER, NODE = "this host", "scheduler", "compute node"

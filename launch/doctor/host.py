@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import List
 
 from launch.doctor.findings import FAIL, OK, WARN, Finding
-from slurm.cluster import CODE, ClusterConfig
 from slurm.container import image_record
-from textocvp.artifacts import file_lock
+from slurm.site import CODE, ClusterConfig
 from textocvp.config.errors import UserError
-from textocvp.disk_space import format_bytes
+from textocvp.files import file_lock, format_bytes
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 OPTIONAL = {

@@ -16,7 +16,7 @@ from launch.doctor.surroundings import (
     check_shm,
     check_user_site,
 )
-from slurm.cluster import ClusterConfig
+from slurm.site import ClusterConfig
 
 TROUBLE = (r"FATAL", r"(?i)error|fatal|denied|not found|no such|cannot|unable|killed|exceeded")
 """What tells most in what a program said, worst first."""

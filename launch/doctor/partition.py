@@ -7,9 +7,8 @@ from typing import Dict, List, Mapping, Optional, Tuple
 
 from launch.doctor.findings import FAIL, OK, WARN, Finding
 from launch.stages import DISTRIBUTED
-from slurm.cluster import ClusterConfig
 from slurm.queue import run
-from slurm.task import Resources
+from slurm.site import ClusterConfig, Resources
 
 
 def partition_names(cluster: ClusterConfig) -> List[str]:

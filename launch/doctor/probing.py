@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from launch.stages import DISTRIBUTED
-from slurm.cluster import CODE, ClusterConfig
+from launch.state.snapshot import snapshot_folder, take_snapshot
 from slurm.options import job_options, option_words, srun_extra
 from slurm.probe import MARK
 from slurm.queue import run
-from slurm.snapshot import snapshot_folder, take_snapshot
+from slurm.site import CODE, ClusterConfig
 
 STAGE = "train_decomp"
 """Whose resources, container and environment the probe gets."""

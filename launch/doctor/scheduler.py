@@ -21,10 +21,10 @@ from launch.doctor.partition import (
 from launch.jobs import first_line
 from launch.pipeline import from_folder
 from launch.stages import DISTRIBUTED, all_tasks
-from slurm.cluster import CODE, ClusterConfig
+from launch.state.task import Task
 from slurm.container import Container
 from slurm.queue import SECONDS, run, slurm_settings
-from slurm.task import Resources, Task
+from slurm.site import CODE, ClusterConfig, Resources
 from textocvp.config.errors import UserError
 
 ACCEPTANCE = "sbatch --test-only"

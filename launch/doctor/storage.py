@@ -8,7 +8,7 @@ from typing import List, Optional, Tuple
 
 from launch.doctor.findings import FAIL, OK, WARN, Finding
 from launch.doctor.probing import Facts, Probe, first
-from textocvp.disk_space import format_bytes
+from textocvp.files import format_bytes
 
 SEEN_SECONDS = 10.0
 """How long this host may take to show a file that a node wrote."""

@@ -7,7 +7,7 @@ from typing import List
 
 from launch.doctor.findings import FAIL, OK, WARN, Finding
 from launch.doctor.probing import STAGE, Facts, Probe, first
-from textocvp.disk_space import format_bytes
+from textocvp.files import format_bytes
 
 SMALL_SHM = 1e9
 SLOW_IMPORT = 60.0

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Callable, Dict, List, Mapping, Tuple
 
 from launch.pipeline import Pipeline
+from launch.stages.common import Planned
 from launch.stages.data import make_data, prepare_data
-from launch.stages.decomposition import precompute_slots, select_decomp, train_decomp
+from launch.stages.decomposition import precompute_slots, select_decomp, train_decomp, train_predictor
 from launch.stages.evaluation import evaluate_decomp, evaluate_predictor, figures, report
-from launch.stages.parts import Planned
-from launch.stages.prediction import train_predictor
-from slurm.task import Task
+from launch.state.task import Task
 
 
 @dataclass(frozen=True)

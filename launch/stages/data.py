@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import List
 
 from launch.pipeline import Pipeline
-from launch.stages.parts import CAPTIONS, WEIGHTS, Planned, after, dataset_fields, option, workers
-from slurm.task import Task
+from launch.stages.common import CAPTIONS, WEIGHTS, Planned, after, dataset_fields, option, workers
+from launch.state.task import Task
 from textocvp.config.experiment import parse_experiment
 from textocvp.config.schema import to_dict
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import List
 
 from launch.pipeline import Pipeline
-from launch.stages.parts import (
+from launch.stages.common import (
     CAPTIONS,
     CHECKPOINT,
     Planned,
@@ -16,8 +16,8 @@ from launch.stages.parts import (
     option,
     sections,
 )
-from slurm.task import ANY, OK, Task
-from textocvp.artifacts import FINAL
+from launch.state.task import ANY, OK, Task
+from textocvp.config.experiment import FINAL
 
 
 def evaluate_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:

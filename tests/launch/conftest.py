@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from launch.cli import main
-from slurm.cluster import CODE
+from slurm.site import CODE
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,6 @@ def test_numbers_of_the_log_command(option, capsys):
 
 
 def test_criteria_are_those_that_exist():
-    from textocvp.evaluation import criteria
+    from textocvp.evaluation import select as criteria
 
     assert tuple(criteria.CRITERIA) == CRITERIA

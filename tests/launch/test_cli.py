@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from launch.cli import main
-from launch.experiment_files import write_experiment
 from launch.pipeline import from_recipe
-from launch.recipe import load_recipe
-from launch.request import parse_resources, parse_seeds
+from launch.recipe import load_recipe, write_experiment
+from launch.submit import parse_resources, parse_seeds
 from textocvp.config.errors import UserError
 
 CODE = Path(__file__).parents[2]

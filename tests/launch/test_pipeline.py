@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from launch.experiment_files import write_experiment
 from launch.pipeline import from_folder, from_recipe, shorten, with_decomposition_seeds, with_predictors
-from launch.recipe import load_recipe
+from launch.recipe import load_recipe, write_experiment
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import create_experiment, create_predictor_experiment
 

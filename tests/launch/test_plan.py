@@ -6,12 +6,11 @@ from dataclasses import replace
 import pytest
 
 from launch.plan import OUTSIDE, QUEUED, RUN, Job, make_plan
+from launch.state.manifest import DONE, Records, input_hashes, job_folder, write_manifest, write_task
+from launch.state.task import ANY, Edge, Task
 from slurm.queue import JobState
-from slurm.records import Records, job_folder, write_manifest, write_task
-from slurm.standing import DONE, input_hashes
-from slurm.task import ANY, Edge, Task
-from textocvp.artifacts import provenance
 from textocvp.config.errors import UserError
+from textocvp.files import provenance
 
 
 def chain():

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from launch.cli import main
-from textocvp.disk_space import bytes_below
+from textocvp.files import bytes_below
 
 
 def run(capsys, *arguments, status=0):

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.experiment_files import experiment_files, write_experiment
-from launch.recipe import load_recipe
+from launch.recipe import experiment_files, load_recipe, write_experiment
 from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.experiment import load_experiment, load_predictor_experiment
 

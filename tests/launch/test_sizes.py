@@ -14,9 +14,9 @@ from launch.recipe import load_recipe
 from launch.sizes import estimate
 from launch.space import there
 from launch.videos import find_videos
-from slurm.cluster import CODE
+from slurm.site import CODE
 from textocvp.config.experiment import parse_experiment
-from textocvp.disk_space import Space
+from textocvp.files import Space
 
 RECIPES = CODE / "experiments" / "recipes"
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_known_is_said(tmp_path, small_recipe, capsys):
 @pytest.mark.parametrize(("dataset", "size", "frames"), [("CATER_Hard", 48, 12), ("CLIPort", 96, 6)])
 def test_estimates_of_generated_data(tmp_path, dataset, size, frames):
     from launch.recipe import DataRecipe
-    from textocvp.data.synthetic.generate import make_data
+    from textocvp.synthetic.generate import make_data
 
     make_data(dataset, tmp_path / "data", 8, 2, 2, size, frames, workers=1)
     pipeline = replace(

@@ -7,7 +7,7 @@ import pytest
 from launch.pipeline import from_recipe, with_decomposition_seeds, with_predictors
 from launch.recipe import load_recipe
 from launch.stages import DISTRIBUTED, STAGES, all_tasks
-from slurm.task import Edge
+from launch.state.task import Edge
 from textocvp.cli import build_parser
 
 RECIPES = sorted((Path(__file__).parents[2] / "experiments" / "recipes").glob("*.yaml"))
@@ -134,7 +134,7 @@ def test_cores_of_the_cluster_become_worker_processes(pipeline):
 
 
 def test_more_seeds_and_predictors_keep_the_indices_of_those_before(pipeline, tmp_path):
-    from textocvp.artifacts import write_json
+    from textocvp.files import write_json
 
     first = pipeline()
     write_json(first.root / "jobs" / "indices.json", first.indices)

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from launch.cli import main
-from slurm.ledger import read_ledger
-from textocvp.disk_space import Space
+from launch.state.ledger import read_ledger
+from textocvp.files import Space
 
 CODE = Path(__file__).parents[2]
 
@@ -284,9 +284,9 @@ def test_plan_writes_nothing(small_recipe, local_site, root, capsys):
 
 
 def test_progress_renews_itself_on_a_terminal_only(tmp_path):
-    from slurm.task import Task
-    from slurm.watch import Watch
-    from textocvp.artifacts import write_json
+    from launch.state.task import Task
+    from launch.views.watch import Watch
+    from textocvp.files import write_json
 
     class Terminal(io.StringIO):
         def isatty(self):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from launch.state.task import ANY, Edge, Task
 from slurm.dependency import group_by_dependency
-from slurm.task import ANY, Edge, Task
 
 
 def task(index, *edges):

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from slurm.cluster import CODE, parse_cluster
+from launch.state.task import Edge, Task
 from slurm.executor import (
     Submission,
     array_indices,
@@ -16,7 +16,7 @@ from slurm.executor import (
     submit_stage,
     teardown_lines,
 )
-from slurm.task import Edge, Resources, Task
+from slurm.site import CODE, Resources, parse_cluster
 from textocvp.config.errors import UserError
 
 ABOUT = {"cluster": "site", "revision": "abc", "dirty": True, "image": "sha"}

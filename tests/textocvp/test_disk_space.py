@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from textocvp import disk_space
-from textocvp.artifacts import append_jsonl, atomic_path
+from textocvp import files as disk_space
 from textocvp.config.errors import DiskFullError, UserError
-from textocvp.disk_space import (
+from textocvp.files import (
     Quota,
     Space,
+    append_jsonl,
+    atomic_path,
     format_bytes,
     full_disk_reason,
     mount_of,
@@ -159,7 +160,7 @@ def test_torch_names_no_cause(by_name, numbers):
 def test_the_thread_of_tensorboard_ends_quietly(tmp_path, capfd, mount_small):
     import torch
 
-    from textocvp.training.tensorboard import Curves
+    from textocvp.training.recorder import Curves
 
     curves = Curves(mount_small("64k"))
     with pytest.raises(DiskFullError, match="no space left on device"):

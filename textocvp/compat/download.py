@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from textocvp.compat.import_experiment import import_checkpoint
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME
-from textocvp.training.progress import Progress
+from textocvp.terminal import Progress
 
 BLOCK = 1 << 20
 TIMEOUT = 60

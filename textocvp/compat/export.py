@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from textocvp.artifacts import FINAL, atomic_path
 from textocvp.compat.checkpoints import model_names, original_content, predictor_names
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import Experiment, load_experiment, load_predictor_experiment
-from textocvp.modules.vit_encoder import IMAGENET_MEAN, IMAGENET_STD
+from textocvp.config.experiment import FINAL, Experiment, load_experiment, load_predictor_experiment
+from textocvp.files import atomic_path
+from textocvp.modules.encoders import IMAGENET_MEAN, IMAGENET_STD
 from textocvp.training.checkpoint import (
     epoch_of,
     find_checkpoint,

@@ -17,15 +17,20 @@ from typing import Any
 
 from torch import nn
 
-from textocvp.artifacts import experiment_root, read_json, write_json
-from textocvp.compat.checkpoints import is_original
-from textocvp.compat.frozen_weights import configured_weights, write_config, write_values
+from textocvp.compat.checkpoints import configured_weights, is_original, write_config, write_values
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import FILE_NAME, Experiment, parse_experiment
-from textocvp.config.overrides import apply_overrides
+from textocvp.config.experiment import FILE_NAME, Experiment, experiment_root, parse_experiment
+from textocvp.config.schema import apply_overrides
 from textocvp.decomposition import build_model
+from textocvp.files import read_json, write_json
+from textocvp.modules.pretrained import (
+    TOKENIZER_FILE,
+    WEIGHTS_FOLDER,
+    find_weights,
+    own_place,
+    read_tokenizer,
+)
 from textocvp.predictors import build_forecaster
-from textocvp.pretrained import TOKENIZER_FILE, WEIGHTS_FOLDER, find_weights, own_place, read_tokenizer
 from textocvp.training.checkpoint import (
     epoch_of,
     frozen_sha256,

@@ -5,17 +5,13 @@ from __future__ import annotations
 import difflib
 from typing import Iterable
 
+from textocvp.files import DiskFullError, UserError
 
-class UserError(Exception):
-    """Something the user can mend. The message is one line: what is wrong and what to do."""
+__all__ = ["ConfigError", "DiskFullError", "UserError", "nearest"]
 
 
 class ConfigError(UserError):
     """A value in a configuration file is missing, unknown, of the wrong type or out of range."""
-
-
-class DiskFullError(UserError):
-    """Nothing more can be written: the disk is full or a quota is exceeded. What is finished is kept."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

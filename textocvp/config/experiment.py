@@ -11,13 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
-from textocvp.artifacts import experiment_root, read_json, write_json
 from textocvp.config.data import DatasetConfig, PredictionConfig, SlotStoreConfig
 from textocvp.config.errors import ConfigError, UserError, nearest
-from textocvp.config.overrides import apply_overrides, difference, filled_in, merged, parse_overrides
+from textocvp.config.models import SAViConfig
 from textocvp.config.registry import DATASETS, DEFAULTS_FOLDER, MODELS, PREDICTORS, Registry
-from textocvp.config.schema import build, to_dict
+from textocvp.config.schema import (
+    apply_overrides,
+    build,
+    difference,
+    filled_in,
+    merged,
+    parse_overrides,
+    to_dict,
+)
 from textocvp.config.training import LossTerm, TrainingConfig
+from textocvp.files import read_json, write_json
 
 FILE_NAME = "experiment_params.json"
 SUITE_VERSION = 1
@@ -242,3 +250,65 @@ def _original_term(value: Any) -> Any:
     if isinstance(value, Mapping) and value.get("type") == "pred_feature_mse":
         return {"clamp_features": True, **value}
     return value
+
+
+FINAL = "checkpoint_epoch_final.pth"
+"""What a training writes when it ends: where it lies, the training is finished."""
+
+
+def experiment_root(folder: Path) -> Path:
+    """EXP for EXP itself, EXP/seeds/K, EXP/predictors/N and EXP/predictors/N/seeds/K."""
+    folder = Path(folder)
+    if folder.parent.name == "seeds":
+        folder = folder.parent.parent
+    if folder.parent.name == "predictors":
+        folder = folder.parent.parent
+    return folder
+
+
+VOCABULARIES = Path(__file__).parent.parent / "data" / "vocabularies"
+
+
+def check_fit(experiment: Experiment, source: str) -> None:
+    """ConfigError, one line with the file `source`, where something cannot work."""
+    params, img_size = experiment.model.model_params, experiment.dataset.img_size
+    if isinstance(params, SAViConfig):
+        _check_savi(params, img_size, source)
+    elif (params.img_size, params.img_size) != img_size:
+        raise ConfigError(
+            f"{source}: model.model_params.img_size: {params.img_size}, but dataset.img_size "
+            f"is {list(img_size)}: make them equal (frames must be square)"
+        )
+    _check_vocabulary(experiment, source)
+
+
+def _check_savi(params: SAViConfig, img_size: Tuple[int, int], source: str) -> None:
+    made = params.decoder.decoder_params.out_resolution()
+    if made != img_size:
+        raise ConfigError(
+            f"{source}: model.model_params.decoder: makes frames of {list(made)}, but "
+            f"dataset.img_size is {list(img_size)}: change resolution or upsampling"
+        )
+    expected: Optional[Tuple[int, int]] = params.encoder.encoder_params.resolution
+    if expected is not None and expected != img_size:
+        raise ConfigError(
+            f"{source}: model.model_params.encoder.encoder_params.resolution: "
+            f"{list(expected)}, but dataset.img_size is {list(img_size)}: make them equal, or "
+            f"resolution null"
+        )
+
+
+def _check_vocabulary(experiment: Experiment, source: str) -> None:
+    """A text encoder that is trained along needs a row for each word."""
+    section = experiment.predictor
+    encoder = getattr(section and section.predictor_params, "text_encoder_params", None)
+    rows = getattr(encoder, "vocab_size", None)
+    path = VOCABULARIES / f"{experiment.dataset.dataset_name}.json"
+    if rows is None or experiment.dataset.vocabulary is not None or not path.is_file():
+        return
+    words = len(json.loads(path.read_text()))
+    if rows < words:
+        raise ConfigError(
+            f"{source}: predictor.predictor_params.text_encoder_params.vocab_size: {rows}, but "
+            f"the vocabulary of {path.stem} has {words} words"
+        )

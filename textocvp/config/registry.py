@@ -134,7 +134,7 @@ DECODERS = Registry(
         ),
     },
 )
-_VIT = Entry("textocvp.modules.vit_encoder:ViTEncoder", "textocvp.config.models:ViTEncoderConfig")
+_VIT = Entry("textocvp.modules.encoders:ViTEncoder", "textocvp.config.models:ViTEncoderConfig")
 VIT_ENCODERS = Registry(
     "vision transformer",
     {
@@ -150,23 +150,23 @@ PATCH_DECODERS = Registry(
     "decoder of patches",
     {
         "MLPPatchDecoder": Entry(
-            "textocvp.modules.patch_decoder:MLPPatchDecoder", "textocvp.config.models:MLPPatchDecoderConfig"
+            "textocvp.modules.decoders:MLPPatchDecoder", "textocvp.config.models:MLPPatchDecoderConfig"
         ),
     },
 )
 INITIALIZERS = Registry(
     "initializer",
     {
-        "Learned": Entry("textocvp.modules.initializers:Learned"),
-        "LearnedRandom": Entry("textocvp.modules.initializers:LearnedRandom"),
-        "BackgroundRandom": Entry("textocvp.modules.initializers:BackgroundRandom"),
+        "Learned": Entry("textocvp.modules.slot_attention:Learned"),
+        "LearnedRandom": Entry("textocvp.modules.slot_attention:LearnedRandom"),
+        "BackgroundRandom": Entry("textocvp.modules.slot_attention:BackgroundRandom"),
     },
 )
 TRANSITIONS = Registry(
     "transition module",
     {
         "TransformerBlock": Entry(
-            "textocvp.modules.transition:TransformerTransition", "textocvp.config.models:TransitionConfig"
+            "textocvp.modules.slot_attention:TransformerTransition", "textocvp.config.models:TransitionConfig"
         ),
     },
 )

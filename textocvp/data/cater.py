@@ -17,11 +17,10 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from textocvp.artifacts import read_json, sha256_file
 from textocvp.config.data import EVAL_START, LEVELS, SPLITS, DatasetConfig
 from textocvp.config.errors import UserError
-from textocvp.data.dataset import read_masks
-from textocvp.data.video import read_video
+from textocvp.data.dataset import read_masks, read_video
+from textocvp.files import read_json, sha256_file
 
 VALID_FRACTION = 0.05
 

@@ -12,7 +12,6 @@ from typing import Dict, List, Optional
 import numpy as np
 from PIL import Image, ImageDraw
 
-from textocvp.artifacts import atomic_path
 from textocvp.config import registry
 from textocvp.config.data import SPLITS, DatasetConfig
 from textocvp.config.errors import UserError
@@ -20,6 +19,7 @@ from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import resize_frames
 from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.data.worker_pool import worker_pool
+from textocvp.files import atomic_path
 
 SHEET_VIDEOS, SHEET_FRAMES, SHEET_PIXELS = 6, 6, 96
 MAX_LINES = 20

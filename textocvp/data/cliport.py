@@ -16,10 +16,10 @@ from typing import Any, Dict, Optional
 import numpy as np
 from PIL import Image
 
-from textocvp.artifacts import read_json, sha256_json
 from textocvp.config.data import SPLITS, DatasetConfig
 from textocvp.config.errors import UserError
 from textocvp.data.dataset import read_masks, read_text
+from textocvp.files import read_json, sha256_json
 
 SPLIT_FOLDERS = {"train": "train", "valid": "val", "test": "test"}
 EXCLUDED = ("episode07564", "episode09031", "episode13755", "episode11237")

@@ -12,12 +12,21 @@ from torch.utils.data import DataLoader, Dataset
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.data.dataset import VideoDataset
-from textocvp.data.order import RankBatches, Sample, generator_of, hashed, training_batches
+from textocvp.data.order import (
+    RankBatches,
+    Sample,
+    Window,
+    enumerate_windows,
+    generator_of,
+    hashed,
+    slots_config,
+    training_batches,
+    window_frames,
+)
 from textocvp.data.slot_store import SlotStore, slots_folder, slots_key
-from textocvp.data.sources import DecodedVideos, StoredVideos, open_dataset, open_tokens, open_videos
 from textocvp.data.text_store import TextStore, TokenizedCaptions
 from textocvp.data.tokenizers import pad_tokens
-from textocvp.data.windows import Window, enumerate_windows, slots_config, window_frames
+from textocvp.data.videos import DecodedVideos, StoredVideos, open_dataset, open_tokens, open_videos
 
 __all__ = [
     "ClipDataset",

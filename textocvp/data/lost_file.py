@@ -9,7 +9,7 @@ from typing import Any, Iterator, List
 
 import h5py
 
-from textocvp.disk_space import full_disk_reason
+from textocvp.files import full_disk_reason
 
 
 @contextlib.contextmanager

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from textocvp.artifacts import atomic_path, experiment_root, sha256_json
 from textocvp.config.errors import UserError
+from textocvp.config.experiment import experiment_root
 from textocvp.data.frame_store import frames_key
-from textocvp.data.sources import DecodedVideos, StoredVideos
+from textocvp.data.videos import DecodedVideos, StoredVideos
+from textocvp.files import atomic_path, sha256_json
 
 FAR = 0.06
 """Difference from which a pixel counts as another one: above the renderer's and the codec's noise."""

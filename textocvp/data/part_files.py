@@ -20,9 +20,9 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple  # noqa: 
 import h5py  # noqa: E402
 import numpy as np  # noqa: E402
 
-from textocvp.artifacts import atomic_path, provenance, read_json, sha256_file, write_json  # noqa: E402
 from textocvp.config.errors import UserError  # noqa: E402
 from textocvp.data.lost_file import lost_on_a_full_disk  # noqa: E402
+from textocvp.files import atomic_path, provenance, read_json, sha256_file, write_json  # noqa: E402
 
 PART_VIDEOS = 64
 SCHEMA = 1

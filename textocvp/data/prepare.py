@@ -15,17 +15,23 @@ import torch
 from tqdm import tqdm
 
 from textocvp import stopping
-from textocvp.artifacts import experiment_root, report_progress
 from textocvp.config import schema
 from textocvp.config.data import SPLITS
 from textocvp.config.errors import DiskFullError, UserError
-from textocvp.config.experiment import FILE_NAME, Experiment, load_experiment, load_predictor_experiment
+from textocvp.config.experiment import (
+    FILE_NAME,
+    Experiment,
+    experiment_root,
+    load_experiment,
+    load_predictor_experiment,
+)
+from textocvp.config.job import report_progress
 from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import frame_parts, frames_key, write_frame_part
 from textocvp.data.part_files import Part, is_finished, plan_parts
-from textocvp.data.sources import build_tokenizer, open_dataset, open_tokenizer
 from textocvp.data.text_store import Tokenizer, text_key, write_text_part
 from textocvp.data.tokenizers import CustomTokenizer
+from textocvp.data.videos import build_tokenizer, open_dataset, open_tokenizer
 from textocvp.data.worker_pool import worker_pool
 
 REPORT_SECONDS = 10

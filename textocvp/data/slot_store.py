@@ -17,13 +17,12 @@ import h5py
 import numpy as np
 import torch
 
-from textocvp.artifacts import experiment_root
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import Experiment
+from textocvp.config.experiment import Experiment, experiment_root
 from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import frame_parts
+from textocvp.data.order import Window, enumerate_windows, initial_noise, slots_config, window_noise
 from textocvp.data.part_files import Part, PartReader, create_rows, is_finished, read_manifests, write_part
-from textocvp.data.windows import Window, enumerate_windows, initial_noise, slots_config, window_noise
 
 __all__ = [
     "SlotPart",

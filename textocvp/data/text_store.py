@@ -12,9 +12,9 @@ from typing import Any, Dict, List, Mapping, Protocol, Sequence
 import h5py
 import numpy as np
 
-from textocvp.artifacts import sha256_json
 from textocvp.config.errors import UserError
 from textocvp.data.part_files import Part, PartReader, read_manifests, write_part
+from textocvp.files import sha256_json
 
 COMMAND = "prepare-data"
 

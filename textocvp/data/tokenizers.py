@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 
-from textocvp.artifacts import read_json, sha256_json
+from textocvp.config import registry
+from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError, nearest
+from textocvp.data.dataset import read_text
+from textocvp.files import read_json, sha256_json, write_json
 
 VOCABULARIES = Path(__file__).parent / "vocabularies"
 SPECIAL_WORDS = ("[PAD]", "[CLS]", "[SEP]")
@@ -113,3 +117,77 @@ def pad_tokens(captions: Sequence[Sequence[int]]) -> Text:
         tokens[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.int64)
         mask[row, : len(ids)] = True
     return Text(tokens, mask)
+
+
+class T5Tokenizer:
+    """Token ids of a caption, with T5's end token.
+
+    Args:
+        weights: name or folder of the T5 that the tokenizer lies with.
+        folder: the experiment's folder, for weights that lie in it.
+
+    Raises:
+        UserError: the tokenizer is neither on this machine nor on the hub.
+    """
+
+    name = "T5"
+
+    def __init__(self, weights: str, folder: Path) -> None:
+        from transformers import AutoTokenizer  # seconds to import
+
+        from textocvp.modules.pretrained import read_tokenizer
+
+        self._tokenizer = read_tokenizer(AutoTokenizer, weights, folder)
+        if self._tokenizer.pad_token_id != 0:
+            raise UserError(
+                f"weights {weights!r}: the tokenizer pads with {self._tokenizer.pad_token_id}, "
+                f"not with 0 as T5 does; give the folder of a T5"
+            )
+        self._sha256 = hashlib.sha256(self._tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+        self.store_name = f"{self.name}-{self._sha256[:8]}"
+
+    def key(self) -> Dict[str, str]:
+        """What identifies this tokenizer's ids."""
+        return {"tokenizer": self.name, "tokenizer_sha256": self._sha256}
+
+    def unknown_words(self, caption: str) -> List[str]:
+        """Always none: pieces of words serve for every caption."""
+        return []
+
+    def __call__(self, caption: str) -> List[int]:
+        """Token ids of one caption."""
+        return list(self._tokenizer(caption).input_ids)
+
+
+def build_vocabulary(source: Path, out: Path, dataset: Optional[str] = None) -> None:
+    """Write {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, word: 3, ...}, words in alphabetical order.
+
+    Args:
+        source: a text file with one caption per line; with `dataset` the root of that data set, whose
+            training captions are read.
+
+    Raises:
+        UserError: no captions there, or `out` exists.
+    """
+    if out.exists():
+        raise UserError(f"{out}: exists; ids of a vocabulary must not change, choose another --out")
+    captions = _captions(source, dataset)
+    if not captions:
+        raise UserError(f"{source}: holds no caption")
+    words = sorted({word for caption in captions for word in split_words(caption)} - set(SPECIAL_WORDS))
+    write_json(out, {word: number for number, word in enumerate([*SPECIAL_WORDS, *words])})
+    print(
+        f"{out}: {len(SPECIAL_WORDS) + len(words)} words of {len(captions)} captions; name it in "
+        f"dataset.vocabulary, and its size in text_encoder_params.vocab_size"
+    )
+
+
+def _captions(source: Path, dataset: Optional[str]) -> List[str]:
+    if dataset is not None:
+        dataset_class = registry.DATASETS.get(dataset).load()
+        captions = dataset_class(DatasetConfig(dataset_name=dataset), source, "train").captions
+    elif source.is_dir():
+        raise UserError(f"{source}: is a folder; say with --dataset whose root it is, or give a text file")
+    else:
+        captions = read_text(source).splitlines()
+    return [caption.strip() for caption in captions if caption.strip()]

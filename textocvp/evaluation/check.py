@@ -14,9 +14,9 @@ from typing import Any, Dict, List, Mapping, Tuple
 
 import yaml
 
-from textocvp.artifacts import read_json
 from textocvp.config.errors import UserError, nearest
 from textocvp.evaluation.report import SUMMARY
+from textocvp.files import read_json
 
 MINUS = " - "
 BOUNDS = {"min": ">=", "max": "<="}

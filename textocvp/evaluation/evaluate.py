@@ -13,18 +13,29 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from textocvp.artifacts import FINAL, read_json, sha256_file, write_json
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import Experiment, load_experiment, load_predictor_experiment
-from textocvp.data.sources import open_dataset, open_tokenizer
-from textocvp.data.windows import slots_config
-from textocvp.evaluation.clips import best_device, clip_loader, training_median, watched
+from textocvp.config.experiment import FINAL, Experiment, load_experiment, load_predictor_experiment
+from textocvp.data.order import slots_config
+from textocvp.data.videos import open_dataset, open_tokenizer
 from textocvp.evaluation.decomposition import score_baselines, score_model
-from textocvp.evaluation.forecast import REFERENCES, score_forecasters
-from textocvp.evaluation.seeds import Seeds, find_seeds, seed_checkpoint
-from textocvp.evaluation.tables import decomposition_table, prediction_table
+from textocvp.evaluation.forecast import (
+    REFERENCES,
+    best_device,
+    clip_loader,
+    score_forecasters,
+    training_median,
+    watched,
+)
+from textocvp.evaluation.report import (
+    Seeds,
+    decomposition_table,
+    find_seeds,
+    prediction_table,
+    seed_checkpoint,
+)
+from textocvp.files import read_json, sha256_file, write_json
+from textocvp.terminal import Progress
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition, load_forecaster
-from textocvp.training.progress import Progress
 
 SPLIT = "test"
 SINGLE = ""

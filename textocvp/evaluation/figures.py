@@ -1,35 +1,124 @@
-"""Stage figures: what the slots of some test clips are, and what each predictor forecasts, in EXP/plots.
-
-python -m textocvp figures -d EXP
-"""
+"""Labelled sheets and animations of small frames, upscaled without smoothing (Pillow)."""
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from textocvp.artifacts import FINAL
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import FILE_NAME, load_experiment, load_predictor_experiment
-from textocvp.data.sources import open_dataset, open_tokenizer
+from textocvp.config.experiment import FILE_NAME, FINAL, load_experiment, load_predictor_experiment
+from textocvp.data.order import slots_config
 from textocvp.data.text_store import Tokenizer
-from textocvp.data.windows import slots_config
+from textocvp.data.videos import open_dataset, open_tokenizer
 from textocvp.decomposition import Rendering
-from textocvp.evaluation.clips import best_device, clip_loader, decode_slots, encode_clips, watched
-from textocvp.evaluation.drawing import PALETTE, Row, draw_sheet, palette, save_gif, save_png
 from textocvp.evaluation.evaluate import load_forecasters
-from textocvp.evaluation.forecast import caption_text
+from textocvp.evaluation.forecast import (
+    best_device,
+    caption_text,
+    clip_loader,
+    decode_slots,
+    encode_clips,
+    watched,
+)
 from textocvp.evaluation.report import PLOTS
+from textocvp.files import atomic_path
+from textocvp.terminal import Progress
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
-from textocvp.training.progress import Progress
+
+TILE = 112
+"""Least width of a drawn frame (pixels); frames are enlarged by a whole number."""
+GAP = 4
+LINE = 20
+"""Height of a line of text (pixels)."""
+FONT_SIZE = 14
+LETTER = 8
+"""Width that a letter is reckoned at (pixels)."""
+BACKGROUND, INK, EMPTY = (255, 255, 255), (20, 20, 20), (235, 235, 235)
+PALETTE = (
+    (120, 120, 120), (230, 60, 60), (50, 110, 230), (250, 190, 30), (50, 170, 90),
+    (160, 80, 200), (30, 190, 200), (250, 130, 40), (240, 110, 180), (120, 90, 50), (170, 210, 60),
+)  # fmt: skip
+"""Colours of the slots, which repeat where there are more slots."""
+MILLISECONDS = 350
+"""Time that an animation shows a frame; the last one three times as long."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a sheet."""
+
+    label: str
+    frames: Sequence[Optional[Tensor]]
+    """(3, H, W) in [0, 1] each; None leaves the place empty."""
+    colour: tuple[int, int, int] = INK
+    """Of the label."""
+
+
+def palette(num_colours: int) -> np.ndarray:
+    """(num_colours, 3) in [0, 1]."""
+    return np.array([PALETTE[i % len(PALETTE)] for i in range(num_colours)]) / 255
+
+
+def scale_for(width: int) -> int:
+    """By how much frames of this width (pixels) are enlarged."""
+    return max(1, round(TILE / width))
+
+
+def enlarge(frame: Tensor, scale: int) -> Image.Image:
+    """A frame (3, H, W), clamped to [0, 1], as a picture."""
+    values = frame.detach().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(values.repeat(scale, axis=0).repeat(scale, axis=1))
+
+
+def draw_sheet(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
+    """A title, a line of column headings, and rows of frames with their label on the left."""
+    sample = next(frame for row in rows for frame in row.frames if frame is not None)
+    scale = scale_for(sample.shape[-1])
+    height, width = sample.shape[-2] * scale, sample.shape[-1] * scale
+    left = LETTER * max(len(row.label) for row in rows) + 2 * GAP
+    step = max([width, *(LETTER * len(text) for text in columns)]) + GAP
+    sheet_width = left + len(columns) * step
+    lines = textwrap.wrap(title, max(20, (sheet_width - 2 * GAP) // LETTER)) or [""]
+    top = LINE * (len(lines) + 1) + 2 * GAP
+    sheet = Image.new("RGB", (sheet_width, top + len(rows) * (height + GAP)), BACKGROUND)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
+    for number, line in enumerate(lines):
+        pen.text((GAP, GAP + number * LINE), line, INK, font)
+    for place, text in enumerate(columns):
+        pen.text((left + place * step + width // 2, top - LINE), text, INK, font, anchor="ma")
+    for number, row in enumerate(rows):
+        y = top + number * (height + GAP)
+        pen.text((GAP, y + height // 2), row.label, row.colour, font, anchor="lm")
+        for place, frame in enumerate(row.frames):
+            corner = (left + place * step, y)
+            tile = Image.new("RGB", (width, height), EMPTY) if frame is None else enlarge(frame, scale)
+            sheet.paste(tile, corner)
+    return sheet
+
+
+def save_png(path: Path, picture: Image.Image) -> None:
+    """Write a picture atomically."""
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)
+
+
+def save_gif(path: Path, pictures: Sequence[Image.Image]) -> None:
+    """Write an endless animation atomically."""
+    times = [MILLISECONDS] * (len(pictures) - 1) + [3 * MILLISECONDS]
+    with atomic_path(path) as temporary:
+        pictures[0].save(
+            temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0
+        )
+
 
 SPLIT = "test"
 MAX_COLUMNS = 12

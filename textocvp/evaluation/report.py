@@ -6,21 +6,11 @@ python -m textocvp report -d EXP
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from textocvp.artifacts import FINAL, Manifest, read_json, write_json
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import FILE_NAME
-from textocvp.evaluation.seeds import find_seeds
-from textocvp.evaluation.tables import (
-    DECOMPOSITION_COLUMNS,
-    PREDICTION_COLUMNS,
-    REFERENCES,
-    decomposition_table,
-    join_tables,
-    prediction_table,
-    seconds_table,
-)
+from textocvp.config.experiment import FILE_NAME, FINAL
+from textocvp.files import read_json, write_json
 
 SUMMARY = "summary.json"
 PLOTS = "plots"
@@ -107,11 +97,10 @@ def stage_seconds(folder: Path) -> Dict[str, float]:
     """Seconds of work of each finished stage, summed over its tasks, in the order in which stages ended."""
     paths = sorted((folder / "jobs").glob("*/*/manifest.json"), key=lambda path: path.stat().st_mtime)
     seconds: Dict[str, float] = {}
-    for manifest in map(Manifest.read, paths):
-        total = (
-            seconds.pop(manifest.stage, 0.0) + manifest.seconds
-        )  # a stage stands where its last task ended
-        seconds[manifest.stage] = round(total, 1)
+    for manifest in map(read_json, paths):
+        stage = manifest["stage"]
+        # a stage comes where its last task ended
+        seconds[stage] = round(seconds.pop(stage, 0.0) + manifest["seconds"], 1)
     return seconds
 
 
@@ -125,3 +114,108 @@ def summary_tables(summary: Dict[str, Any]) -> str:
             seconds_table(summary["seconds"]) if summary["seconds"] else "",
         ]
     )
+
+
+DECOMPOSITION_COLUMNS = ("object_miou", "background_iou", "ari", "fg_ari", "psnr")
+PREDICTION_COLUMNS = ("psnr", "psnr_last", "psnr_moving", "ssim")
+REFERENCES = {
+    "copy_frame": "copy the context frame",
+    "copy_slots": "copy its slots, decoded",
+    "ceiling": "decode the true slots (ceiling)",
+}
+"""Key in the results -> what the row is called."""
+SELECTED_MARK = " *"
+
+
+def format_table(
+    title: str, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]], digits: int = 3
+) -> str:
+    """Rows of figures under a title: decibels with two digits behind the point, the rest with `digits`."""
+    table = [
+        [name, *(format_figure(column, values.get(column), digits) for column in columns)]
+        for name, values in rows.items()
+    ]
+    table.insert(0, [title, *(column_title(column) for column in columns)])
+    widths = [max(len(row[i]) for row in table) for i in range(len(columns) + 1)]
+    lines = [_format_row(row, widths) for row in table]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(lines)
+
+
+def _format_row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    figures = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:]))
+    return "  ".join([cells[0].ljust(widths[0]), *figures])
+
+
+def format_figure(column: str, value: Optional[float], digits: int = 3) -> str:
+    """One figure; a dash for what could not be measured."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if column.startswith("psnr") else f"{value:.{digits}f}"
+
+
+def column_title(column: str) -> str:
+    """A column's key as its heading: "psnr_last" -> "PSNR last"."""
+    words = {"psnr": "PSNR", "ssim": "SSIM", "ari": "ARI", "fg": "FG-", "iou": "IoU", "miou": "mIoU"}
+    return " ".join(words.get(word, word) for word in column.split("_")).replace("FG- ", "FG-")
+
+
+def decomposition_table(results: Mapping[str, Any]) -> str:
+    """Model, its seeds (the selected one marked) and the blind baselines of one decomposition.json."""
+    seeds = results.get("seeds") or {}
+    rows = {}
+    if not any(figures["selected"] for figures in seeds.values()):
+        rows["model"] = results
+    for seed, figures in seeds.items():
+        rows[f"seed {seed}{SELECTED_MARK if figures['selected'] else ''}"] = figures
+    rows["tiling of the image"] = results["tiling"]
+    rows["k-means on colour, number given"] = results["colour_kmeans"]
+    note = f"\n{SELECTED_MARK.strip()} selected without labels" if seeds else ""
+    return format_table("decomposition, test clips", DECOMPOSITION_COLUMNS, rows) + note
+
+
+def prediction_table(predictors: Mapping[str, Mapping[str, Any]], references: Mapping[str, Any]) -> str:
+    """Predictors (with several seeds their mean and each one), and what they are compared to."""
+    rows = {}
+    for name, results in predictors.items():
+        seeds = results.get("seeds") or {}
+        rows[f"{name}, mean of {len(seeds)} seeds" if len(seeds) > 1 else name] = results
+        if len(seeds) > 1:
+            rows.update({f"  {name}, seed {seed}": figures for seed, figures in seeds.items()})
+    rows.update({REFERENCES[name]: references[name] for name in REFERENCES if name in references})
+    return format_table("prediction, test clips", PREDICTION_COLUMNS, rows)
+
+
+def seconds_table(seconds: Mapping[str, float]) -> str:
+    """Seconds of each stage and of all."""
+    width = max(map(len, [*seconds, "all stages"]))
+    lines = [f"{stage.ljust(width)}  {value:8.0f}" for stage, value in seconds.items()]
+    lines.append(f"{'all stages'.ljust(width)}  {sum(seconds.values()):8.0f}")
+    heading = f"{'stage'.ljust(width)}   seconds"
+    return "\n".join([heading, "-" * len(heading), *lines])
+
+
+def join_tables(tables: Sequence[str]) -> str:
+    """Tables below each other, an empty line between them."""
+    parts: List[str] = [table for table in tables if table]
+    return "\n\n".join(parts)
+
+
+class Seeds(NamedTuple):
+    """The seeds of an experiment, in the order of their numbers; both empty for one trained without seeds."""
+
+    finished: List[str]
+    missing: List[str]
+
+
+def find_seeds(folder: Path, checkpoint: str = FINAL) -> Seeds:
+    """Look for the checkpoint of every folder `folder`/seeds/K."""
+    names = [path.name for path in (Path(folder) / "seeds").glob("*") if path.is_dir()]
+    names.sort(key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+    finished = [name for name in names if seed_checkpoint(folder, name, checkpoint).is_file()]
+    return Seeds(finished, [name for name in names if name not in finished])
+
+
+def seed_checkpoint(folder: Path, seed: str, checkpoint: str = FINAL) -> Path:
+    """Where a seed's checkpoint lies."""
+    return Path(folder) / "seeds" / seed / "models" / checkpoint

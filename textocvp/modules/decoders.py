@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textocvp.config.models import ConvDecoderConfig, TransposedConvDecoderConfig
+from textocvp.config.models import ConvDecoderConfig, MLPPatchDecoderConfig, TransposedConvDecoderConfig
 from textocvp.modules.positional import SoftPositionEmbedding
 
 
@@ -90,3 +90,85 @@ class TransposedConvDecoder(nn.Module):
         for conv in self.convs:
             hidden = conv(F.relu(hidden))
         return hidden
+
+
+class MLPPatchDecoder(nn.Module):
+    """An MLP on slot plus patch position (Seitzer et al. 2023, App. E.4), then convolutions."""
+
+    def __init__(self, config: MLPPatchDecoderConfig, img_size: int) -> None:
+        super().__init__()
+        self.img_size = img_size
+        self.grid_size = round(config.num_patches**0.5)
+        position = torch.randn(1, 1, config.num_patches, config.in_dim) / config.in_dim**0.5
+        self.position = nn.Parameter(position)
+        self.norm = nn.LayerNorm(config.in_dim) if config.initial_layer_norm else nn.Identity()
+        self.mlp = _mlp(config)
+        self.image_decoder = _image_decoder(config, img_size)
+
+    def forward(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode slots (B, T, N, D).
+
+        Returns:
+            features (B, T, L, F), masks (B, T, N, L) that sum to one over the slots, frames (B, T, 3, H, W).
+        """
+        tokens = self.norm(slots.flatten(0, 1)[:, :, None] + self.position)  # (B * T, N, L, D)
+        features, logits = self.mlp(tokens).tensor_split([-1], dim=-1)
+        masks = torch.softmax(logits, dim=1)
+        mixed = (features * masks).sum(dim=1).unflatten(0, slots.shape[:2])
+        return mixed, masks[..., 0].unflatten(0, slots.shape[:2]), self._frames(mixed)
+
+    def _frames(self, features: Tensor) -> Tensor:
+        """Pictures of features (B, T, L, F).
+
+        While training, frame by frame: batch normalisation takes its statistics over the clips of one frame.
+        """
+        maps = features.transpose(2, 3).unflatten(3, (self.grid_size, self.grid_size))  # (B, T, F, h, w)
+        if self.training:
+            return torch.stack([self._resize(self.image_decoder(frame)) for frame in maps.unbind(1)], dim=1)
+        return self._resize(self.image_decoder(maps.flatten(0, 1))).unflatten(0, features.shape[:2])
+
+    def _resize(self, frames: Tensor) -> Tensor:
+        if frames.shape[-1] == self.img_size:
+            return frames
+        return F.interpolate(frames, (self.img_size, self.img_size), mode="bilinear", align_corners=False)
+
+
+def _mlp(config: MLPPatchDecoderConfig) -> nn.Sequential:
+    widths = [config.in_dim, *[config.hidden_dim] * (config.num_layers - 1), config.out_dim]
+    layers: list[nn.Module] = []
+    for width, next_width in zip(widths, widths[1:]):
+        layers += [nn.Linear(width, next_width), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _image_decoder(config: MLPPatchDecoderConfig, img_size: int) -> nn.Sequential:
+    """Convolutions with batch normalisation; the resolution doubles until the picture's is reached.
+
+    It stops doubling earlier where patches are small, by the original's rule on the number of layers.
+    """
+    size = round(config.num_patches**0.5)
+    channels, width = config.out_dim - 1, config.hidden_dim
+    layers: list[nn.Module] = []
+    for i in range(config.num_layers_cnn):
+        doubles = 2 * (i + 1) < config.patch_size and size < img_size
+        if i > 0 and doubles:
+            width //= 2
+        layers += [ConvBlock(channels, width)]
+        if doubles:
+            layers += [nn.Upsample(scale_factor=2)]
+            size *= 2
+        channels = width
+    return nn.Sequential(*layers, nn.Conv2d(channels, 3, kernel_size=3, padding=1))
+
+
+class ConvBlock(nn.Module):
+    """3x3 convolution, batch normalisation, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.block = nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(M, C, h, w) -> (M, out_channels, h, w)"""
+        return self.block(maps)

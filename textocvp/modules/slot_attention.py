@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from textocvp.config.models import TransitionConfig
+from textocvp.modules.attention import TransformerBlock
+
 
 class KeyProjection(nn.Linear):
     """The keys' projection, applied to the queries instead.
@@ -55,3 +58,51 @@ class SlotAttention(nn.Module):
             slots = self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).view_as(updates)
             slots = slots + self.mlp(self.norm_mlp(slots))
         return slots, attention
+
+
+class Learned(nn.Module):
+    """One learned vector per slot; draws nothing."""
+
+    def __init__(self, num_slots: int, slot_dim: int) -> None:
+        super().__init__()
+        self.slots = nn.Parameter(torch.randn(1, num_slots, slot_dim))
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return self.slots.expand(noise.shape[0], -1, -1)
+
+
+class LearnedRandom(nn.Module):
+    """All slots drawn from one Gaussian with learned mean and standard deviation (Locatello et al. 2020)."""
+
+    def __init__(self, num_slots: int, slot_dim: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.randn(1, 1, slot_dim))
+        self.std = nn.Parameter(torch.randn(1, 1, slot_dim))
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return self.mean + self.std * noise
+
+
+class BackgroundRandom(LearnedRandom):
+    """Slot 0 has a learned vector of its own, so that it can become the background; the others are drawn."""
+
+    def __init__(self, num_slots: int, slot_dim: int) -> None:
+        super().__init__(num_slots, slot_dim)
+        self.background = nn.Parameter(torch.randn(1, 1, slot_dim))
+
+    def forward(self, noise: Tensor) -> Tensor:
+        drawn = super().forward(noise[:, 1:])
+        return torch.cat([self.background.expand(noise.shape[0], -1, -1), drawn], dim=1)
+
+
+class TransformerTransition(TransformerBlock):
+    """One transformer block over the slots of a frame."""
+
+    def __init__(self, slot_dim: int, config: TransitionConfig) -> None:
+        super().__init__(slot_dim, config.num_heads, config.mlp_size, config.pre_norm)
+
+    @torch.no_grad()
+    def scale_output(self, factor: float) -> None:
+        """Scale the two output layers' weights; a small factor starts a pre-norm block near the identity."""
+        self.attention.out.weight.mul_(factor)
+        self.mlp[-1].weight.mul_(factor)

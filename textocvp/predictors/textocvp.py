@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from textocvp.config.predictors import TextOCVPConfig, TextOCVPT5Config
 from textocvp.modules.positional import LearnedTimeEmbedding
-from textocvp.modules.text_encoders import T5TextEncoder, TextTransformer
-from textocvp.modules.text_fusion import TextGuidedBlock
+from textocvp.modules.text_encoders import T5TextEncoder, TextGuidedBlock, TextTransformer
 from textocvp.predictors import TextEmbedding
 
 if TYPE_CHECKING:

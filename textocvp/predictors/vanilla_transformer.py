@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from textocvp.config.predictors import VanillaTransformerConfig
-from textocvp.modules.encoder_layer import EncoderLayer
+from textocvp.modules.attention import EncoderLayer
 from textocvp.modules.positional import SinusoidalTimeEmbedding
 from textocvp.predictors import TextEmbedding
 

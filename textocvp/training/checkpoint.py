@@ -21,14 +21,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from textocvp.artifacts import atomic_path, provenance
-from textocvp.compat.checkpoints import is_original, labelled, model_names, native_state, predictor_names
-from textocvp.compat.frozen_weights import config_folder
+from textocvp.compat.checkpoints import (
+    config_folder,
+    is_original,
+    labelled,
+    model_names,
+    native_state,
+    predictor_names,
+)
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
-from textocvp.config.overrides import difference
-from textocvp.config.schema import to_dict
+from textocvp.config.schema import difference, to_dict
 from textocvp.decomposition import build_model
+from textocvp.files import atomic_path, provenance
 from textocvp.predictors import build_forecaster
 
 LAST_SAVED = "checkpoint_last_saved.pth"

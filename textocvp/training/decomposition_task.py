@@ -15,13 +15,21 @@ from textocvp.config.schema import to_dict
 from textocvp.config.training import LossTerm
 from textocvp.data.loaders import ClipDataset, collate, open_videos, training_batches, training_loader
 from textocvp.data.median_image import median_image
-from textocvp.data.windows import window_noise, windows_of
+from textocvp.data.order import window_noise, windows_of
 from textocvp.decomposition import Rendering, build_model
 from textocvp.training.deepspeed_engine import World
-from textocvp.training.losses import background_loss, feature_loss, frame_loss, weighted_sum
+from textocvp.training.recorder import segmentation, sheet
 from textocvp.training.session import run_training
-from textocvp.training.task import Batch, every_item_once, step_noise, to_device
-from textocvp.training.tensorboard import segmentation, sheet
+from textocvp.training.task import (
+    Batch,
+    background_loss,
+    every_item_once,
+    feature_loss,
+    frame_loss,
+    step_noise,
+    to_device,
+    weighted_sum,
+)
 
 PICTURE_CLIPS = 3
 

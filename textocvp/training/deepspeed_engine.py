@@ -7,6 +7,7 @@ processes find each other through RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import deepspeed  # noqa: E402  (reads the two variables above at import)
 import torch
 import torch.distributed as dist
+from deepspeed import ops as deepspeed_ops  # noqa: E402
 from torch import Tensor, nn
 
 from textocvp.config.training import TrainingConfig
@@ -24,9 +27,6 @@ from textocvp.config.training import TrainingConfig
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it had to guess
 os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
-
-import deepspeed  # noqa: E402  (reads the two variables above at import)
-from deepspeed import ops as deepspeed_ops  # noqa: E402
 
 LossFunction = Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
 TAG = "engine"
@@ -234,3 +234,19 @@ def _deepspeed_config(config: TrainingConfig, world: World) -> dict[str, Any]:
         threshold = config.stage3_param_persistence_threshold
         settings["zero_optimization"]["stage3_param_persistence_threshold"] = threshold
     return settings
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Learning rate in force at `step` (from 0).
+
+    Warm-up: lr * step / warmup_steps, so step 0 has rate 0 and step `warmup_steps` the full one, which the
+    next step keeps; from `warmup_steps` + 2 the cosine falls from lr to min_lr in `scheduler_steps` steps.
+    Without warm-up the cosine starts at step 1. After the cosine the rate stays at min_lr.
+    """
+    last_full = config.warmup_steps + 1 if config.lr_warmup else 0
+    if step < last_full:
+        return config.lr * min(step, config.warmup_steps) / config.warmup_steps
+    if config.scheduler == "none":
+        return config.lr
+    progress = min((step - last_full) / config.scheduler_steps, 1.0)
+    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * progress)) / 2

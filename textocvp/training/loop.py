@@ -7,7 +7,9 @@ where the run began: a resumed run repeats what an uninterrupted one would have 
 
 from __future__ import annotations
 
+import faulthandler
 import math
+import os
 import time
 
 import torch
@@ -15,12 +17,10 @@ import torch
 from textocvp import stopping
 from textocvp.config.errors import UserError
 from textocvp.config.training import TrainingConfig
-from textocvp.training.deepspeed_engine import Engine, StepResult
-from textocvp.training.hang import expect_a_step
-from textocvp.training.history import LossHistory
-from textocvp.training.progress import Progress
+from textocvp.terminal import Progress
+from textocvp.training.deepspeed_engine import Engine, StepResult, learning_rate
 from textocvp.training.recorder import Recorder
-from textocvp.training.schedule import learning_rate
+from textocvp.training.resume_state import LossHistory
 from textocvp.training.task import Task, seed_of
 
 CHECK_EVERY = 16
@@ -149,3 +149,19 @@ def _explain(result: StepResult, step: int, lr: float) -> str:
         f"{float(result.grad_norm):g} (learning rate {lr:g}); the last good state is kept. Lower "
         f"training.lr or training.clipping_max_value, or lengthen training.warmup_steps, and train anew"
     )
+
+
+HANG_VARIABLE = "TEXTOCVP_HANG_MINUTES"
+"""Minutes without a step; set by jobs. Unset or 0: never."""
+
+
+def expect_a_step() -> None:
+    """Start the clock anew; when it runs out, all stacks go to stderr and the process exits with 1."""
+    minutes = float(os.environ.get(HANG_VARIABLE, "0"))
+    if minutes > 0:
+        faulthandler.dump_traceback_later(60 * minutes, exit=True)
+
+
+def no_step_expected() -> None:
+    """Stop the clock."""
+    faulthandler.cancel_dump_traceback_later()

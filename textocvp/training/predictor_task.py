@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textocvp.artifacts import sha256_file
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, load_predictor_experiment
 from textocvp.config.schema import to_dict
@@ -23,16 +22,16 @@ from textocvp.data.loaders import (
     training_loader,
 )
 from textocvp.data.median_image import median_image
-from textocvp.data.sources import open_videos
-from textocvp.data.windows import slots_config, windows_of
+from textocvp.data.order import slots_config, windows_of
+from textocvp.data.videos import open_videos
+from textocvp.files import sha256_file
 from textocvp.predictors import build_forecaster
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
 from textocvp.training.deepspeed_engine import World
-from textocvp.training.encoding import encode_windows
-from textocvp.training.losses import frame_loss, slot_loss, weighted_sum
+from textocvp.training.recorder import segmentation, sheet
 from textocvp.training.session import run_training
-from textocvp.training.task import Batch, every_item_once, to_device
-from textocvp.training.tensorboard import segmentation, sheet
+from textocvp.training.slot_encoding import encode_windows
+from textocvp.training.task import Batch, every_item_once, frame_loss, slot_loss, to_device, weighted_sum
 
 PICTURE_CLIPS = 3
 STATISTICS_WINDOWS = 256

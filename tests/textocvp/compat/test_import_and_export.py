@@ -8,9 +8,9 @@ from torch.testing import assert_close
 
 from textocvp.cli import main
 from textocvp.config.experiment import load_experiment
-from textocvp.data.synthetic.generate import make_data
-from textocvp.data.t5_tokenizer import T5Tokenizer
-from textocvp.modules.make_weights import make_weights
+from textocvp.data.tokenizers import T5Tokenizer
+from textocvp.modules.pretrained import make_weights
+from textocvp.synthetic.generate import make_data
 from textocvp.training.checkpoint import load_decomposition, load_pth
 
 CHECKPOINT = "checkpoint_epoch_7.pth"

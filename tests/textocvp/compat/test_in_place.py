@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from textocvp import stopping
 from textocvp.cli import main
 from textocvp.config.experiment import load_experiment, load_predictor_experiment
-from textocvp.data.synthetic.generate import make_data
 from textocvp.data.tokenizers import Text
+from textocvp.synthetic.generate import make_data
 from textocvp.training.checkpoint import load_decomposition, load_forecaster, load_pth
 
 CHECKPOINT = "checkpoint_epoch_7.pth"

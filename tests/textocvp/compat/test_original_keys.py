@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from textocvp.compat.original_keys import from_original, savi_names, to_original
+from textocvp.compat.keys import from_original, savi_names, to_original
 from textocvp.config.errors import UserError
 from textocvp.config.models import SAViConfig
 from textocvp.config.schema import build

@@ -6,8 +6,8 @@ import pytest
 
 from textocvp.config import experiment as module
 from textocvp.config.errors import ConfigError, UserError
-from textocvp.config.overrides import apply_overrides, difference, merged, parse_overrides
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
+from textocvp.config.schema import apply_overrides, difference, merged, parse_overrides
 
 
 @pytest.mark.parametrize("model", list(MODELS))

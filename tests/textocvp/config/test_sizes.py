@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.experiment_files import experiment_files
-from launch.recipe import load_recipe
+from launch.recipe import experiment_files, load_recipe
 from textocvp.config.experiment import experiment_values, parse_experiment, predictor_values
 from textocvp.config.registry import MODELS, PREDICTORS
 from textocvp.config.sizes import Size, linear, model_size, predictor_size
@@ -50,7 +49,7 @@ def test_recipes(name):
 
 
 def test_the_recipe_with_frozen_encoders(tmp_path):
-    from textocvp.modules.make_weights import make_weights
+    from textocvp.modules.pretrained import make_weights
 
     recipe = load_recipe(RECIPES / "cliport_smoke.yaml")
     for name, weights in recipe.weights.items():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from textocvp.config.experiment import create_experiment, load_experiment
-from textocvp.data.video import write_video
+from textocvp.data.dataset import write_video
 
 CAPTION = "the large red metal cone is sliding to (-1, 3)."
 

@@ -9,7 +9,7 @@ from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
 from textocvp.data.cater import CATER
 from textocvp.data.check import check_data
-from textocvp.data.video import write_video
+from textocvp.data.dataset import write_video
 
 
 @pytest.mark.parametrize("workers", [1, 2])

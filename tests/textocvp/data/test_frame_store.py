@@ -10,6 +10,7 @@ import torch
 from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
 from textocvp.data.cater import CATER
+from textocvp.data.dataset import write_video
 from textocvp.data.frame_store import (
     FrameStore,
     frame_parts,
@@ -18,7 +19,6 @@ from textocvp.data.frame_store import (
     resize_masks,
     write_frame_part,
 )
-from textocvp.data.video import write_video
 
 SIZE = (4, 4)
 

@@ -25,7 +25,7 @@ from textocvp.data.order import Sample
 from textocvp.data.part_files import PartReader
 from textocvp.data.prepare import prepare_data
 from textocvp.data.slot_store import plan_slot_parts
-from textocvp.data.sources import DecodedVideos
+from textocvp.data.videos import DecodedVideos
 
 SHA = "c" * 64
 

@@ -11,7 +11,7 @@ from textocvp import stopping
 from textocvp.cli import main
 from textocvp.config.errors import UserError
 from textocvp.config.registry import DATASETS, Entry
-from textocvp.data.vocabulary import build_vocabulary
+from textocvp.data.tokenizers import build_vocabulary
 
 SPLIT_SIZES = {"train": 4, "valid": 2, "test": 2}
 SIZES = {"token_dim": 8, "hidden_dim": 8, "num_layers": 1, "n_heads": 2}

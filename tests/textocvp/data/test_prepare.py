@@ -10,8 +10,8 @@ from textocvp.config.experiment import PredictorSection, create_predictor_experi
 from textocvp.config.predictors import TextOCVPConfig
 from textocvp.data import part_files
 from textocvp.data.prepare import prepare_data
-from textocvp.data.sources import StoredVideos, open_dataset, open_tokens, open_videos
 from textocvp.data.text_store import TextStore
+from textocvp.data.videos import StoredVideos, open_dataset, open_tokens, open_videos
 
 
 def reader_of_text(experiment):

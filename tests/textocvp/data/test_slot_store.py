@@ -10,7 +10,7 @@ import torch
 from textocvp.config.errors import UserError
 from textocvp.data.prepare import prepare_data
 from textocvp.data.slot_store import SlotStore, plan_slot_parts, slots_key
-from textocvp.data.sources import open_videos
+from textocvp.data.videos import open_videos
 
 SHA = "c" * 64
 SHAPE = (4, 3, 2)  # T, N, D

@@ -7,13 +7,12 @@ import torch
 from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2Model
 
-from textocvp.compat.original_keys import dinosaur_names, from_original, to_original
+from textocvp.compat.keys import dinosaur_names, from_original, to_original
 from textocvp.config.models import ExtendedDINOSAURConfig
-from textocvp.config.overrides import filled_in
-from textocvp.config.schema import build
+from textocvp.config.schema import build, filled_in
 from textocvp.config.training import LossTerm
 from textocvp.decomposition.extended_dinosaur import ExtendedDINOSAUR
-from textocvp.training.losses import feature_loss, frame_loss
+from textocvp.training.task import feature_loss, frame_loss
 
 MSE = LossTerm("mse")
 FEATURES = LossTerm("pred_feature_mse", clamp_features=True)

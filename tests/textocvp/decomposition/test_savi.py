@@ -13,7 +13,7 @@ from textocvp.config.schema import build
 from textocvp.decomposition import build_model
 from textocvp.decomposition.savi import SAVi
 from textocvp.modules.decoders import TransposedConvDecoder
-from textocvp.modules.initializers import BackgroundRandom
+from textocvp.modules.slot_attention import BackgroundRandom
 
 PLAIN = {
     "num_slots": 3,

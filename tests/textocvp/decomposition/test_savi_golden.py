@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from textocvp.compat.original_keys import from_original, savi_names, to_original
+from textocvp.compat.keys import from_original, savi_names, to_original
 from textocvp.config.models import SAViConfig
 from textocvp.config.schema import build
 from textocvp.decomposition.savi import SAVi

@@ -28,7 +28,7 @@ def squares(number):
 
 
 def write_data(root, masks=True, **counts):
-    from textocvp.data.video import write_video
+    from textocvp.data.dataset import write_video
 
     folder = Path(root) / "hard"
     for name in ("videos", "masks"):

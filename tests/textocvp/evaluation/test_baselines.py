@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from textocvp.evaluation.baselines import colour_kmeans, tiling
-from textocvp.evaluation.segmentation import segmentation_scores
+from textocvp.evaluation.decomposition import colour_kmeans, tiling
+from textocvp.evaluation.metrics import segmentation_scores
 
 
 def test_four_cells_are_two_by_two():

@@ -1,8 +1,8 @@
 import pytest
 
-from textocvp.artifacts import write_json
 from textocvp.config.errors import UserError
 from textocvp.evaluation.check import check_summary, evaluate
+from textocvp.files import write_json
 
 SUMMARY = {
     "decomposition": {"object_miou": 0.46, "ari": None},

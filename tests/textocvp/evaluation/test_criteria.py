@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from textocvp.config.errors import UserError
-from textocvp.evaluation.criteria import CRITERIA, DEFAULT_CRITERION, Observation, find_criterion, score_all
+from textocvp.evaluation.select import CRITERIA, DEFAULT_CRITERION, Observation, find_criterion, score_all
 
 MEDIAN = torch.full((3, 8, 8), 0.5)
 

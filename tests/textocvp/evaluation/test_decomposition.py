@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from textocvp.decomposition import Rendering
-from textocvp.evaluation.baselines import tiling
-from textocvp.evaluation.decomposition import num_objects, score_baselines, score_model
+from textocvp.evaluation.decomposition import num_objects, score_baselines, score_model, tiling
 
 METRICS = ("object_miou", "background_iou", "ari", "fg_ari")
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from textocvp.artifacts import sha256_file, write_json
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
-from textocvp.evaluation.clips import clip_loader
 from textocvp.evaluation.evaluate import evaluate_decomp, evaluate_predictor, mean_figures
+from textocvp.evaluation.forecast import clip_loader
+from textocvp.files import sha256_file, write_json
 
 FINAL = "models/checkpoint_epoch_final.pth"
 DECOMPOSITION = {"object_miou", "background_iou", "ari", "fg_ari", "psnr"}

@@ -3,8 +3,19 @@ import torch
 from PIL import Image
 
 from textocvp.config.errors import UserError
-from textocvp.evaluation.drawing import EMPTY, GAP, LINE, Row, draw_sheet, enlarge, save_gif
-from textocvp.evaluation.figures import coloured_labels, coloured_masks, figures, shown_frames
+from textocvp.evaluation.figures import (
+    EMPTY,
+    GAP,
+    LINE,
+    Row,
+    coloured_labels,
+    coloured_masks,
+    draw_sheet,
+    enlarge,
+    figures,
+    save_gif,
+    shown_frames,
+)
 
 
 def test_frames_are_enlarged_without_smoothing_and_clamped():

@@ -96,7 +96,7 @@ def test_only_predictors_that_need_text_get_it():
 
 
 def test_figures_do_not_depend_on_the_batch(tiny):
-    from textocvp.evaluation.clips import clip_loader, encode_clips
+    from textocvp.evaluation.forecast import clip_loader, encode_clips
     from textocvp.training.checkpoint import find_checkpoint, load_decomposition
 
     model = load_decomposition(tiny.experiment, find_checkpoint(tiny.folder, "checkpoint_epoch_final.pth"))
@@ -110,7 +110,7 @@ def test_figures_do_not_depend_on_the_batch(tiny):
 
 def test_decoding_in_parts_changes_nothing(tiny, monkeypatch):
     from textocvp.decomposition import build_model
-    from textocvp.evaluation import clips
+    from textocvp.evaluation import forecast as clips
 
     model, slots = build_model(tiny.experiment).eval(), torch.randn(2, 4, 3, 8)
     whole = model.decode(slots)
@@ -123,9 +123,9 @@ def test_decoding_in_parts_changes_nothing(tiny, monkeypatch):
 def test_slots_equal_those_of_the_slot_store(tiny):
     import h5py
 
-    from textocvp.evaluation.clips import clip_loader, encode_clips
+    from textocvp.evaluation.forecast import clip_loader, encode_clips
     from textocvp.training.checkpoint import find_checkpoint, load_decomposition
-    from textocvp.training.precompute_slots import precompute_slots
+    from textocvp.training.run import precompute_slots
 
     tiny.add_predictor("VanillaTransformer")
     precompute_slots(tiny.folder, "checkpoint_epoch_final.pth")

@@ -3,14 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from textocvp.config.errors import UserError
-from textocvp.evaluation.metrics import (
-    PredictionScores,
-    decibels,
-    gaussian_window,
-    moving_pixels,
-    psnr,
-    ssim,
-)
+from textocvp.evaluation.metrics import PredictionScores, decibels, gaussian_window, moving_pixels, psnr, ssim
 
 
 def test_golden_psnr_and_ssim_of_each_frame(golden):

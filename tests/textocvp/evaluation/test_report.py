@@ -4,9 +4,10 @@ import sys
 
 import pytest
 
-from textocvp.artifacts import Manifest, write_json
+from launch.state.manifest import Manifest
 from textocvp.config.errors import UserError
 from textocvp.evaluation.report import report, stage_seconds
+from textocvp.files import write_json
 
 SEGMENTATION = {"object_miou": 0.46, "background_iou": 0.91, "ari": 0.62, "fg_ari": 0.72}
 REFERENCES = ("copy_frame", "copy_slots", "ceiling")

@@ -1,5 +1,5 @@
-from textocvp.artifacts import FINAL
-from textocvp.evaluation.seeds import find_seeds, seed_checkpoint
+from textocvp.config.experiment import FINAL
+from textocvp.evaluation.report import find_seeds, seed_checkpoint
 
 
 def test_seeds_are_in_the_order_of_their_numbers(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from textocvp.evaluation.segmentation import (
+from textocvp.evaluation.metrics import (
     METRICS,
     SegmentationScores,
     adjusted_rand_index,

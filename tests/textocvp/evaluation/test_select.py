@@ -3,10 +3,9 @@ import json
 import pytest
 import torch
 
-from textocvp.artifacts import sha256_file
 from textocvp.config.errors import UserError
-from textocvp.evaluation.criteria import CRITERIA
-from textocvp.evaluation.select import best_seed, select_decomp
+from textocvp.evaluation.select import CRITERIA, best_seed, select_decomp
+from textocvp.files import sha256_file
 
 FINAL = "models/checkpoint_epoch_final.pth"
 
@@ -55,7 +54,7 @@ def test_validation_loss_is_the_training_loss_of_the_validation_clips(seeded):
 
 def test_masks_of_the_data_are_never_read(seeded, monkeypatch):
     from textocvp.data.cater import CATER
-    from textocvp.data.sources import DecodedVideos
+    from textocvp.data.videos import DecodedVideos
 
     def forbidden(self, *arguments):
         raise AssertionError("labels were read")

@@ -5,12 +5,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from textocvp.compat.original_keys import _layer_names, from_original
+from textocvp.compat.keys import _layer_names, from_original
 from textocvp.config.models import TransitionConfig
-from textocvp.modules.attention import MultiHeadAttention
-from textocvp.modules.encoder_layer import EncoderLayer
-from textocvp.modules.transition import TransformerTransition
-from textocvp.modules.weights import xavier_
+from textocvp.modules.attention import EncoderLayer, MultiHeadAttention
+from textocvp.modules.pretrained import xavier_
+from textocvp.modules.slot_attention import TransformerTransition
 
 
 def test_masked_context_is_as_good_as_absent():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from textocvp.modules.initializers import BackgroundRandom, Learned, LearnedRandom
+from textocvp.modules.slot_attention import BackgroundRandom, Learned, LearnedRandom
 
 
 def test_learned_gives_every_clip_the_same_slots_and_ignores_noise():

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from textocvp.modules.initializers import LearnedRandom
-from textocvp.modules.weights import xavier_
+from textocvp.modules.pretrained import xavier_
+from textocvp.modules.slot_attention import LearnedRandom
 
 
 def test_initial_distribution_is_the_originals():

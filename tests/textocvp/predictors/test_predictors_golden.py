@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from textocvp.compat.original_keys import (
+from textocvp.compat.keys import (
     from_original,
     ocvp_seq_names,
     textocvp_names,
@@ -18,16 +18,15 @@ from textocvp.compat.original_keys import (
     to_original,
     vanilla_names,
 )
-from textocvp.config.overrides import filled_in
 from textocvp.config.predictors import (
     OCVPSeqConfig,
     TextOCVPConfig,
     TextOCVPT5Config,
     VanillaTransformerConfig,
 )
-from textocvp.config.schema import build
+from textocvp.config.schema import build, filled_in
 from textocvp.data.tokenizers import Text
-from textocvp.modules.encoder_layer import PackedSelfAttention
+from textocvp.modules.attention import PackedSelfAttention
 from textocvp.predictors.ocvp_seq import OCVPSeq
 from textocvp.predictors.rollout import SlotForecaster
 from textocvp.predictors.textocvp import TextOCVPCustomTF, TextOCVPT5

@@ -8,7 +8,7 @@ import pytest
 
 from textocvp import stopping
 from textocvp.config.experiment import create_experiment, create_predictor_experiment
-from textocvp.data.synthetic.generate import make_data
+from textocvp.synthetic.generate import make_data
 
 MODEL = {
     "num_slots": 3,

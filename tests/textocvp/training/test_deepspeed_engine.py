@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from textocvp.compat.original_keys import from_original, savi_names, to_original
+from textocvp.compat.keys import from_original, savi_names, to_original
 from textocvp.config.models import SAViConfig
 from textocvp.config.schema import build
 from textocvp.config.training import LossTerm, TrainingConfig
 from textocvp.decomposition.savi import SAVi
-from textocvp.training.deepspeed_engine import Engine, join_world
-from textocvp.training.losses import frame_loss
-from textocvp.training.schedule import learning_rate
+from textocvp.training.deepspeed_engine import Engine, join_world, learning_rate
+from textocvp.training.task import frame_loss
 
 
 def test_golden_savi_train_steps(golden):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from textocvp.config.training import LossTerm
-from textocvp.training.losses import background_loss, frame_loss, slot_loss, weighted_sum
+from textocvp.training.task import background_loss, frame_loss, slot_loss, weighted_sum
 
 
 def test_frames_are_clamped_only_where_asked():

@@ -12,11 +12,11 @@ import torch
 from textocvp import stopping
 from textocvp.cli import main
 from textocvp.data.loaders import to_float
-from textocvp.data.sources import open_videos
-from textocvp.training import encoding
+from textocvp.data.videos import open_videos
+from textocvp.training import slot_encoding as encoding
 from textocvp.training.checkpoint import load_pth
-from textocvp.training.precompute_slots import precompute_slots
-from textocvp.training.slot_writer import SlotWriter
+from textocvp.training.run import precompute_slots
+from textocvp.training.slot_encoding import SlotWriter
 
 FINAL = "checkpoint_epoch_final.pth"
 

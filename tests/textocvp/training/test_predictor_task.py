@@ -5,14 +5,14 @@ import shutil
 import pytest
 import torch
 
-from textocvp.artifacts import sha256_file
 from textocvp.cli import main
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_predictor_experiment
+from textocvp.files import sha256_file
 from textocvp.training.checkpoint import load_forecaster, load_pth
 from textocvp.training.deepspeed_engine import World
-from textocvp.training.precompute_slots import precompute_slots
 from textocvp.training.predictor_task import PredictorTask
+from textocvp.training.run import precompute_slots
 
 CHECKPOINT = "models/checkpoint_epoch_final.pth"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from textocvp.config.training import TrainingConfig
-from textocvp.training.schedule import learning_rate
+from textocvp.training.deepspeed_engine import learning_rate
 
 
 def torch_rates(config, num_steps):

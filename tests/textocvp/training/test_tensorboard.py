@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from textocvp.training.tensorboard import Curves, segmentation, sheet
+from textocvp.training.recorder import Curves, segmentation, sheet
 
 
 def test_sheet_puts_time_to_the_right_and_rows_below():

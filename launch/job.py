@@ -1,0 +1,242 @@
+"""A job: check the task's inputs, run its line in this process, write its manifest.
+
+    python -m launch.job EXP/jobs/STAGE/TASK/task.json
+
+is what every executor runs, once per rank. Rank 0 alone checks and records; the others wait for its word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, NoReturn
+
+from launch.state import ledger
+from launch.state.attempt import (
+    RUN,
+    SKIP,
+    attempt_name,
+    check_progress,
+    give_word,
+    job_name,
+    last_saved,
+    own_signals,
+    set_rank_variables,
+    wait_for_word,
+    was_stopped,
+)
+from launch.state.manifest import (
+    CHANGED,
+    DONE,
+    InputError,
+    Records,
+    check_upstream,
+    input_hashes,
+    job_folder,
+    read_task,
+    refusal,
+    set_aside,
+    stand,
+    write_manifest,
+)
+from launch.state.prune import alive_by_ledger, leftovers
+from launch.state.task import Task
+from textocvp.config.errors import DiskFullError, UserError
+from textocvp.config.job import (
+    ATTEMPT_VARIABLE,
+    JOB_DIR_VARIABLE,
+    REQUEUE_FILE,
+    read_progress,
+    refuse_if_superseded,
+)
+from textocvp.files import format_bytes, provenance
+
+DISK_FULL = "disk full"
+"""What the ledger's line on a full disk begins with."""
+EXIT_USER_ERROR = 2
+CACHE_SECONDS, POLL_SECONDS = 90.0, 5.0
+"""NFS believes for up to 60 seconds (acregmax, acdirmax) what it knew of a file or folder."""
+HEADER_END = "rank 0 of "
+"""The last line before what the task itself prints begins like this."""
+
+
+def run_task_file(path: str) -> Dict[str, Any]:
+    """Run the task that a file describes; what it returns is plain JSON.
+
+    Raises:
+        SystemExit: the command's own status, where it is not 0.
+    """
+    folder = Path(path).resolve().parent
+    root, stage, index = folder.parent.parent.parent, folder.parent.name, int(folder.name)
+    task = read_task(root, stage, index)
+    if task is None:
+        raise UserError(f"{path}: no such task")
+    rank = set_rank_variables()
+    print(task.command, flush=True)
+    print(f"rank {rank} of {os.environ['WORLD_SIZE']} on {node_name()}", flush=True)
+    os.environ[JOB_DIR_VARIABLE] = str(folder)
+    os.environ[ATTEMPT_VARIABLE] = attempt_name()
+    os.environ["TEXTOCVP_ALWAYS_RESUME"] = "1"
+    own_signals()
+    try:
+        if rank == 0:
+            return run_first_rank(root, task)
+        if wait_for_word(folder) == RUN:
+            run_command(task)
+    except DiskFullError as error:
+        end_on_full_disk(root, task, error)
+    except UserError as error:
+        end_with_line(task, disk_full_elsewhere(root, task) or describe(error))
+    except Exception:
+        elsewhere = disk_full_elsewhere(root, task)
+        if elsewhere:  # it left this rank waiting
+            end_with_line(task, elsewhere)
+        raise
+    return {"stage": stage, "task": index, "rank": rank}
+
+
+def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
+    """Rank 0: the checks before the command and the records after it."""
+    started, saved = time.time(), last_saved(root, task)
+    # of an attempt that was killed before its batch script saw it: this one would be queued again for it
+    (job_folder(root, *task.id) / REQUEUE_FILE).unlink(missing_ok=True)
+    try:
+        refuse_cancelled(root, task)
+        ledger.record(root, ledger.STARTED, *task.id, saved=saved, **whereabouts())
+        if not needs_run(root, task):
+            print(f"{task.name} is done: same config, same inputs, outputs whole", flush=True)
+            give_word(job_folder(root, *task.id), SKIP)
+        else:
+            check_progress(root, task, saved)
+            (job_folder(root, *task.id) / "progress.json").unlink(missing_ok=True)  # an earlier attempt's
+            give_word(job_folder(root, *task.id), RUN)
+            run_command(task)
+            refuse_if_superseded()
+            write_manifest(root, task, input_hashes(Records(root), task), time.time() - started, provenance())
+    except DiskFullError:
+        raise
+    except BaseException as error:
+        if disk_full_elsewhere(root, task):
+            raise
+        event = ledger.STOPPED if was_stopped(error) else ledger.FAILED
+        with contextlib.suppress(DiskFullError):
+            record_end(root, task, event, describe(error))
+        raise
+    seconds = round(time.time() - started, 1)
+    ledger.record(root, ledger.FINISHED, *task.id, seconds=seconds, **whereabouts())
+    return {"stage": task.stage, "task": task.index, "rank": 0}
+
+
+def end_on_full_disk(root: Path, task: Task, error: DiskFullError) -> NoReturn:
+    """One line in log and ledger, no request to be queued again, and out: the job would only fail again."""
+    (job_folder(root, *task.id) / REQUEUE_FILE).unlink(missing_ok=True)
+    freed = format_bytes(sum(leftover.bytes for leftover in leftovers(root, alive_by_ledger(root))))
+    text = f"{error}; `make prune EXP={root}` would free {freed}"
+    with contextlib.suppress(DiskFullError):  # the ledger may find no space either
+        record_end(root, task, ledger.FAILED, f"{DISK_FULL}: {text}")
+    end_with_line(task, text)
+
+
+def end_with_line(task: Task, text: str) -> NoReturn:
+    """The line in the log that says why the job ends."""
+    with contextlib.suppress(OSError):  # the log may find no space either
+        about = "" if text.startswith(task.name) else f"{task.name}: "
+        print(f"error: {about}{text}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_USER_ERROR)
+
+
+def disk_full_elsewhere(root: Path, task: Task) -> str:
+    """What another rank of this attempt has said of a full disk; "" where none has."""
+    last = ledger.last_events(root).get(task.id, {})
+    found = last.get("event") == ledger.FAILED and last.get("error", "").startswith(DISK_FULL)
+    return last["error"] if found else ""
+
+
+def record_end(root: Path, task: Task, event: str, error: str) -> None:
+    """The ledger's line on an attempt that did not succeed."""
+    step = read_progress(root, *task.id).get("step")
+    ledger.record(root, event, *task.id, error=error, step=step, **whereabouts())
+
+
+def whereabouts() -> Dict[str, Any]:
+    """Where this process runs, for the ledger."""
+    return {"host": node_name(), "pid": os.getpid(), "job_id": job_name()}
+
+
+def node_name() -> str:
+    """The node, by the scheduler's name for it in a job of its own."""
+    host = socket.gethostname()
+    return os.environ.get("SLURMD_NODENAME", host) if job_name() else host
+
+
+def refuse_cancelled(root: Path, task: Task) -> None:
+    """UserError in a job that was cancelled while it was being queued again."""
+    last = ledger.last_events(root).get(task.id, {})
+    if job_name() and last.get("job_id") == job_name() and last.get("event") == ledger.CANCELLED:
+        raise UserError(f"{task.name} was cancelled; the same command submits it anew")
+
+
+def needs_run(root: Path, task: Task) -> bool:
+    """Whether the task has work to do; raises where it may not do it."""
+    records = checked_records(root, task)
+    standing = stand(records, task)
+    if standing.state == CHANGED and task.rerun:
+        print(f"moved the old outputs to {set_aside(root, task)}", flush=True)
+    elif standing.state == CHANGED and not task.replaceable:
+        raise InputError(refusal(task, standing))
+    return standing.state != DONE
+
+
+def checked_records(root: Path, task: Task) -> Records:
+    """Records in which all that the task needs is there; InputError where it is not.
+
+    In a job it is looked for a while: a network file system shows what another node has just written only
+    when its caches have run out.
+    """
+    deadline = time.monotonic() + (CACHE_SECONDS if job_name() else 0)
+    while True:
+        records = Records(root)
+        try:
+            check_upstream(records, task)
+            input_hashes(records, task)
+            return records
+        except InputError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_SECONDS)
+
+
+def run_command(task: Task) -> None:
+    """Call the entry point that `python -m textocvp` calls, in this process."""
+    status = importlib.import_module("textocvp.cli").main(list(task.argv))
+    if status:
+        raise SystemExit(status)
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text[:500]
+    if isinstance(error, SystemExit):
+        return f"exit code {text}"
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+def main() -> int:
+    """The command line of the local runner."""
+    try:
+        run_task_file(sys.argv[1])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

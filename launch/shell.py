@@ -1,0 +1,110 @@
+"""`shell` and `tensorboard`: in the image, with a task's folders, environment and resources."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import shlex
+import socket
+from pathlib import Path
+from typing import Dict, List
+
+from launch.pipeline import from_folder
+from launch.stages import DISTRIBUTED, all_tasks
+from launch.state.task import Task
+from launch.submit import parse_resources
+from slurm.options import job_options, option_words, srun_extra
+from slurm.queue import attached
+from slurm.site import CODE, DEFAULT, ClusterConfig, Resources, load_cluster
+from textocvp.config.errors import UserError, nearest
+
+
+def run_shell(options: argparse.Namespace) -> int:
+    """Open a shell as the jobs of a stage see the machine; returns its exit status."""
+    stage = options.stage.replace("-", "_") if options.stage else DEFAULT
+    if stage != DEFAULT and stage not in DISTRIBUTED:
+        known = [name.replace("_", "-") for name in DISTRIBUTED]
+        raise UserError(f"--stage {options.stage}: no such stage{nearest(options.stage, known)}")
+    cluster = load_cluster(options.cluster, DISTRIBUTED)
+    cluster = cluster.with_resources(parse_resources(options.res), {stage: True})
+    if options.exp and stage != DEFAULT:
+        print(f"the task by hand: {_task(options.exp, stage, options.task).command}", flush=True)
+    words = shell_command(cluster, options.exp or Path.cwd(), stage)
+    print(shlex.join(words), flush=True)
+    return attached(words, cluster.slurm_environment())
+
+
+def shell_command(cluster: ClusterConfig, root: Path, stage: str) -> List[str]:
+    """The line that opens the shell: through srun on one node, or here.
+
+    Args:
+        root: EXP, or another folder that the shell is to see.
+    """
+    resources = cluster.stage_resources(stage)
+    variables = _variables(cluster, resources)
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    inside = cluster.image_words(CODE, root, resources.gpus_per_node > 0) + ["bash"]
+    script = "\n".join([*cluster.setup, *exports, f"exec {shlex.join(inside)}"])
+    if cluster.scheduler == "local":
+        return ["bash", "-c", script]
+    cores = (resources.cpus_per_task or 1) * resources.ranks_per_node
+    asked = {**job_options(cluster, resources), "nodes": 1, "ntasks_per_node": 1, "cpus_per_task": cores}
+    return [
+        "srun",
+        "--pty",
+        *option_words({**asked, "job_name": f"{stage}.shell", **srun_extra(cluster)}),
+        "bash",
+        "-c",
+        script,
+    ]
+
+
+def run_tensorboard(options: argparse.Namespace) -> int:
+    """Serve the curves of an experiment until Ctrl-C."""
+    if not options.exp.is_dir():
+        raise UserError(f"{options.exp}: no such folder")
+    check_port(options.port)
+    cluster = load_cluster(options.cluster or "local", DISTRIBUTED)
+    here = f"{getpass.getuser()}@{socket.gethostname()}"
+    print(
+        f"from your own machine: ssh -N -L {options.port}:localhost:{options.port} {here}, "
+        f"then http://localhost:{options.port}",
+        flush=True,
+    )
+    words = [
+        *cluster.python_command(CODE, options.exp),
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(options.exp),
+        "--port",
+        str(options.port),
+    ]
+    return attached(words, cluster.slurm_environment())
+
+
+def check_port(port: int) -> None:
+    """UserError where nothing can listen at a port of this machine."""
+    with socket.socket() as there:
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            there.bind(("localhost", port))
+        except (OSError, OverflowError) as error:
+            why = error.strerror if isinstance(error, OSError) else "no port"
+            raise UserError(f"--port {port}: {why}; PORT= another, up to 65535") from None
+
+
+def _variables(cluster: ClusterConfig, resources: Resources) -> Dict[str, str]:
+    return {
+        "PYTHONPATH": str(CODE),
+        "OMP_NUM_THREADS": str(resources.cpus_per_task or 1),
+        **cluster.job_environment(),
+    }
+
+
+def _task(exp: Path, stage: str, index: int) -> Task:
+    tasks = {task.index: task for task in all_tasks(from_folder(exp)) if task.stage == stage}
+    if index not in tasks:
+        known = ", ".join(map(str, tasks)) or "none"
+        raise UserError(f"{exp}: {stage} has no task {index}; it has {known}")
+    return tasks[index]

@@ -1,0 +1,188 @@
+"""One attempt at a task: its name, rank 0's word to the others, and whether attempts get anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Callable, Dict, Mapping, Optional
+
+from launch.state import ledger
+from launch.state.manifest import output_files
+from launch.state.task import Task
+from textocvp.config.errors import UserError
+from textocvp.config.job import ATTEMPT_FILE, ATTEMPT_VARIABLE, TERM_WAIT_VARIABLE
+from textocvp.files import read_json, write_json
+
+PATIENCE = 600.0
+"""Seconds that a rank waits for rank 0's checks."""
+RUN, SKIP = "run", "skip"
+MAX_STARTS = 3
+"""Starts without progress after which a job ends."""
+
+
+def job_name() -> str:
+    """The scheduler's name of this job: "12", "12_3" in an array, "" without a scheduler."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        return ""
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "")
+
+
+def attempt_name() -> str:
+    """Differs between any two attempts at a task, and is the same on all ranks of one."""
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        return f"{os.environ.get('SLURM_JOB_ID', '')}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    return os.environ.get(ATTEMPT_VARIABLE, str(os.getpid()))
+
+
+def give_word(folder: Path, word: str) -> None:
+    """Tell the other ranks to run, or that there is nothing to do; this is the newest attempt now."""
+    write_json(folder / ATTEMPT_FILE, {"attempt": attempt_name(), "word": word})
+
+
+def wait_for_word(folder: Path) -> str:
+    """Rank 0's word on this attempt."""
+    path, deadline = folder / ATTEMPT_FILE, time.time() + PATIENCE
+    while time.time() < deadline:
+        # while it is replaced a network file system may have neither the old one nor the new
+        with contextlib.suppress(UserError, OSError):
+            said = read_json(path)
+            if said["attempt"] == attempt_name():
+                return said["word"]
+        time.sleep(0.1)
+    raise TimeoutError(f"rank 0 gave no word in {PATIENCE:.0f} s")
+
+
+def check_progress(root: Path, task: Task, saved: str) -> None:
+    """UserError where MAX_STARTS starts of this job in a row have found nothing newer than this one.
+
+    With progress any number of restarts is normal: a week of preemptions.
+
+    Args:
+        saved: from `last_saved`.
+    """
+    job = job_name()
+    starts = [
+        event.get("saved")
+        for event in ledger.read_ledger(root)
+        if event["event"] == ledger.STARTED
+        and (event["stage"], event["task"]) == task.id
+        and event["job_id"] == job
+    ]
+    if job and starts[-MAX_STARTS:] == [saved] * MAX_STARTS:
+        raise UserError(
+            f"{task.name} was started {MAX_STARTS} times without saving anything new: its time limit, or the "
+            f"time between two preemptions, is too short for it; submit it again with more time "
+            f'(RES="time=...")'
+        )
+
+
+def last_saved(root: Path, task: Task) -> str:
+    """What a task has put by so far: its newest state (their names count steps), its number of outputs.
+
+    Times of files would not do: the clocks of two nodes differ.
+    """
+    states = [
+        path.name
+        for name in task.leftovers
+        if Path(name).name == "resume"
+        for path in (root / name).glob("step_*")
+    ]
+    return f"{max(states, default='no state')}, {len(output_files(root, task))} outputs"
+
+
+STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
+"""Exit codes of a command that saved its state and stopped on a signal."""
+
+
+def own_signals() -> None:
+    """Take back what submitit has its handlers on: they requeue from inside the job, and on rank 0 alone.
+
+    Training installs its own; a stage without any lives on after USR2, and leaves TERM to the scheduler.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have left it ignored
+    signal.signal(signal.SIGTERM, leave_to_scheduler(os.getpid()) if job_name() else signal.SIG_DFL)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def leave_to_scheduler(owner: int) -> Callable[[int, Optional[FrameType]], None]:
+    """A handler of TERM that does nothing more and waits: for the end (scancel) or for being queued again.
+
+    A preempted job that ended by itself in its grace time would count as failed, and never be queued again.
+    """
+
+    def wait(number: int, frame: Optional[FrameType]) -> None:
+        if os.getpid() != owner:  # a child that inherited this handler
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where its workers have ended
+        deadline = time.monotonic() + float(os.environ.get(TERM_WAIT_VARIABLE, "0"))
+        while time.monotonic() < deadline:
+            time.sleep(0.2)
+        raise SystemExit(128 + number)
+
+    return wait
+
+
+def was_stopped(error: BaseException) -> bool:
+    """Whether a signal ended the command in an orderly way."""
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, SystemExit) and error.code in STOPPED_CODES
+    )
+
+
+FIRST_PORT, PORTS = 20000, 12000
+"""Below 32768, from where on Linux gives ports to whoever asks for any."""
+
+
+def slurm_rank_variables(environment: Mapping[str, str]) -> Dict[str, str]:
+    """Rank variables from what srun sets.
+
+    The master's address is a number, as node names may not resolve; its port follows from the job's id, so
+    that jobs that share a node do not meet.
+    """
+    rank = int(environment["SLURM_PROCID"])
+    size = int(environment["SLURM_NTASKS"])
+    nodes = int(environment.get("SLURM_JOB_NUM_NODES", "1"))
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size // nodes),
+        "MASTER_ADDR": environment.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"),
+        "MASTER_PORT": str(FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS),
+    }
+
+
+def local_rank_variables(rank: int, size: int, port: int) -> Dict[str, str]:
+    """Rank variables of process `rank` of `size` on this machine."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def set_rank_variables() -> int:
+    """Set this process's rank variables where a scheduler or the local runner has not; returns the rank."""
+    if "SLURM_PROCID" in os.environ and "SUBMITIT_EXECUTOR" in os.environ:
+        os.environ.update(slurm_rank_variables(os.environ))
+    elif "RANK" not in os.environ:
+        os.environ.update(local_rank_variables(0, 1, free_port()))
+    return int(os.environ["RANK"])
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

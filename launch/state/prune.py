@@ -1,0 +1,159 @@
+"""What an experiment's folder holds that is never needed again.
+
+    EXP/.../resume                        of trainings that are done
+    EXP/.../models/checkpoint_epoch_N.pth of trainings that are done; the final checkpoint stays
+    EXP/jobs/STAGE/TASK/aside             outputs that --rerun moved aside
+    EXP/jobs/snapshots/HASH               code that no queued or running job runs
+    EXP/jobs/STAGE/logs/*.pkl             what submitit keeps of jobs that have ended
+    .*.tmp                                left by what was killed a day ago or earlier
+
+Nothing that a manifest lists, nothing of a task that is queued or runs; in doubt it is kept. Removes nothing
+itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import FrozenSet, Iterator, List, Optional, Set, Tuple
+
+from launch.state import ledger
+from launch.state.manifest import DONE, Manifest, Records, TaskId, job_folder, read_task, stand
+from launch.state.task import Task
+from textocvp.config.experiment import FINAL
+from textocvp.files import bytes_below
+
+OLD_SECONDS = 24 * 3600
+"""What a temporary file must have been left alone for."""
+_ON_THE_WAY = re.compile(r"checkpoint_epoch_\d+\.pth")
+_PICKLE = re.compile(r"(\d+)(?:_\d+)*_(?:submitted|result)\.pkl")
+
+
+@dataclass(frozen=True)
+class Alive:
+    """What of an experiment is queued or runs."""
+
+    tasks: FrozenSet[TaskId] = frozenset()
+    job_ids: FrozenSet[str] = frozenset()
+    snapshots: Optional[FrozenSet[str]] = frozenset()
+    """Names of the snapshots that its jobs run; None: not known."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or folder that is never needed again."""
+
+    path: Path
+    bytes: int
+    what: str
+
+
+def alive_by_ledger(root: Path) -> Alive:
+    """What the ledger alone tells, without a scheduler: everything that has not ended counts."""
+    ended = (ledger.FINISHED, ledger.FAILED, ledger.CANCELLED)
+    last = ledger.last_events(root)
+    open_ones = {task: event for task, event in last.items() if event["event"] not in ended}
+    return Alive(
+        frozenset(open_ones),
+        frozenset(event["job_id"] for event in open_ones.values()),
+        None if open_ones else frozenset(),
+    )
+
+
+def leftovers(root: Path, alive: Alive) -> List[Leftover]:
+    """What can be removed, each thing once; absolute paths."""
+    root, found, seen = Path(root).resolve(), [], set()
+    protected, kept = _listed(root), _folders_of(root, alive.tasks)
+    for what, path in _candidates(root, alive):
+        inside = {path, *path.parents}
+        holds = any(path in (name, *name.parents) for name in protected)
+        if not inside & (seen | kept) and not holds:
+            seen.add(path)
+            found.append(Leftover(path, bytes_below(path), what))
+    return found
+
+
+def _candidates(root: Path, alive: Alive) -> Iterator[Tuple[str, Path]]:
+    for task in _finished(root, alive):
+        yield from _of_training(root, task)
+    for path in sorted(root.glob("jobs/*/*/aside")):
+        yield "moved aside", path
+    for path in sorted(root.glob("jobs/snapshots/[!.]*")):
+        if alive.snapshots is not None and path.name not in alive.snapshots:
+            yield "code of no job", path
+    arrays = {job_id.split("_")[0] for job_id in alive.job_ids}
+    for path in sorted(root.glob("jobs/*/logs/*.pkl")):
+        job = _PICKLE.fullmatch(path.name)
+        if job and job[1] not in arrays:
+            yield "of an ended job", path
+    for path in _temporary(root):
+        if time.time() - _newest(path) > OLD_SECONDS:
+            yield "never finished", path
+
+
+def _finished(root: Path, alive: Alive) -> Iterator[Task]:
+    """The tasks that are done."""
+    records = Records(root)
+    for path in sorted(root.glob("jobs/*/*/manifest.json")):
+        stage, index = path.parts[-3], path.parts[-2]
+        task = read_task(root, stage, int(index)) if index.isdigit() else None
+        if task and task.id not in alive.tasks and stand(records, task).state == DONE:
+            yield task
+
+
+def _of_training(root: Path, task: Task) -> Iterator[Tuple[str, Path]]:
+    """Of a task that trained and is done: its states, and the checkpoints on its way."""
+    for name in task.outputs:
+        folder = (root / name).parent.parent
+        resume = folder / "resume"
+        if not name.endswith(f"models/{FINAL}") or resume.relative_to(root).as_posix() not in task.leftovers:
+            continue
+        if resume.is_dir():
+            yield "states of a finished training", resume
+        for path in sorted((folder / "models").glob("*.pth")):
+            if _ON_THE_WAY.fullmatch(path.name):
+                yield "on the way of a finished training", path
+
+
+def _listed(root: Path) -> Set[Path]:
+    """Every file that a manifest lists, or that a task of this experiment reads."""
+    names: Set[str] = set()
+    for path in root.glob("jobs/*/*/manifest.json"):
+        manifest = Manifest.read(path)
+        names |= {*manifest.outputs, *manifest.inputs}
+    for path in root.glob("jobs/*/*/task.json"):
+        names |= set(read_task(root, path.parts[-3], int(path.parts[-2])).inputs)
+    paths = {root / name for name in names}  # an absolute name stays as it is
+    return paths | {path.resolve() for path in paths}
+
+
+def _folders_of(root: Path, tasks: FrozenSet[TaskId]) -> Set[Path]:
+    """Where tasks that are queued or run write."""
+    folders = set()
+    for task_id in tasks:
+        task = read_task(root, *task_id)
+        folders.add(job_folder(root, *task_id))
+        for name in (*task.leftovers, *task.outputs) if task else ():
+            fixed = name.split("*")[0]  # "slots/*/part_*": all of slots
+            folders.add(root / (fixed if fixed == name else fixed.rpartition("/")[0]))
+    return folders
+
+
+def _temporary(root: Path) -> Iterator[Path]:
+    """Files and folders with a temporary name."""
+    for folder, names, files in os.walk(root):
+        found = [
+            name
+            for name in (*names, *files)
+            if name.startswith(".") and (name.endswith(".tmp") or Path(folder).name == "snapshots")
+        ]
+        yield from (Path(folder) / name for name in sorted(found))
+        names[:] = [name for name in names if name not in found]
+
+
+def _newest(path: Path) -> float:
+    """When a file, or anything in a folder, was changed last."""
+    return max([path.lstat().st_mtime, *(inner.lstat().st_mtime for inner in path.rglob("*"))])

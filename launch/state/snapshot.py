@@ -1,0 +1,105 @@
+"""The code that jobs run: the working tree as it was at submission, whatever happens to the checkout later.
+
+EXP/jobs/snapshots/HASH/ holds the tracked files as edited and the untracked ones that git does not ignore.
+Equal trees share one folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import List
+
+from textocvp.config.errors import UserError
+from textocvp.files import writing
+
+MAX_BYTES = 50 << 20
+"""A larger tree holds something that is no code."""
+HASH_DIGITS = 16
+LEFT_OUT = ("experiments", "__pycache__", "build", "dist")
+"""Folders that are no code, where there is no git to ask; hidden ones are left out too."""
+
+
+def take_snapshot(code: Path, folder: Path) -> Path:
+    """Copy the tree below `code` to `folder`/HASH, if it is not there; returns that path.
+
+    Raises:
+        UserError: the tree is too large; its largest files are named.
+    """
+    files = tree_files(code)
+    sizes = {name: (code / name).lstat().st_size for name in files}
+    if sum(sizes.values()) > MAX_BYTES:
+        largest = sorted(files, key=sizes.__getitem__, reverse=True)[:3]
+        named = ", ".join(f"{name} ({sizes[name] / 1e6:.0f} MB)" for name in largest)
+        raise UserError(
+            f"{code}: its files have {sum(sizes.values()) / 1e6:.0f} MB, more than the "
+            f"{MAX_BYTES >> 20} MB that jobs may take along: {named}; tell git to ignore them"
+        )
+    target = _named_by_content(code, files, folder)
+    if not target.is_dir():
+        temporary = folder / f".{target.name}.{os.uname().nodename}.{os.getpid()}"
+        try:
+            with writing(target):
+                _copy(code, files, temporary)
+            with contextlib.suppress(OSError):  # another submission was faster
+                temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def snapshot_folder(root: Path) -> Path:
+    """Where the snapshots of the experiment in `root` lie."""
+    return Path(root).resolve() / "jobs" / "snapshots"
+
+
+def _copy(code: Path, files: List[str], folder: Path) -> None:
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(code / name, folder / name, follow_symlinks=False)
+
+
+def snapshot_path(code: Path, folder: Path) -> Path:
+    """Where `take_snapshot` would copy the tree to, or has already."""
+    return _named_by_content(code, tree_files(code), folder)
+
+
+def _named_by_content(code: Path, files: List[str], folder: Path) -> Path:
+    return folder / tree_hash(code, files)[:HASH_DIGITS]
+
+
+def tree_files(code: Path) -> List[str]:
+    """Relative paths of the tree's files, sorted."""
+    command = ["git", "-C", str(code), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        listed = _walk(code)
+    return sorted(
+        {name for name in listed if name and os.path.lexists(code / name) and not (code / name).is_dir()}
+    )
+
+
+def tree_hash(code: Path, files: List[str]) -> str:
+    """SHA-256 over names, modes and contents."""
+    digest = hashlib.sha256()
+    for name in files:
+        path = code / name
+        content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+        digest.update(f"{name}\0{path.lstat().st_mode & 0o111:o}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _walk(code: Path) -> List[str]:
+    """The files below `code` but for folders that are no code, into which it does not look."""
+    found = []
+    for folder, below, names in os.walk(code):
+        below[:] = [name for name in below if not name.startswith(".") and name not in LEFT_OUT]
+        found += [
+            (Path(folder) / name).relative_to(code).as_posix() for name in names if not name.startswith(".")
+        ]
+    return found

@@ -1,0 +1,163 @@
+"""What a person sees while tasks run: a line per running task that renews itself, or plain lines in a log."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional, Sequence, TextIO
+
+from launch.jobs import first_line
+from launch.state import ledger
+from launch.state.manifest import Records, TaskId
+from launch.state.task import Task
+from launch.views.why import failure_lines
+from slurm.queue import JobState, job_states
+from slurm.site import ClusterConfig
+from textocvp.config.errors import UserError
+from textocvp.config.job import read_progress
+from textocvp.terminal import duration, progress_line
+
+TERMINAL_SECONDS = 0.5
+PLAIN_SECONDS = 30.0
+
+
+class Watch:
+    """Prints events at once and progress now and then."""
+
+    def __init__(self, root: Path, stream: Optional[TextIO] = None) -> None:
+        self.root = Path(root)
+        self.stream = stream or sys.stdout
+        self.terminal = self.stream.isatty()
+        self._shown = 0
+        self._last = time.monotonic()
+
+    def event(self, text: str) -> None:
+        """One line that stays."""
+        self.clear()
+        print(f"{time.strftime('%H:%M:%S')}  {text}", file=self.stream, flush=True)
+
+    def running(self, tasks: Sequence[Task]) -> None:
+        """Say how far the running tasks are, if it is time to."""
+        if time.monotonic() - self._last < (TERMINAL_SECONDS if self.terminal else PLAIN_SECONDS):
+            return
+        self._last = time.monotonic()
+        lines = [self._line(task) for task in tasks]
+        if not self.terminal:
+            for line in lines:
+                self.event(line)
+            return
+        self.clear()
+        width = shutil.get_terminal_size().columns - 1
+        for line in lines:
+            print(f"  {line}"[:width], file=self.stream)
+        self._shown = len(lines)
+        self.stream.flush()
+
+    def clear(self) -> None:
+        """Take away the lines that renew themselves."""
+        if self._shown:
+            self.stream.write(f"\x1b[{self._shown}F\x1b[J")
+            self._shown = 0
+
+    def failure(self, task: Task, log: Path, why: str) -> None:
+        """Which task failed, why, where its log is and how that ends."""
+        self.event(f"{title(task)} failed: {why}")
+        self._indented([f"log: {log}"] + failure_lines(log))
+
+    def _indented(self, lines: List[str]) -> None:
+        for line in lines:
+            print(f"    {line}", file=self.stream, flush=True)
+
+    def _line(self, task: Task) -> str:
+        return f"{title(task)}  {progress_line(read_progress(self.root, *task.id)) or 'running'}"
+
+
+def title(task: Task) -> str:
+    """For example "train_decomp[1] (seed 7)"."""
+    return f"{task.name} ({task.label})" if task.label else task.name
+
+
+POLL_SECONDS = 2.0
+PATIENCE = 60
+"""Polls in a row that the scheduler may leave unanswered, or not know a job in, before that counts."""
+LOST = JobState("UNKNOWN")
+RUNNING = "RUNNING"
+
+
+def wait_for_jobs(
+    root: Path, cluster: ClusterConfig, tasks: Sequence[Task], jobs: Mapping[TaskId, str]
+) -> int:
+    """Watch jobs until none waits or runs; returns 0, or 1 where a task has not succeeded."""
+    waiting = Waiting(root, jobs)
+    still = list(tasks)
+    silent = 0
+    while still:
+        try:
+            found = job_states([jobs[task.id] for task in still], cluster.slurm_environment())
+            silent = 0
+            still = waiting.look(still, found)
+        except (OSError, subprocess.SubprocessError) as error:
+            silent += 1
+            if silent > PATIENCE:
+                raise UserError(
+                    f"cluster {cluster.name} does not answer: {first_line(error)}; the jobs go "
+                    f"on: make status EXP={root}"
+                ) from None
+        if still:
+            time.sleep(POLL_SECONDS)
+    waiting.watch.clear()
+    return 1 if waiting.failed else 0
+
+
+class Waiting:
+    """What is known of the jobs so far."""
+
+    def __init__(self, root: Path, jobs: Mapping[TaskId, str]) -> None:
+        self.root, self.jobs = Path(root), jobs
+        self.watch = Watch(root)
+        self.failed: List[Task] = []
+        self._running: Dict[TaskId, bool] = {}
+        self._missed: Dict[TaskId, int] = {}
+
+    def look(self, tasks: Sequence[Task], found: Mapping[str, JobState]) -> List[Task]:
+        """Say what changed; returns the tasks that still wait or run."""
+        still = []
+        for task in tasks:
+            state = found.get(self.jobs[task.id]) or self._missing(task)
+            if state is None or state.active:
+                self._say_started(task, state)
+                still.append(task)
+            elif not self._say_ended(task, state):
+                self.failed.append(task)
+        self.watch.running([task for task in still if self._running.get(task.id)])
+        return still
+
+    def _missing(self, task: Task) -> "JobState | None":
+        # the accounting lags, and slurmctld forgets: only a job that nobody knows for long is lost
+        self._missed[task.id] = self._missed.get(task.id, 0) + 1
+        return LOST if self._missed[task.id] > PATIENCE else None
+
+    def _say_started(self, task: Task, state: "JobState | None") -> None:
+        running = state is not None and state.state == RUNNING
+        if running and not self._running.get(task.id):
+            self.watch.event(f"{title(task)} started on {state.node}")
+        self._running[task.id] = running
+
+    def _say_ended(self, task: Task, state: JobState) -> bool:
+        """Print how a task ended; True where it succeeded."""
+        last = ledger.last_events(self.root).get(task.id, {})
+        # a network file system may not show a new manifest yet; the ledger it opens anew
+        finished = last.get("event") == ledger.FINISHED or Records(self.root).manifest(task.id) is not None
+        if state.state == "COMPLETED" and finished:
+            self.watch.event(f"{title(task)} done in {duration(last.get('seconds'))}")
+            return True
+        job_id = self.jobs[task.id]
+        if state.state == "CANCELLED" and last.get("event") in (ledger.SUBMITTED, None):
+            self.watch.event(f"{title(task)} not started: job {job_id} was cancelled, what it needs failed")
+            return False
+        why = ": ".join(part for part in (f"job {job_id} is {state.state}", last.get("error", "")) if part)
+        self.watch.failure(task, self.root / last.get("log", ""), why)
+        return False

@@ -1,0 +1,365 @@
+"""On a real one-host Slurm with accounting: two slurmd, two partitions, arrays, dependencies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launch.cli import main
+from launch.state.ledger import last_events, read_ledger
+from slurm.queue import cancel, job_states
+from slurm.site import load_cluster
+
+pytestmark = pytest.mark.cluster
+CODE = Path(__file__).parents[2]
+STAGES = (
+    "make_data",
+    "prepare_data",
+    "train_decomp",
+    "select_decomp",
+    "precompute_slots",
+    "train_predictor",
+    "evaluate_decomp",
+    "evaluate_predictor",
+    "figures",
+    "report",
+)
+
+
+@pytest.fixture
+def site(dev_cluster, tmp_path, stub_python):
+    """Writes the config of the dev cluster with a stand-in for the work; returns its path."""
+
+    def write(**values):
+        path = tmp_path / "site.yaml"
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "scheduler": "slurm",
+                    "slurm_conf": dev_cluster["SLURM_CONF"],
+                    "python": stub_python,
+                    "partition": "main",
+                    "paths": {"experiments": str(tmp_path / "experiments")},
+                    "resources": {"default": {"mem_gb": 0.4, "cpus_per_task": 1, "time": "00:10:00"}},
+                    **values,
+                }
+            )
+        )
+        return str(path)
+
+    yield write
+    subprocess.run(["scancel", "--user", str(os.getuid())], env={**os.environ, **dev_cluster}, check=False)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "experiments" / "exp"
+
+
+def behave(root, behaviours):
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "behaviour.json").write_text(json.dumps(behaviours))
+
+
+def submit(recipe, site, *more):
+    return main(["pipeline", "--recipe", str(recipe), "--cluster", site, *more])
+
+
+def done(root):
+    return sorted("/".join(path.parts[-3:-1]) for path in root.glob("jobs/*/*/manifest.json"))
+
+
+def wait_for(condition, seconds=90):
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline, "timed out"
+        time.sleep(0.5)
+
+
+def status(root, capsys):
+    capsys.readouterr()
+    assert main(["status", "--exp", str(root), "--json"]) == 0
+    return {(row["stage"], row["task"]): row for row in json.loads(capsys.readouterr().out)}
+
+
+def test_a_pipeline_of_arrays(small_recipe, site, root, capsys):
+    recipe, site = small_recipe(), site()
+    assert submit(recipe, site, "--wait") == 0
+    assert len(done(root)) == 14
+    for stage in STAGES:  # array index = task index: each job did its own task
+        for path in (root / "jobs" / stage).glob("[0-9]*"):
+            event = last_events(root)[(stage, int(path.name))]
+            assert event["job_id"].split("_")[1:] in ([], [path.name])
+            text = (root / event["log"]).read_text()
+            assert text.startswith("python -m textocvp " + " ".join(event["argv"]))
+    rows = status(root, capsys)
+    assert {row["state"] for row in rows.values()} == {"done"}
+    assert {"stage", "task", "job_id", "state", "step", "total_steps", "loss", "restarts", "log"} <= set(
+        rows[("report", 0)]
+    )
+    before = len(read_ledger(root))
+    assert submit(recipe, site, "--wait") == 0
+    assert len(read_ledger(root)) == before
+
+
+def test_a_failure_cancels_only_what_needs_it_and_the_rest_is_made_up_for(small_recipe, site, root, capsys):
+    recipe, site = small_recipe(), site()
+    behave(root, {"train_predictor[1]": "fail"})
+    assert submit(recipe, site, "--wait") == 1
+    out = capsys.readouterr().out
+    assert "train_predictor[1] (vanilla) failed: job " in out
+    assert "is FAILED: RuntimeError: train_predictor[1] is made to fail" in out
+    assert "evaluate_predictor[1] (vanilla) not started" in out
+    assert "evaluate_predictor/0" in done(root)
+    assert "evaluate_predictor/1" not in done(root)
+    assert "report/0" in done(root)
+    rows = status(root, capsys)
+    assert rows[("train_predictor", 1)]["state"] == "failed"
+    assert rows[("evaluate_predictor", 1)]["state"] == "cancelled"
+    behave(root, {})
+    assert submit(recipe, site, "--wait") == 0
+    assert len(done(root)) == 14
+    job_id = last_events(root)[("train_predictor", 1)]["job_id"]
+    assert job_id.endswith("_1")  # the same index in a new array
+    assert last_events(root)[("train_predictor", 0)]["job_id"].split("_")[0] != job_id.split("_")[0]
+
+
+def test_a_seed_that_fails_does_not_stop_the_others(small_recipe, site, root):
+    behave(root, {"train_decomp[0]": "fail"})
+    assert submit(small_recipe(), site(), "--wait") == 1
+    assert {"select_decomp/0", "precompute_slots/1", "train_predictor/1", "report/0"} <= set(done(root))
+    assert "train_decomp/0" not in done(root)
+
+
+def test_dependants_that_still_wait_are_planned_anew(small_recipe, site, root, capsys):
+    recipe, site = small_recipe(), site()
+    behave(root, {"train_decomp[1]": "sleep"})
+    assert submit(recipe, site) == 0
+    wait_for((root / "jobs" / "train_decomp" / "1" / "asleep").exists)
+    wait_for(lambda: "train_decomp/0" in done(root))
+    capsys.readouterr()
+    # everything is queued or done: nothing to submit
+    assert submit(recipe, site) == 0
+    assert "11 queued; nothing to submit" in capsys.readouterr().out
+    first = last_events(root)
+    behave(root, {})
+    environment = load_cluster(site, dict.fromkeys(STAGES, True)).slurm_environment()
+    cancel([first[("train_decomp", 1)]["job_id"], first[("select_decomp", 0)]["job_id"]], environment)
+    wait_for(
+        lambda: (
+            not job_states([first[("train_decomp", 1)]["job_id"]], environment)[
+                first[("train_decomp", 1)]["job_id"]
+            ].active
+        )
+    )
+    assert submit(recipe, site, "--wait") == 0
+    assert len(done(root)) == 14
+    assert (
+        job_states([first[("train_predictor", 1)]["job_id"]], environment)[
+            first[("train_predictor", 1)]["job_id"]
+        ].state
+        == "CANCELLED"
+    )
+    # the first report may have begun when what it waited for was cancelled: it does not count
+    assert last_events(root)[("report", 0)]["job_id"] != first[("report", 0)]["job_id"]
+
+
+@pytest.mark.slow
+def test_a_preempted_stage_that_saves_nothing_is_queued_again(small_recipe, site, root, dev_cluster):
+    behave(root, {"make_data[0]": "sleep"})
+    assert submit(small_recipe(), site()) == 0
+    wait_for((root / "jobs" / "make_data" / "0" / "asleep").exists)
+    behave(root, {})
+    subprocess.run(
+        ["sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true"],
+        env={**os.environ, **dev_cluster},
+        check=True,
+    )
+    wait_for(lambda: "report/0" in done(root), 150)
+    assert len(done(root)) == 14
+    assert last_events(root)[("make_data", 0)]["starts"] == 2
+
+
+@pytest.mark.slow
+def test_an_element_that_asks_to_be_queued_again_leaves_the_others_alone(small_recipe, site, root):
+    behave(root, {"train_decomp[0]": "sleep", "train_decomp[1]": "sleep"})
+    assert submit(small_recipe(), site()) == 0
+    for index in (0, 1):
+        wait_for((root / "jobs" / "train_decomp" / str(index) / "asleep").exists)
+    environment = load_cluster(site(), dict.fromkeys(STAGES, True)).slurm_environment()
+    event = last_events(root)[("train_decomp", 1)]  # the last element has the array's own id
+    (root / "jobs" / "train_decomp" / "1" / "requeue_request").touch()
+    os.kill(event["pid"], signal.SIGKILL)
+    wait_for(lambda: last_events(root)[("train_decomp", 1)]["starts"] == 2)
+    assert last_events(root)[("train_decomp", 0)]["starts"] == 1
+    ids = [last_events(root)[("train_decomp", index)]["job_id"] for index in (0, 1)]
+    assert {state.state for state in job_states(ids, environment).values()} == {"RUNNING"}
+
+
+def test_ranks_on_two_nodes(small_recipe, site, root):
+    resources = {
+        "default": {"mem_gb": 0.4, "cpus_per_task": 1},
+        "train_decomp": {"nodes": 2, "tasks_per_node": 2},
+    }
+    recipe, site = small_recipe(), site(resources=resources)
+    assert main(["train-decomp", "--recipe", str(recipe), "--cluster", site, "--wait"]) == 0
+    event = last_events(root)[("train_decomp", 0)]
+    logs = [root / event["log"].replace("_0_log.out", f"_{rank}_log.out") for rank in range(4)]
+    ranks = [json.loads(log.read_text().split("variables ")[1].splitlines()[0]) for log in logs]
+    assert [rank["RANK"] for rank in ranks] == ["0", "1", "2", "3"]
+    assert [rank["LOCAL_RANK"] for rank in ranks] == ["0", "1", "0", "1"]
+    assert {rank["WORLD_SIZE"] for rank in ranks} == {"4"}
+    assert len({rank["MASTER_PORT"] for rank in ranks}) == 1
+
+
+def test_a_dead_rank_ends_the_job(small_recipe, site, root):
+    behave(root, {"train_decomp[0]": "rank 1 dies"})
+    resources = {"default": {"mem_gb": 0.4, "cpus_per_task": 1}, "train_decomp": {"tasks_per_node": 2}}
+    recipe, site = small_recipe(), site(resources=resources)
+    assert main(["train-decomp", "--recipe", str(recipe), "--cluster", site, "--wait"]) == 1
+    assert done(root) == ["make_data/0", "prepare_data/0", "train_decomp/1"]
+
+
+def test_a_large_pipeline_is_submitted_within_seconds(small_recipe, site, root):
+    predictors = [{"name": f"p{number}", "predictor": "VanillaTransformer"} for number in range(4)]
+    decomposition = {"model": "SAVi", "dataset": "CATER_Hard", "seeds": [0, 1, 2]}
+    recipe = small_recipe(decomposition=decomposition, slots={"shards": 8}, predictors=predictors)
+    site = site(extra_sbatch={"hold": True})
+    started = time.time()
+    assert submit(recipe, site) == 0
+    assert time.time() - started < 5
+    jobs = {event["job_id"].split("_")[0] for event in last_events(root).values()}
+    assert len(last_events(root)) == 25
+    assert len(jobs) == 10  # one array for each stage
+
+
+def test_a_plan_shows_the_scripts_that_are_submitted(small_recipe, site, root, capsys):
+    recipe, site = (
+        small_recipe(),
+        site(
+            extra_sbatch={"hold": True},
+            resources={
+                "default": {"mem_gb": 0.4, "cpus_per_task": 1},
+                "train_decomp": {"nodes": 2, "time": "00:20:00"},
+            },
+        ),
+    )
+    assert main(["plan", "--recipe", str(recipe), "--cluster", site]) == 0
+    plan = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert not root.exists(), "a plan writes nothing"
+    assert submit(recipe, site) == 0
+    arrays = {event["job_id"].split("_")[0]: stage for (stage, _), event in last_events(root).items()}
+    scripts = list(root.glob("jobs/*/logs/*_submission.sh"))
+    assert len(scripts) == len(arrays) == 10
+    for path in scripts:
+        text = (
+            re.sub(
+                r"(?<=[:,])(\d+)(?=[_:,'\n])",
+                lambda found: arrays[found[1]].upper().replace("_", "-"),
+                path.read_text(),
+            )
+            if "dependency" in path.read_text()
+            else path.read_text()
+        )
+        lines = [line.strip() for line in text.splitlines()]
+        first = plan.index(f"{path.parts[-3]}[{','.join(indices(path))}] is submitted as:") + 1
+        assert plan[first : first + len(lines)] == lines, path
+
+
+def indices(script):
+    """Array indices in a batch script."""
+    found = re.search(r"--array='?([\d,]+)", script.read_text())
+    return found[1].split(",") if found else ["0"]
+
+
+def test_more_tasks_than_an_array_takes_are_one_line(small_recipe, site, root, capsys):
+    assert submit(small_recipe(slots={"shards": 1100}), site()) == 2
+    assert re.search(
+        r"error: precompute_slots has 1100 tasks, but cluster \S+ takes 1001 into an array "
+        r"\(MaxArraySize\): ask for fewer shards",
+        capsys.readouterr().err,
+    )
+    assert not (root / "experiment_params.json").exists(), "nothing was written"
+
+
+def test_the_image_is_built_by_a_job(site, tmp_path, capfd):
+    """Its own work is tested elsewhere: here it finds that there is nothing to do."""
+    cluster = load_cluster(site(container={"runtime": "apptainer"}), dict.fromkeys(STAGES, True))
+    images = tmp_path / "images"
+    images.mkdir()
+    image = images / f"textocvp-cpu-{cluster.image_key()}.sif"
+    image.write_text("an image")
+    Path(f"{image}.json").write_text('{\n "bytes": 8,\n "base": "x",\n "built": "today"\n}\n')
+    path = site(
+        paths={"image_cache": str(images)},
+        container={"runtime": "apptainer"},
+        resources={"image": {"mem_gb": 0.3, "time": "00:05:00"}},
+    )
+    assert main(["image", "--cluster", path, "--wait"]) == 0
+    said = capfd.readouterr().out
+    assert "--job-name=textocvp.image" in said
+    (log,) = images.glob("build-job-*.log")
+    assert f"builds it, its log: {log}" in said
+    assert main(["image", "--cluster", site(paths={"image_cache": str(images)}, partition="nowhere")]) == 1
+    assert "its log" not in capfd.readouterr().out
+    assert log.read_text().startswith(f"unchanged: {image}")
+
+
+def test_what_sbatch_refuses_is_one_line(small_recipe, site, root, capsys):
+    assert submit(small_recipe(), site(partition="nowhere")) == 2
+    line = capsys.readouterr().err.splitlines()[-1]  # after what sbatch itself says
+    assert line.startswith("error: sbatch refused make_data: ")
+    assert "nvalid partition" in line
+
+
+def test_a_cluster_that_is_down_is_one_line(small_recipe, site, root, capsys, tmp_path):
+    site = site(extra_sbatch={"hold": True})
+    assert submit(small_recipe(), site) == 0
+    values = yaml.safe_load(Path(site).read_text())
+    conf = tmp_path / "down.conf"
+    conf.write_text(
+        "ClusterName=down\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=1\nMessageTimeout=2\n"
+    )
+    Path(site).write_text(yaml.safe_dump({**values, "slurm_conf": str(conf)}))
+    capsys.readouterr()
+    assert main(["status", "--exp", str(root)]) == 2
+    assert "does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_real_pipeline(dev_cluster, tmp_path, capsys):
+    """Generated videos to report, two seeds on two ranks each with ZeRO-2, without a container."""
+    recipe = yaml.safe_load((CODE / "experiments" / "recipes" / "smoke.yaml").read_text())
+    for section in (recipe["decomposition"], *recipe["predictors"]):
+        section["set"]["training"] = {**section["set"]["training"], "num_steps": 12, "zero_stage": 2}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    ranks = {"nodes": 2, "mem_gb": 2}
+    (tmp_path / "site.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "scheduler": "slurm",
+                "slurm_conf": dev_cluster["SLURM_CONF"],
+                "partition": "main",
+                "paths": {"experiments": str(tmp_path)},
+                "resources": {"default": {"cpus_per_task": 1, "mem_gb": 2}, "train_decomp": ranks},
+            }
+        )
+    )
+    assert submit(tmp_path / "recipe.yaml", str(tmp_path / "site.yaml"), "--wait") == 0, (
+        capsys.readouterr().out
+    )
+    root = tmp_path / "smoke"
+    summary = json.loads((root / "summary.json").read_text())
+    assert set(summary["predictors"]) == {"TextOCVP_CustomTF", "VanillaTransformer"}
+    assert set(summary["decomposition"]["seeds"]) == {"0", "1"}
+    assert "object mIoU" in capsys.readouterr().out
+    rows = status(root, capsys)
+    assert (rows[("train_decomp", 0)]["step"], rows[("train_decomp", 0)]["total_steps"]) == (12, 12)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+import yaml
+
+from launch.cli import main
+from launch.pipeline import from_recipe
+from launch.recipe import load_recipe, write_experiment
+from launch.shell import shell_command
+from launch.state.attempt import free_port
+from slurm.site import CODE, parse_cluster
+
+
+def test_a_local_shell_has_the_stages_environment(tmp_path):
+    site = tmp_path / "site.yaml"
+    site.write_text(yaml.safe_dump({"scheduler": "local", "environment": {"MINE": "a b"}}))
+    words = [
+        sys.executable,
+        "-m",
+        "launch",
+        "shell",
+        "--cluster",
+        str(site),
+        "--stage",
+        "train-decomp",
+        "--res",
+        "cpus_per_task=3",
+    ]
+    result = subprocess.run(
+        words,
+        input="echo $OMP_NUM_THREADS $MINE; exit 5\n",
+        cwd=CODE,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 5
+    assert result.stdout.splitlines()[-1] == "3 a b"
+
+
+def test_on_a_cluster_it_is_one_srun_with_the_stages_resources(tmp_path):
+    stages = {"train_decomp": True}
+    resources = {"train_decomp": {"nodes": 2, "gpus_per_node": 4, "cpus_per_task": 8, "time": "02:00:00"}}
+    cluster = parse_cluster(
+        {
+            "scheduler": "slurm",
+            "partition": "gpu",
+            "setup": ["module load x # first"],
+            "extra_sbatch": {"requeue": True, "nice": 3},
+            "resources": resources,
+        },
+        "site.yaml",
+        "site",
+        stages,
+    )
+    words = shell_command(cluster, tmp_path, "train_decomp")
+    assert words[:2] == ["srun", "--pty"] and words[-3:-1] == ["bash", "-c"]
+    assert {
+        "--nodes=1",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=32",
+        "--gpus-per-node=4",
+        "--time=120",
+        "--partition=gpu",
+    } <= set(words)
+    assert "--nice=3" in words and "--requeue" not in words, "srun knows no --requeue"
+    assert words[-1].startswith("module load x # first\nexport PYTHONPATH=")
+    assert words[-1].endswith("exec bash")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--stage", "train-decom"], "--stage train-decom: no such stage, did you mean 'train-decomp'?"),
+        (["--res", "hours=1"], "'hours=1' is no RESOURCE=value"),
+    ],
+)
+def test_a_wrong_shell_is_one_line(capsys, more, message):
+    assert main(["shell", "--cluster", "local", *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_task_that_is_not_there(small_recipe, tmp_path, capsys):
+    pipeline = from_recipe(load_recipe(small_recipe()), tmp_path, None)
+    write_experiment(pipeline.root, pipeline.files)
+    options = ["--exp", str(pipeline.root), "--stage", "train-decomp", "--task", "7"]
+    assert main(["shell", "--cluster", "local", *options]) == 2
+    assert "train_decomp has no task 7; it has 0, 1" in capsys.readouterr().err
+
+
+def test_tensorboard_needs_a_folder(capsys):
+    assert main(["tensorboard", "--exp", "none"]) == 2
+    assert "none: no such folder" in capsys.readouterr().err
+
+
+def test_tensorboard_needs_a_port(tmp_path, capsys):
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        for port, why in ((taken.getsockname()[1], "Address already in use"), (70000, "no port")):
+            assert main(["tensorboard", "--exp", str(tmp_path), "--port", str(port)]) == 2
+            said = capsys.readouterr()
+            assert said.err.startswith(f"error: --port {port}: {why}") and "PORT= another" in said.err
+            assert not said.out, "no line for a tunnel that leads nowhere"
+
+
+@pytest.mark.slow
+def test_tensorboard_serves_and_names_the_tunnel(tmp_path):
+    port = free_port()
+    words = [sys.executable, "-m", "launch", "tensorboard", "--exp", str(tmp_path), "--port", str(port)]
+    server = subprocess.Popen(
+        words, cwd=CODE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    try:
+        assert f"ssh -N -L {port}:localhost:{port}" in server.stdout.readline()
+        deadline = time.time() + 60
+        while True:
+            try:
+                page = urllib.request.urlopen(f"http://localhost:{port}", timeout=5).read()
+                break
+            except OSError:
+                assert time.time() < deadline
+                time.sleep(0.5)
+        assert b"TensorBoard" in page
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        server.wait(20)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from launch.cli import main
+from launch.pipeline import from_recipe
+from launch.recipe import load_recipe, write_experiment
+from launch.state import ledger
+from launch.views.efficiency import GB, MEMORY_STEPS, TIME_STEPS, Used, clock, rounded_up, suggestion
+from slurm.accounting import Usage
+
+
+def used(task=0, state="COMPLETED", seconds=100.0, resources=None, **usage):
+    values = {
+        "cpu_seconds": 0.9 * seconds,
+        "core_seconds": 4 * seconds,
+        "limit_seconds": 3600.0,
+        "memory": int(0.9 * GB),
+        "asked_memory": 8 * GB,
+        **usage,
+    }
+    resources = {"cpus_per_task": 4, "time": "01:00:00", "mem_gb": 8.0, **(resources or {})}
+    return Used(("train_decomp", task), f"7_{task}", Usage(state, 1, seconds, **values), resources, True)
+
+
+def test_what_would_have_been_enough_for_all():
+    text = suggestion("train_decomp", [used(), used(1, seconds=700.0, memory=GB)])
+    assert text == (
+        "train_decomp: time=00:20:00 mem_gb=1.5 cpus_per_task=1 would have been enough "
+        "(resources.train_decomp in the cluster's config)"
+    )
+
+
+def test_what_fits_stays():
+    each = used(seconds=3000.0, cpu_seconds=11_000.0, memory=7 * GB)
+    assert suggestion("train_decomp", [each]) == "train_decomp: what was asked for fits"
+
+
+def test_several_processes_share_the_cores():
+    text = suggestion("x", [used(cpu_seconds=300.0, core_seconds=800.0, processes=2)])
+    assert "cpus_per_task=2 " in text  # of four each, one and a half were busy
+
+
+def test_what_was_too_little():
+    assert suggestion("x", [used(), used(1, state="TIMEOUT")]) == (
+        "x: time=01:00:00 was too little for task 1; raise resources.x.time in the cluster's config"
+    )
+    assert "mem_gb=8.0 was too little for task 0" in suggestion("x", [used(state="OUT_OF_MEMORY")])
+    assert suggestion("x", [used(state="FAILED")]) == "x: no task has succeeded yet"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1, "00:05:00"),
+        (301, "00:10:00"),
+        (3601, "01:15:00"),
+        (7 * 3600 + 1, "08:00:00"),
+        (90_000, "1-06:00:00"),
+    ],
+)
+def test_times_are_rounded_up(seconds, text):
+    assert clock(rounded_up(seconds, TIME_STEPS)) == text
+
+
+@pytest.mark.parametrize(("asked", "enough"), [(0.1, 0.5), (3.6, 4), (4.1, 5), (17, 20), (65, 72)])
+def test_memory_is_rounded_up(asked, enough):
+    assert rounded_up(asked, MEMORY_STEPS) == enough
+
+
+@pytest.fixture
+def root(small_recipe, tmp_path):
+    path = small_recipe()
+    pipeline = from_recipe(load_recipe(path), tmp_path, None)
+    write_experiment(pipeline.root, pipeline.files, path)
+    return pipeline.root
+
+
+def test_nothing_was_submitted(root, capsys):
+    assert main(["efficiency", "--exp", str(root)]) == 2
+    assert capsys.readouterr().err == f"error: {root}: nothing was submitted there yet\n"
+
+
+def test_without_a_scheduler_the_ledgers_seconds_count(root, capsys):
+    resources = {"time": "01:00:00", "mem_gb": None, "cpus_per_task": None}
+    ledger.record(root, "submitted", "make_data", 0, job_id="", cluster="local", resources=resources)
+    ledger.record(root, "started", "make_data", 0, job_id="")
+    ledger.record(root, "finished", "make_data", 0, job_id="", seconds=412.0)
+    assert main(["efficiency", "--exp", str(root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["make_data", "0", "completed", "1", "6:52"]
+    assert lines[2].startswith("memory and cores are known of jobs that Slurm's accounting (sacct) tells of")
+    assert lines[-1].startswith("make_data: time=00:10:00 would have been enough")
+
+
+@pytest.mark.cluster
+def test_on_a_cluster(dev_cluster, tmp_path, capsys):
+    """Real generated data and stores, a training as an array; sacct is asked once."""
+    from slurm.site import CODE
+
+    recipe = yaml.safe_load((CODE / "experiments" / "recipes" / "smoke.yaml").read_text())
+    recipe["predictors"] = []
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    counted = tmp_path / "bin" / "sacct"
+    counted.parent.mkdir()
+    real = subprocess.run(["which", "sacct"], capture_output=True, text=True).stdout.strip()
+    counted.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexec {real} "$@"\n')
+    counted.chmod(0o755)
+    site = {
+        "scheduler": "slurm",
+        "slurm_conf": dev_cluster["SLURM_CONF"],
+        "partition": "main",
+        "paths": {"experiments": str(tmp_path)},
+        "resources": {"default": {"cpus_per_task": 1, "mem_gb": 3, "time": "00:30:00"}},
+    }
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(site))
+    arguments = ["--recipe", str(tmp_path / "recipe.yaml"), "--cluster", str(tmp_path / "site.yaml")]
+    assert main(["train-decomp", *arguments, "--wait"]) == 0
+    path = os.environ["PATH"]
+    try:
+        os.environ["PATH"] = f"{counted.parent}:{path}"
+        capsys.readouterr()
+        for _ in range(10):  # the accounting lags
+            (tmp_path / "calls").unlink(missing_ok=True)
+            assert main(["efficiency", "--exp", str(tmp_path / "smoke")]) == 0
+            out = capsys.readouterr().out
+            if out.count("completed") == 4 and "sacct" not in out:
+                break
+    finally:
+        os.environ["PATH"] = path
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1
+    row = next(line for line in out.splitlines() if re.match(r"train_decomp +1 ", line))
+    found = re.fullmatch(
+        r"train_decomp +1 +\d+_1 +completed +1 +(\d+):(\d\d) +30:00 +(\d\.\d\d) GB "
+        r"+3\.00 GB +(\d+) %",
+        row,
+    )
+    assert found, out
+    minutes, seconds, memory, cores = map(float, found.groups())
+    assert 60 * minutes + seconds >= 3 and 0.1 < memory < 2 and 10 < cores <= 120
+    enough = r"^train_decomp: time=00:05:00 mem_gb=\S+ would have been enough"
+    assert re.search(enough, out, re.MULTILINE), out

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoTokenizer, Dinov2Model, T5EncoderModel, ViTModel
+
+from textocvp.config.errors import ConfigError, UserError
+from textocvp.config.models import ViTEncoderConfig
+from textocvp.data.tokenizers import T5Tokenizer
+from textocvp.modules.encoders import ARCHITECTURES, ViTEncoder
+from textocvp.modules.pretrained import find_weights, make_weights, read_model, read_tokenizer
+
+
+@pytest.mark.parametrize(
+    ("kind", "model_class"), [("dinov2", Dinov2Model), ("dino", ViTModel), ("t5", T5EncoderModel)]
+)
+def test_weights_are_read_back_frozen(tmp_path, kind, model_class, capsys):
+    make_weights(kind, tmp_path / "w", width=8)
+    extra = {"add_pooling_layer": False} if kind == "dino" else {}
+    model = read_model(model_class, str(tmp_path / "w"), None, **extra)
+    assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
+    make_weights(kind, tmp_path / "w", width=8)
+    assert "already there" in capsys.readouterr().out
+    with pytest.raises(UserError, match="w: exists and holds other weights"):
+        make_weights(kind, tmp_path / "w", width=16)
+    with pytest.raises(UserError, match="--num_heads 3 does not divide --width 8"):
+        make_weights(kind, tmp_path / "x", width=8, num_heads=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w"]
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        make_weights("dinov2", tmp_path / name, width=8, seed=seed)
+    first, again, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert first == again != other
+
+
+def test_t5_tokenizer_ends_captions_and_never_lacks_a_word(tmp_path):
+    make_weights("t5", tmp_path / "t5", width=8)
+    tokenizer = T5Tokenizer("t5", tmp_path)
+    ids, unknown = tokenizer("the cone is up"), tokenizer("the zebra")
+    assert len(ids) == 5 and ids[-1] == unknown[-1] == 1 and 0 not in ids
+    assert tokenizer.unknown_words("the zebra") == [] and unknown[1] == 2
+    again = T5Tokenizer(str(tmp_path / "t5"), tmp_path / "elsewhere")
+    assert tokenizer.key() == again.key(), "no path enters a key"
+    (tmp_path / "t5/tokenizer.json").unlink()
+    with pytest.raises(UserError, match="t5: has no tokenizer.json; copy that of the T5"):
+        read_tokenizer(AutoTokenizer, str(tmp_path / "t5"), None)
+
+
+def test_places_in_order(tmp_path, monkeypatch):
+    shared, folder = tmp_path / "shared", tmp_path / "exp"
+    monkeypatch.setenv("TEXTOCVP_WEIGHTS", str(shared))
+    assert find_weights("org/name", folder) is None
+    inside = (folder / "weights/org/name", folder / "org/name")
+    for place in (shared / "org--name", shared / "org/name", *inside):
+        place.mkdir(parents=True)
+        (place / "config.json").write_text("{}")
+        assert find_weights("org/name", folder / "seeds/3") == place
+
+
+def test_positions_follow_the_size_of_the_frames(tmp_path):
+    make_weights("dinov2", tmp_path / "vit", width=8)
+    config = ViTEncoderConfig(weights=str(tmp_path / "vit"))
+    name, frames = "vit_small_patch14_dinov2", torch.rand(2, 3, 28, 28)
+    small = ViTEncoder(name, config, 28, None)
+    assert small(frames).shape == (2, 4, 8) and small.vit.embeddings.position_embeddings.shape[1] == 5
+    same = ViTEncoder(name, config, 16 * 14, None)
+    assert same.vit.embeddings.position_embeddings.shape[1] == 257
+    source = read_model(Dinov2Model, str(tmp_path / "vit"), None)
+    assert torch.equal(same.vit.embeddings.position_embeddings, source.embeddings.position_embeddings)
+
+
+def test_blocks_that_are_asked_for(tmp_path):
+    make_weights("dino", tmp_path / "vit", width=8, depth=3, patch_size=16)
+    name = "vit_base_patch16_224_dino"
+
+    def encoder(**settings):
+        return ViTEncoder(name, ViTEncoderConfig(weights=str(tmp_path / "vit"), **settings), 32, None)
+
+    whole, cut = encoder(), encoder(num_blocks=1)
+    assert whole.out_channels == 8 and len(cut.vit.layers) == 1
+    frames = torch.rand(1, 3, 32, 32)
+    assert whole(frames).shape == cut(frames).shape and not torch.equal(whole(frames), cut(frames))
+    with pytest.raises(ConfigError, match="num_blocks: 4, but .* has 3 blocks"):
+        encoder(num_blocks=4)
+    with pytest.raises(ConfigError, match="have 16 pixels, those of vit_base_patch8_224_dino 8"):
+        ViTEncoder("vit_base_patch8_224_dino", ViTEncoderConfig(weights=str(tmp_path / "vit")), 32, None)
+    with pytest.raises(UserError, match="nothing': neither on this machine nor"):
+        ViTEncoder("vit_base_patch14_dinov2", ViTEncoderConfig(weights=str(tmp_path / "nothing")), 28, None)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_published_architectures_need_no_file_for_a_state_dict(name):
+    with torch.device("meta"):
+        encoder = ViTEncoder(name, ViTEncoderConfig(), 112, None, pretrained=False)
+    assert encoder.out_channels == ARCHITECTURES[name].width
+    assert len(encoder._blocks[0]) == 12

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+
+from textocvp.config.synthetic import ACTIONS, check_settings
+from textocvp.data.tokenizers import CustomTokenizer
+from textocvp.synthetic.captions import caption
+from textocvp.synthetic.motion import Action
+from textocvp.synthetic.scene import SceneObject
+from textocvp.synthetic.video_plan import plan_video
+
+CONE = SceneObject("medium", "green", "rubber", "cone", 0.8, (1, 1), 0.0)
+SNITCH = SceneObject("small", "gold", "metal", "snitch", 0.6, (-2, 3), 0.0)
+
+
+@pytest.mark.parametrize(
+    "action, hard, easy",
+    [
+        (
+            Action("slide", 0, (2, 3)),
+            "the medium green rubber cone is sliding to (2, 3).",
+            "the cone is sliding to (2, 3).",
+        ),
+        (
+            Action("pick_place", 1, (-1, 3)),
+            "the small gold metal snitch is picked up and placed to (-1, 3).",
+            "the snitch is picked up and placed to (-1, 3).",
+        ),
+        (Action("rotate", 1), "the small gold metal snitch is rotating.", "the snitch is rotating."),
+        (
+            Action("contain", 0, (-2, 3), 1),
+            "the medium green rubber cone is containing the small gold metal snitch.",
+            "the cone is containing the snitch.",
+        ),
+    ],
+)
+def test_sentences(action, hard, easy):
+    assert caption([action], [CONE, SNITCH], easy=False) == hard
+    assert caption([action], [CONE, SNITCH], easy=True) == easy
+
+
+def test_several_sentences_are_joined_by_a_space():
+    actions = [Action("slide", 0, (2, 3)), Action("rotate", 1)]
+    text = caption(actions, [CONE, SNITCH], easy=True)
+    assert text == "the cone is sliding to (2, 3). the snitch is rotating."
+
+
+@pytest.mark.parametrize("dataset", ["CATER_Hard", "CATER_Easy"])
+def test_the_original_vocabulary_accepts_every_caption(dataset):
+    tokenizer = CustomTokenizer(dataset)
+    settings = check_settings(
+        dataset,
+        num_train=1,
+        num_valid=0,
+        num_test=1,
+        size=128,
+        num_frames=6,
+        min_objects=None,
+        max_objects=8,
+        actions=None,
+        max_moving=2,
+        distinct_colors=False,
+        antialias=1,
+        object_scale=None,
+        field_of_view=None,
+        seed=0,
+    )
+    seen = set()
+    for index in range(150):
+        plan = plan_video(settings, "test", index)
+        text = caption(plan.actions, plan.objects, settings.easy)
+        seen |= {action.name for action in plan.actions}
+        assert tokenizer.unknown_words(text) == []
+        assert len(tokenizer(text)) <= 50  # the context of the original's text encoder
+    assert seen == set(ACTIONS)

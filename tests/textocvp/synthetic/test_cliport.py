@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from textocvp.config.data import DatasetConfig
+from textocvp.config.errors import UserError
+from textocvp.data.cliport import EXCLUDED, CLIPort
+from textocvp.data.tokenizers import CustomTokenizer
+from textocvp.synthetic.cliport import BOWL, RGB, TRAIN_COLORS, UNSEEN_COLORS, render_episode, sample_episode
+from textocvp.synthetic.cliport_files import episode_name
+from textocvp.synthetic.generate import make_data
+
+SMALL = {
+    "dataset": "CLIPort",
+    "num_train": 4,
+    "num_valid": 1,
+    "num_test": 2,
+    "size": 24,
+    "num_frames": 8,
+    "workers": 1,
+}
+
+
+def episodes(count, test=False, num_frames=16):
+    seeds = range(count)
+    return [sample_episode(np.random.default_rng([7, seed]), test, 2, 7, num_frames) for seed in seeds]
+
+
+def content(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_the_named_block_ends_in_the_named_bowl():
+    for episode in episodes(50):
+        block, bowl = episode.pieces[episode.block], episode.pieces[episode.bowl]
+        assert (block.kind, bowl.kind) == ("block", "bowl")
+        assert episode.caption == f"put the {block.color} block in the {bowl.color} bowl"
+        first, last = episode.positions[0], episode.positions[-1]
+        assert np.linalg.norm(last[episode.block] - last[episode.bowl]) < BOWL / 10
+        others = [i for i in range(len(episode.pieces)) if i != episode.block]
+        assert np.array_equal(first[others], last[others])
+        assert np.linalg.norm(first[episode.block] - first[episode.bowl]) > BOWL
+
+
+def test_a_caption_names_one_block_and_one_bowl_only():
+    for episode in episodes(50):
+        for kind in ("block", "bowl"):
+            colors = [piece.color for piece in episode.pieces if piece.kind == kind]
+            assert len(set(colors)) == len(colors)
+        assert episode.pieces[episode.block].color != episode.pieces[episode.bowl].color
+
+
+def test_pieces_do_not_touch_at_the_start():
+    for episode in episodes(50):
+        places = episode.positions[0]
+        distances = np.linalg.norm(places[:, None] - places, axis=-1) + 9 * np.eye(len(places))
+        assert distances.min() > 0.15
+
+
+def test_test_episodes_show_colours_that_training_never_shows():
+    seen = {piece.color for episode in episodes(60) for piece in episode.pieces}
+    assert seen == set(TRAIN_COLORS)
+    for episode in episodes(60, test=True):
+        named = {episode.pieces[episode.block].color, episode.pieces[episode.bowl].color}
+        assert named & set(UNSEEN_COLORS)
+
+
+def test_captions_are_in_the_splits_vocabularies():
+    for test, name in ((False, "CLIPort"), (True, "CLIPort_test")):
+        tokenizer = CustomTokenizer(name)
+        captions = [episode.caption for episode in episodes(60, test)]
+        assert not [word for caption in captions for word in tokenizer.unknown_words(caption)]
+
+
+def test_masks_agree_with_the_pictures():
+    (episode,) = episodes(1)
+    frames, masks = render_episode(episode, 64, 2)
+    assert frames.shape == (16, 64, 64, 3) and frames.dtype == np.uint8
+    assert masks.shape == (16, 64, 64) and masks.dtype == np.uint8
+    assert masks.max() == len(episode.pieces) + 1, "the gripper is the last"
+    assert len(episode.pieces) + 1 not in masks[0], "it starts outside"
+    block = episode.pieces[episode.block]
+    shown = frames[0][masks[0] == episode.block + 1].mean(axis=0) / 255
+    assert np.abs(shown - np.array(RGB[block.color])).max() < 0.2
+    x, y = episode.positions[-1, episode.block]
+    assert masks[-1, int(y * 64), int(x * 64)] == episode.block + 1
+
+
+def test_generated_data_is_read_and_the_same_again(tmp_path):
+    make_data(out=tmp_path / "a", **SMALL)
+    make_data(out=tmp_path / "b", **{**SMALL, "workers": 2})
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    config = DatasetConfig(dataset_name="CLIPort")
+    for split, count in (("train", 4), ("valid", 1), ("test", 2)):
+        data = CLIPort(config, tmp_path / "a", split)
+        assert len(data) == count and data.read_frames(0).shape == (8, 24, 24, 3)
+        assert data.masks(0).shape == (8, 24, 24) and data.states(0)["caption"] == data.captions[0]
+
+
+def test_a_rerun_makes_only_what_is_missing(tmp_path):
+    import shutil
+
+    make_data(out=tmp_path, **SMALL)
+    before = content(tmp_path)
+    shutil.rmtree(tmp_path / "train/episode00002")
+    (tmp_path / "train/.episode00002/color").mkdir(parents=True)
+    make_data(out=tmp_path, **SMALL)
+    assert content(tmp_path) == before and not (tmp_path / "train/.episode00002").exists()
+    with pytest.raises(UserError, match="holds videos made with size=24, not 32"):
+        make_data(out=tmp_path, **{**SMALL, "size": 32})
+
+
+def test_numbers_that_readers_leave_out_are_not_used():
+    names = [episode_name(index) for index in (0, 7563, 7564, 9030, 13755)]
+    assert names == ["episode00000", "episode07563", "episode07565", "episode09032", "episode13759"]
+    assert not set(EXCLUDED) & {episode_name(index) for index in range(14000)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_objects": 8}, "max_objects=8: CLIPort has from 2 to 7 blocks and bowls"),
+        ({"min_objects": 5, "max_objects": 4}, "min_objects=5, max_objects=4"),
+        ({"actions": ["slide"]}, "actions: belongs to CATER's scenes; leave it out for CLIPort"),
+        ({"max_moving": 1}, "max_moving: belongs to CATER's scenes"),
+        ({"size": 8}, "size=8: must be from 16 to 1024"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        make_data(out=tmp_path / "out", **{**SMALL, **options})
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from textocvp.config.errors import UserError
+from textocvp.config.synthetic import parse_actions
+from textocvp.data.dataset import read_video
+from textocvp.synthetic import cater_files, generate
+from textocvp.synthetic.generate import make_data
+
+SMALL = {
+    "dataset": "CATER_Hard",
+    "num_train": 5,
+    "num_valid": 2,
+    "num_test": 3,
+    "size": 16,
+    "num_frames": 6,
+    "max_objects": 3,
+    "workers": 1,
+}
+
+
+def content(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    out = tmp_path_factory.mktemp("reference") / "data"
+    make_data(out=out, **SMALL)
+    return out
+
+
+def test_lists_videos_masks_and_states_agree(reference):
+    folder = reference / "hard"
+    for split, count in (("train", 5), ("valid", 2), ("test", 3)):
+        entries = json.loads((folder / f"{split}_explicit.json").read_text())
+        assert list(entries) == [str(index) for index in range(count)]
+        for entry in entries.values():
+            video = folder / entry["video"]
+            states = json.loads((folder / "states" / f"{video.stem}.json").read_text())
+            masks = np.load(folder / "masks" / f"{video.stem}.npz")["masks"]
+            assert read_video(video).shape == (6, 16, 16, 3)
+            assert masks.shape == (6, 16, 16) and masks.dtype == np.uint8
+            assert masks.max() <= len(states["objects"]) == 3
+            assert states["caption"] == entry["caption"]
+            assert np.shape(states["objects"][0]["positions"]) == (6, 3)
+    assert len(list((folder / "videos").iterdir())) == 10
+
+
+def test_any_number_of_workers_gives_the_same_bytes(reference, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "CHUNK", 2)
+    make_data(out=tmp_path / "data", **{**SMALL, "workers": 3})
+    assert content(tmp_path / "data") == content(reference)
+
+
+def test_another_seed_gives_other_videos(reference, tmp_path):
+    make_data(out=tmp_path, **{**SMALL, "seed": 1})
+    other, first = content(tmp_path / "hard"), content(reference / "hard")
+    assert other.keys() == first.keys()
+    assert other["videos/test_000000.avi"] != first["videos/test_000000.avi"]
+
+
+def test_without_validation_videos_there_is_no_list_of_them(tmp_path):
+    make_data(out=tmp_path, **{**SMALL, "num_valid": 0, "num_train": 1, "num_test": 1})
+    assert {path.name for path in (tmp_path / "hard").glob("*_explicit.json")} == {
+        "train_explicit.json",
+        "test_explicit.json",
+    }
+
+
+def test_easy_and_hard_live_side_by_side(tmp_path):
+    for dataset in ("CATER_Easy", "CATER_Hard"):
+        make_data(out=tmp_path, **{**SMALL, "dataset": dataset, "num_train": 2, "num_valid": 0})
+    entries = json.loads((tmp_path / "easy" / "train_explicit.json").read_text())
+    assert all(entry["caption"].startswith(("the cone is", "the snitch is")) for entry in entries.values())
+    assert (tmp_path / "hard" / "train_explicit.json").is_file()
+
+
+def test_a_rerun_makes_only_what_is_missing_or_empty(reference, tmp_path, monkeypatch):
+    make_data(out=tmp_path, **SMALL)
+    before = content(tmp_path)
+    folder = tmp_path / "hard"
+    (folder / "masks" / "train_000001.npz").unlink()
+    (folder / "videos" / "test_000002.avi").write_bytes(b"")
+    (folder / "videos" / ".train_000000.avi").write_bytes(b"left by a run that was killed")
+    (folder / "test_explicit.json").unlink()
+    made, real = [], cater_files.write_video
+    monkeypatch.setattr(
+        cater_files,
+        "write_video",
+        lambda path, frames: made.append(path.stem.lstrip(".")) or real(path, frames),
+    )
+    make_data(out=tmp_path, **SMALL)
+    assert made == ["train_000001", "test_000002"]
+    assert content(tmp_path) == before
+
+
+def test_lists_come_last(tmp_path, monkeypatch):
+    def fail(folder, settings, split, index):
+        if (split, index) == ("test", 2):
+            raise RuntimeError("stopped here")
+        return real(folder, settings, split, index)
+
+    real = cater_files.write_one
+    monkeypatch.setattr(cater_files, "write_one", fail)
+    with pytest.raises(RuntimeError, match="stopped here"):
+        make_data(out=tmp_path, **SMALL)
+    assert not list((tmp_path / "hard").glob("*_explicit.json"))
+    assert (tmp_path / "hard" / "videos" / "train_000000.avi").is_file()
+
+
+def run_in_process(out, count):
+    command = f"""
+from pathlib import Path
+from textocvp.data.synthetic.generate import make_data
+if __name__ == "__main__":
+    make_data("CATER_Hard", Path({str(out)!r}), {count}, 0, 1,
+              size=16, num_frames=6, max_objects=3, workers=2)
+"""
+    script = out.parent / "make.py"
+    script.write_text(command)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def children(process):
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def alive(pid):
+    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return bool(listed.stdout.strip()) and not listed.stdout.startswith("Z")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_no_worker_and_can_be_continued(tmp_path, stop):
+    out = tmp_path / "data"
+    process = run_in_process(out, 2000)
+    deadline = time.time() + 60
+    while len(list(out.glob("hard/states/t*.json"))) < 40 and time.time() < deadline:
+        time.sleep(0.05)
+    workers = children(process)
+    process.send_signal(stop)
+    process.communicate(timeout=30)
+    assert process.returncode != 0 and len(workers) >= 2
+    while any(alive(pid) for pid in workers) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(pid) for pid in workers)
+    assert not list(out.glob("hard/*_explicit.json"))
+    done = {path: path.stat().st_mtime_ns for path in out.glob("hard/videos/t*.avi")}
+    again = run_in_process(out, 2000)
+    time.sleep(3)
+    again.kill()
+    again.communicate(timeout=30)
+    kept = [path for path in done if path.stat().st_mtime_ns == done[path]]
+    assert len(kept) >= len(done) - 2  # one video of each worker may lack its masks
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"num_train": 0}, "num_train=0: must be at least 1"),
+        ({"num_test": 0}, "num_test=0: must be at least 1"),
+        ({"num_valid": -1}, "num_valid=-1: must be at least 0"),
+        ({"size": 15}, "size=15: must be from 16 to 1024"),
+        ({"size": 16.5}, "size=16.5: must be a whole number"),
+        ({"num_frames": 1}, "num_frames=1: must be from 2 to 1000"),
+        ({"max_objects": 0}, "max_objects=0: must be from 1 to 10"),
+        ({"max_objects": 11}, "max_objects=11: must be from 1 to 10"),
+        ({"min_objects": 4}, "min_objects=4 is more than max_objects=3"),
+        ({"max_moving": 3}, "max_moving=3: must be from 1 to 2"),
+        ({"antialias": 0}, "antialias=0: must be from 1 to 4"),
+        ({"object_scale": -1.0}, "object_scale=-1.0: must be from 0.2 to 5.0"),
+        ({"object_scale": float("nan")}, "object_scale=nan: must be from 0.2 to 5.0"),
+        ({"field_of_view": 200.0}, "field_of_view=200.0: must be from 10.0 to 120.0"),
+        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"workers": 0}, "workers=0: must be at least 1"),
+        ({"actions": ["slid"]}, "unknown action 'slid', did you mean 'slide'?"),
+        ({"actions": ""}, "actions: none given; choose from slide, pick_place, rotate, contain"),
+        ({"actions": "contain", "max_objects": 1}, "the action contain needs two objects"),
+        ({"dataset": "CATER_hard"}, "unknown dataset 'CATER_hard', did you mean 'CATER_Hard'?"),
+        ({"dataset": "CATER_Easy", "max_objects": 1}, "CATER_Easy videos always show two objects"),
+        ({"max_objects": 10, "min_objects": 10, "object_scale": 4.0}, "no room for 10 to 10 objects"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line_before_anything_is_written(tmp_path, changes, message):
+    with pytest.raises(UserError) as error:
+        make_data(out=tmp_path / "data", **{**SMALL, **changes})
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("actions", ["slide,pick_place", ["pick-place", "slide"], "pick_place slide slide"])
+def test_actions_may_be_a_list_or_a_string_in_any_order(actions):
+    assert parse_actions(actions) == ("slide", "pick_place")
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "hard").mkdir()
+    (tmp_path / "hard" / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"hard: not empty, and not made by make-data; choose another --out"):
+        make_data(out=tmp_path, **SMALL)
+    assert [path.name for path in (tmp_path / "hard").iterdir()] == ["thesis.tex"]
+
+
+def test_a_root_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"holds thesis.tex and no data set; choose another --out"):
+        make_data(out=tmp_path, **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    "changes, difference",
+    [
+        ({"size": 32}, "size=16, not 32"),
+        ({"seed": 5}, "seed=0, not 5"),
+        ({"num_train": 6}, "num_train=5, not 6"),
+        ({"actions": "slide"}, r"actions=\['slide', 'pick_place', 'rotate', 'contain'\], not \['slide'\]"),
+    ],
+)
+def test_a_folder_with_other_settings_is_refused_and_the_difference_told(reference, changes, difference):
+    before = content(reference)
+    with pytest.raises(UserError, match=f"hard: holds videos made with {difference}; choose another --out"):
+        make_data(out=reference, **{**SMALL, **changes})
+    assert content(reference) == before
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "data").touch()
+    with pytest.raises(UserError, match=r"data: is a file; choose another --out"):
+        make_data(out=tmp_path / "data", **SMALL)
+
+
+def test_videos_of_another_format_are_refused(tmp_path, monkeypatch):
+    make_data(out=tmp_path, **SMALL)
+    settings = json.loads((tmp_path / "hard" / "settings.json").read_text())
+    (tmp_path / "hard" / "settings.json").write_text(json.dumps({**settings, "format": 0}))
+    with pytest.raises(UserError, match="holds videos made with another version of the suite"):
+        make_data(out=tmp_path, **SMALL)
+
+
+def test_progress_in_a_log_is_plain_lines(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("textocvp.synthetic.progress.LOG_SECONDS", 0.0)
+    monkeypatch.setattr(generate, "CHUNK", 5)
+    make_data(out=tmp_path, **SMALL)
+    captured = capsys.readouterr()
+    assert "hard: 5/10 videos, " in captured.err and "\r" not in captured.err
+    assert captured.out.startswith(f"{tmp_path / 'hard'}: 5 training, 2 validation and 3 test videos of 6 fr")

@@ -1,0 +1,69 @@
+"""What a run leaves on disk: hashes, atomic writes, manifests, progress. Standard library only.
+
+Whatever is written here appears under its name whole or not at all: it is written beside it under a
+temporary name, flushed to disk and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from textocvp.config.errors import UserError
+from textocvp.files import read_json, write_json
+
+JOB_DIR_VARIABLE = "TEXTOCVP_JOB_DIR"
+"""A job's own folder EXP/jobs/STAGE/TASK; unset where a command runs by hand."""
+ATTEMPT_VARIABLE = "TEXTOCVP_ATTEMPT"
+"""Names one attempt at a task, the same on all of its ranks."""
+ATTEMPT_FILE = "attempt.json"
+"""In a job's folder: the newest attempt at its task."""
+REQUEUE_FILE = "requeue_request"
+"""In a job's folder: the job asks to be queued again."""
+TERM_WAIT_VARIABLE = "TEXTOCVP_TERM_WAIT"
+"""Seconds that a run stays alive after SIGTERM, with what it had saved, so that the scheduler, not the run's
+exit, decides whether the job was cancelled or is queued again. Set by jobs; unset: exit at once."""
+
+
+def job_folder() -> Optional[Path]:
+    """This job's folder EXP/jobs/STAGE/TASK, or None where the command runs by hand."""
+    value = os.environ.get(JOB_DIR_VARIABLE)
+    return Path(value) if value else None
+
+
+def refuse_if_superseded() -> None:
+    """UserError in a job whose task another attempt has taken up since: its node was given up while it lived.
+
+    What is written after that would mix with what the other one writes.
+    """
+    folder, mine = job_folder(), os.environ.get(ATTEMPT_VARIABLE)
+    path = folder / ATTEMPT_FILE if folder is not None else None
+    if mine is None or path is None or not path.exists():
+        return
+    newest = read_json(path)["attempt"]
+    if newest != mine:
+        raise UserError(
+            f"attempt {mine} was given up, attempt {newest} has taken over; nothing more is written"
+        )
+
+
+def report_progress(step: int, total_steps: int, **figures: Any) -> None:
+    """Write step, total and figures (loss, rate, seconds_left, ...) to this job's progress.json."""
+    folder = job_folder()
+    if folder is not None:
+        write_json(
+            folder / "progress.json",
+            {"step": step, "total_steps": total_steps, "time": time.time(), **figures},
+        )
+
+
+def read_progress(root: Path, stage: str, index: int) -> Dict[str, Any]:
+    """What the task last said: step, total_steps, loss, rate, seconds_left, time; {} for nothing."""
+    try:
+        values = json.loads((Path(root) / "jobs" / stage / str(index) / "progress.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,153 @@
+"""Slots of windows: for the slot store and for training without one alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from textocvp import stopping
+from textocvp.config.data import SPLITS
+from textocvp.config.experiment import load_experiment
+from textocvp.config.schema import to_dict
+from textocvp.data.loaders import Videos, to_float
+from textocvp.data.order import Window, slots_config, window_frames, window_noise
+from textocvp.data.slot_store import Batch, SlotPart, plan_slot_parts
+from textocvp.data.videos import open_videos
+from textocvp.files import sha256_file
+from textocvp.terminal import Progress
+from textocvp.training.checkpoint import find_checkpoint, load_decomposition
+
+WindowFeatures = tuple[Window, Tensor]
+"""A window and the image features (T, L, F) of its frames."""
+WINDOW_BATCH = 16
+"""Windows tracked together for the store. Always as many: results depend on the shape in their last bits."""
+
+
+@torch.no_grad()
+def encode_windows(model: nn.Module, video: Tensor, windows: Sequence[Window], seed: int) -> Tensor:
+    """Slots (B, T, N, D), float32, of windows whose frames are video (B, T, 3, H, W).
+
+    The initial slots are drawn from noise that is a function of seed and window.
+    """
+    with torch.autocast(video.device.type, enabled=False):
+        return track_windows(model, model.features(video), windows, seed)
+
+
+@torch.no_grad()
+def track_windows(model: nn.Module, features: Tensor, windows: Sequence[Window], seed: int) -> Tensor:
+    """Slots (B, T, N, D) of windows whose image features are (B, T, L, F)."""
+    noise = window_noise(seed, windows, (model.num_slots, model.slot_dim))
+    return model.track(features, model.initial_slots(len(windows), noise=noise.to(features.device)))
+
+
+@torch.no_grad()
+def encode_videos(
+    model: nn.Module, videos: Iterable[tuple[Tensor, Sequence[Window]]], num_frames: int, seed: int
+) -> Iterator[tuple[list[Window], Tensor]]:
+    """Slots of the windows of whole videos; each frame's features are computed once and serve all windows.
+
+    Args:
+        videos: (frames (1, T, 3, H, W) on the model's device, windows) of each video.
+        num_frames: frames per window.
+    Yields:
+        at most WINDOW_BATCH windows, in order, and their slots (B, num_frames, N, D) on the CPU.
+    """
+    waiting: list[WindowFeatures] = []
+    for frames, windows in videos:
+        features = model.features(frames)[0]  # (T, L, F)
+        waiting += [(window, features[window.start : window.start + num_frames]) for window in windows]
+        while len(waiting) >= WINDOW_BATCH:
+            yield _track_batch(model, waiting[:WINDOW_BATCH], seed)
+            waiting = waiting[WINDOW_BATCH:]
+    if waiting:
+        yield _track_batch(model, waiting, seed)
+
+
+def _track_batch(model: nn.Module, batch: list[WindowFeatures], seed: int) -> tuple[list[Window], Tensor]:
+    """The batch is filled up with copies of its last window to WINDOW_BATCH."""
+    filled = batch + batch[-1:] * (WINDOW_BATCH - len(batch))
+    features = torch.stack([features for _, features in filled])
+    slots = track_windows(model, features, [window for window, _ in filled], seed)
+    return [window for window, _ in batch], slots[: len(batch)].cpu()
+
+
+class Stopped(Exception):  # noqa: N818 (no error: the way out of a half-written part)
+    """A signal asked to stop; the part in hand is dropped, finished ones stay."""
+
+
+class SlotWriter:
+    """Encodes the windows of all splits of an experiment with one checkpoint."""
+
+    def __init__(self, folder: Path, decomp_ckpt: str) -> None:
+        """UserError: no such experiment or checkpoint."""
+        self.folder = folder
+        self.experiment = load_experiment(folder)
+        self.checkpoint = find_checkpoint(folder, decomp_ckpt)
+        self.num_frames = window_frames(self.experiment, folder)
+        self.seed = slots_config(self.experiment).seed
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.backends.cudnn.deterministic = True
+        self.model = load_decomposition(self.experiment, self.checkpoint).to(self._device)
+
+    def write(self, shard: int, num_shards: int) -> None:
+        """Write what is missing of this shard's parts.
+
+        Raises:
+            Stopped: on a signal.
+            UserError: data are missing, or parts were made from something else.
+        """
+        parts = self._plan(shard, num_shards)
+        missing = [(part, videos) for part, videos in parts if not part.is_finished()]
+        total = sum(len(part.windows) for part, _ in missing)
+        print(
+            f"precompute-slots: {len(parts)} parts, {len(parts) - len(missing)} already there; "
+            f"{total} windows of {self.num_frames} frames to encode",
+            flush=True,
+        )
+        progress = Progress("precompute-slots", total, unit="window")
+        done = 0
+        for part, videos in missing:
+            part.write(self._batches(part, videos, progress, done), to_dict(self.experiment))
+            done += len(part.windows)
+        progress.close()
+
+    def _plan(self, shard: int, num_shards: int) -> list[tuple[SlotPart, Videos]]:
+        # an experiment of the original validates on its test split: by split, so that it is stored once
+        sources = {
+            videos.dataset.split: videos
+            for videos in (open_videos(self.experiment, self.folder, split) for split in SPLITS)
+        }
+        checkpoint_sha256 = sha256_file(self.checkpoint)
+        parts = []
+        for videos in sources.values():
+            lengths = [videos.length(index) for index in range(len(videos))]
+            parts += [
+                (part, videos)
+                for part in plan_slot_parts(
+                    self.experiment,
+                    self.folder,
+                    videos.dataset,
+                    lengths,
+                    checkpoint_sha256,
+                    self.num_frames,
+                    shard,
+                    num_shards,
+                )
+            ]
+        return parts
+
+    def _batches(self, part: SlotPart, videos: Videos, progress: Progress, done: int) -> Iterator[Batch]:
+        frames = ((self._frames(videos, row), windows) for row, windows in part.videos)
+        for windows, slots in encode_videos(self.model, frames, self.num_frames, self.seed):
+            yield windows, slots.numpy()
+            done += len(windows)
+            progress.update(done)
+            if stopping.wish():
+                raise Stopped
+
+    def _frames(self, videos: Videos, row: int) -> Tensor:
+        """A whole video, (1, T, 3, H, W) in [0, 1]."""
+        return to_float(videos.frames(row))[None].to(self._device)
