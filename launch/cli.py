@@ -25,6 +25,7 @@ from slurm.site import load_cluster
 from textocvp.config.errors import UserError
 from textocvp.config.schema import parse_overrides
 from textocvp.files import writing
+from textocvp.terminal import set_up_logging
 
 COMMANDS: Dict[str, Tuple[Optional[FrozenSet[str]], str]] = {
     "pipeline": (None, "run or submit everything that is missing, in dependency order"),
@@ -43,6 +44,7 @@ COMMANDS: Dict[str, Tuple[Optional[FrozenSet[str]], str]] = {
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command; returns its exit status: 0, 1 a task failed, 2 a user's error, 130 interrupted."""
     options = build_parser().parse_args(argv)
+    set_up_logging()
     try:
         with writing(getattr(options, "exp", None) or Path()):
             return options.run(options)

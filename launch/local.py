@@ -16,8 +16,8 @@ from launch.state.attempt import free_port, local_rank_variables
 from launch.state.manifest import job_folder
 from launch.state.task import OK, Task
 from launch.views.watch import Watch, title
-from slurm.site import CODE, ClusterConfig, Resources, cores
-from textocvp.config.job import ATTEMPT_VARIABLE
+from slurm.site import CODE, ClusterConfig, Resources
+from textocvp.config.job import ATTEMPT_VARIABLE, available_cores
 from textocvp.terminal import duration
 
 POLL_SECONDS = 0.1
@@ -136,7 +136,7 @@ class LocalRunner:
 
     def _start(self, task: Task, beside: int) -> None:
         resources = self.cluster.stage_resources(task.stage)
-        threads = resources.cpus_per_task or max(1, cores() // beside // resources.ranks)
+        threads = resources.cpus_per_task or max(1, available_cores() // beside // resources.ranks)
         attempt = f"{time.strftime('%Y%m%dT%H%M%S')}_{os.getpid()}"
         logs = job_folder(self.root, *task.id).parent / "logs"
         logs.mkdir(parents=True, exist_ok=True)

@@ -63,9 +63,7 @@ def needed(artefacts: Iterable[Artefact], plan: Plan) -> int:
 
 def _verdict(root: Path, unfinished: List[Artefact], needs: int, space: Space) -> List[str]:
     least = "at least " if any(artefact.bytes is None for artefact in unfinished) else ""
-    lines = [
-        f"  needs {least}{format_bytes(needs)}, free {format_bytes(space.free)} (limit from {space.limit})"
-    ]
+    lines = [f"  needs {least}{format_bytes(needs)}, free {format_bytes(space.free)}"]
     if needs > space.free:
         lines.append(
             f"{WARNING}: {format_bytes(needs - space.free)} too little for {root}: `make prune "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import sys
@@ -288,8 +287,3 @@ def parse_cluster(values: Any, source: str, name: str, stages: Mapping[str, bool
                     f"{source}: {section}.{key}: {value!r} is not allowed, text or a number is needed"
                 )
     return config
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""Imports flow one way, and login nodes need no torch."""
+"""Imports flow one way, between rooms and between folders; a login node needs no torch and Python 3.9."""
 
 from __future__ import annotations
 
@@ -11,144 +11,148 @@ from pathlib import Path
 import pytest
 
 CODE = Path(__file__).parents[1]
-LOGIN_MODULES = [
-    *(
-        f"{p.relative_to(CODE).with_suffix('').as_posix()}".replace("/", ".")
-        for p in CODE.glob("launch/**/*.py")
+BASE = ("textocvp.files", "textocvp.config", "textocvp.terminal")
+"""All that launch and slurm may know of the work."""
+MODELS = ("textocvp.modules", "textocvp.decomposition", "textocvp.predictors")
+MAY_IMPORT = {
+    "launch": ("slurm", *BASE),
+    "slurm": BASE,
+    "textocvp.files": (),
+    "textocvp.config": ("textocvp.files",),
+    "textocvp.terminal": ("textocvp.config", "textocvp.files"),
+    "textocvp.stopping": BASE,
+    "textocvp.pretrained": BASE,
+    "textocvp.data": (*BASE, "textocvp.stopping", "textocvp.pretrained"),
+    "textocvp.synthetic": (*BASE, "textocvp.stopping", "textocvp.pretrained", "textocvp.data"),
+    "textocvp.modules": (*BASE, "textocvp.pretrained", "textocvp.data"),
+    "textocvp.decomposition": (*BASE, "textocvp.pretrained", "textocvp.data", "textocvp.modules"),
+    "textocvp.predictors": (*BASE, "textocvp.pretrained", "textocvp.data", "textocvp.modules"),
+    "textocvp.training": (*BASE, "textocvp.stopping", "textocvp.pretrained", "textocvp.data", *MODELS),
+    "textocvp.evaluation": (
+        *BASE,
+        "textocvp.stopping",
+        "textocvp.pretrained",
+        "textocvp.data",
+        *MODELS,
+        "textocvp.training",
     ),
-    *(f"slurm.{p.stem}" for p in CODE.glob("slurm/*.py")),
-    *(f"textocvp.config.{p.stem}" for p in CODE.glob("textocvp/config/*.py")),
-    "textocvp.files",
-    "textocvp.terminal",
-]
+    "textocvp.compat": (*BASE, "textocvp.data", "textocvp.pretrained", *MODELS, "textocvp.training"),
+    "textocvp.cli": ("textocvp",),
+    "textocvp.__main__": ("textocvp.cli",),
+    "textocvp.__init__": ("textocvp",),
+}
+"""Room -> the rooms that it may import, besides itself."""
+ONLY_IMPORTER = {
+    "submitit": "slurm.executor",
+    "deepspeed": "textocvp.training.deepspeed_engine",
+    "textocvp.compat": "textocvp.cli",
+}
+"""Package -> the one module outside of itself that imports it."""
 
 
-def modules(*patterns):
-    """Module name -> names of the modules that it imports (with what is imported from them)."""
+def below(name, package):
+    return name == package or name.startswith(f"{package}.")
+
+
+def imports():
+    """Module -> names of the modules that it imports, also inside functions and as "module:function"."""
     found = {}
-    for pattern in patterns:
-        for path in sorted(CODE.glob(pattern)):
-            name = path.relative_to(CODE).with_suffix("").as_posix().replace("/", ".")
-            names = set()
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Import):
-                    names |= {alias.name for alias in node.names}
-                elif isinstance(node, ast.ImportFrom):
-                    names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-            found[name] = names
-    assert found
+    for path in sorted(p for room in ("launch", "slurm", "textocvp") for p in (CODE / room).rglob("*.py")):
+        name = path.relative_to(CODE).with_suffix("").as_posix().replace("/", ".")
+        names = found.setdefault(name, set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                modules = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= {module if is_module(module) else node.module for module in modules}
     return found
 
 
-def offenders(found, *forbidden, allowed=()):
-    """ "module imports name" for every import below one of the forbidden packages."""
-    below = lambda name, packages: any(name == p or name.startswith(p + ".") for p in packages)  # noqa: E731
-    return [
+def is_module(name):
+    path = CODE / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+IMPORTS = imports()
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_the_rooms_below_it(room):
+    allowed = (room, *MAY_IMPORT[room])
+    offenders = [
         f"{module} imports {name}"
-        for module, names in found.items()
+        for module, names in IMPORTS.items()
         for name in names
-        if below(name, forbidden) and not below(name, allowed)
+        if below(module, room)
+        and any(below(name, package) for package in ("launch", "slurm", "textocvp"))
+        and not any(below(name, package) for package in allowed)
     ]
+    assert offenders == []
 
 
-SUITE_FOR_LAUNCHERS = ("textocvp.config", "textocvp.files", "textocvp.terminal", "textocvp.disk_space")
+def test_every_module_belongs_to_a_room():
+    assert [module for module in IMPORTS if not any(below(module, room) for room in MAY_IMPORT)] == []
 
 
-def test_launchers_know_config_artifacts_and_disk_space_of_the_work_and_nothing_else():
-    found = modules("launch/**/*.py", "slurm/**/*.py")
-    names = {
-        module: {name for name in names if name.startswith("textocvp") and name != "textocvp"}
-        for module, names in found.items()
+@pytest.mark.parametrize("package", ONLY_IMPORTER)
+def test_packages_that_one_module_alone_knows(package):
+    importers = {
+        module
+        for module, names in IMPORTS.items()
+        if any(below(name, package) for name in names) and not below(module, package)
     }
-    assert offenders(names, "textocvp", allowed=SUITE_FOR_LAUNCHERS) == []
-    assert offenders(found, "torch", "numpy", "h5py", "deepspeed") == []
+    assert importers <= {ONLY_IMPORTER[package]}
 
 
-def test_launch_knows_slurm_and_slurm_knows_submitit():
-    assert offenders(modules("slurm/**/*.py"), "launch") == []
-    assert offenders(modules("launch/**/*.py"), "submitit") == []
-    mentions = [
-        path.relative_to(CODE).as_posix()
-        for folder in ("launch", "slurm", "textocvp", "containers")
-        for path in (CODE / folder).rglob("*.py")
-        if "import submitit" in path.read_text() or "from submitit" in path.read_text()
-    ]
-    assert mentions == ["slurm/executor.py"]
+def test_no_folders_import_each_other_in_a_circle():
+    """A folder's modules are one node, a module directly in launch, slurm or textocvp is one of its own."""
+    node = lambda module: ".".join(module.split(".")[:2])  # noqa: E731
+    graph = {}
+    for module, names in IMPORTS.items():
+        targets = {node(name) for name in names if name.split(".")[0] in ("launch", "slurm", "textocvp")}
+        graph.setdefault(node(module), set()).update(targets - {node(module)})
+    while True:  # take away what imports nothing that is left
+        leaves = {name for name, targets in graph.items() if not targets & set(graph)}
+        if not leaves:
+            break
+        graph = {name: targets for name, targets in graph.items() if name not in leaves}
+    assert graph == {}
 
 
-def test_the_work_knows_no_scheduler():
-    found = modules("textocvp/**/*.py")
-    assert offenders(found, "launch", "slurm", "submitit") == []
-
-
-def test_deepspeed_stays_in_one_file():
-    found = modules("textocvp/**/*.py")
-    found.pop("textocvp.training.deepspeed_engine")
-    assert offenders(found, "deepspeed") == []
-
-
-def test_config_artifacts_and_data_import_nothing_above_them():
-    rooms = [
-        f"textocvp.{room}" for room in ("training", "evaluation", "predictors", "decomposition", "modules")
-    ]
-    assert offenders(modules("textocvp/data/**/*.py"), *rooms) == []
-    base = modules("textocvp/config/*.py", "textocvp/files.py", "textocvp/stopping.py")
-    assert offenders(base, "textocvp.data", "textocvp.compat", *rooms) == []
-    assert offenders(base, "torch", "numpy", "h5py") == []
-
-
-def test_models_know_neither_training_nor_evaluation():
-    found = modules("textocvp/modules/*.py", "textocvp/decomposition/*.py", "textocvp/predictors/*.py")
-    assert offenders(found, "textocvp.training", "textocvp.evaluation") == []
-    assert offenders(modules("textocvp/modules/*.py"), "textocvp.decomposition", "textocvp.predictors") == []
-
-
-def test_the_files_of_a_login_node_import_without_torch():
-    """In this Python, with torch and what comes with it made impossible to import."""
-    lines = [
-        "import sys",
-        "for name in ('torch', 'numpy', 'h5py', 'deepspeed', 'av'): sys.modules[name] = None",
-    ]
-    lines += [f"import {name}" for name in LOGIN_MODULES if not name.endswith("__main__")]
-    result = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], cwd=CODE, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-
-
-OLD_PYTHON = """
+LOGIN_MODULES = [
+    module.removesuffix(".__init__")
+    for module in IMPORTS
+    if any(below(module, room) for room in ("launch", "slurm", *BASE)) and not module.endswith("__main__")
+]
+NOT_ON_A_LOGIN_NODE = ("torch", "numpy", "h5py", "deepspeed", "av", "tqdm", "transformers")
+LOGIN_NODE = f"""
 import importlib, sys
-class Stand:  # submitit and yaml may not be installed there
-    def __getattr__(self, name): return type(name, (Exception,), {})
-    __path__ = []
-for name in ("submitit", "submitit.core", "submitit.core.utils", "submitit.slurm", "submitit.slurm.slurm",
-             "yaml"):
-    try: importlib.import_module(name)
-    except ImportError: sys.modules[name] = Stand()
+for name in {NOT_ON_A_LOGIN_NODE}: sys.modules[name] = None
 for name in sys.argv[1:]: importlib.import_module(name)
 from textocvp.config.experiment import experiment_values, predictor_values
-values = experiment_values("SAVi", "CATER_Hard", {"training.lr": 0.5})
-predictor_values(values, "TextOCVP_CustomTF", {})
-from slurm.cluster import parse_cluster
-parse_cluster({"scheduler": "local"}, "x", "x", {}).stage_resources("report")
+values = experiment_values("SAVi", "CATER_Hard", {{"training.lr": 0.5}})
+predictor_values(values, "TextOCVP_CustomTF", {{}})
 print(values["training"]["lr"])
 """
 
 
 def python39():
-    """A Python 3.9 that runs, or None."""
-    candidates = [shutil.which("python3.9"), *sorted(Path.home().glob(".pyenv/versions/3.9*/bin/python3.9"))]
-    for path in filter(None, candidates):
-        if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
+    """A Python 3.9 that has what a login node needs (TEXTOCVP_PYTHON39, or python3.9 on PATH), or None."""
+    import os
+
+    for path in filter(None, (os.environ.get("TEXTOCVP_PYTHON39"), shutil.which("python3.9"))):
+        needed = [path, "-c", "import pydantic, submitit, yaml"]
+        if subprocess.run(needed, capture_output=True, check=False).returncode == 0:
             return str(path)
     return None
 
 
-@pytest.mark.skipif(python39() is None, reason="no Python 3.9 on this machine")
-def test_the_files_of_a_login_node_run_on_python_39(tmp_path):
-    names = [name for name in LOGIN_MODULES if not name.endswith("__main__")]
-    result = subprocess.run(
-        [python39(), "-c", OLD_PYTHON, *names], cwd=CODE, capture_output=True, text=True, timeout=60
-    )
+@pytest.mark.parametrize("python", [sys.executable, python39()], ids=["this python", "python3.9"])
+def test_a_login_node_needs_no_torch(python):
+    if python is None:
+        pytest.skip("no Python 3.9 with pydantic, submitit and pyyaml (TEXTOCVP_PYTHON39 names one)")
+    command = [python, "-c", LOGIN_NODE, *LOGIN_MODULES]
+    result = subprocess.run(command, cwd=CODE, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "0.5"

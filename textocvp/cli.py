@@ -20,6 +20,7 @@ from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
 from textocvp.config.synthetic import ACTIONS
 from textocvp.files import writing
 from textocvp.stopping import skip_teardown
+from textocvp.terminal import set_up_logging
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 AGAIN = "; free some or ask for quota and run it again, what is finished is kept"
@@ -33,6 +34,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         UserError: in a job, whose log and ledger say it.
     """
     options = vars(build_parser().parse_args(argv))
+    set_up_logging()
     handler, command = options.pop("handler"), options.pop("command")
     try:
         with writing(options.get("exp_directory") or options.get("out") or Path()):
@@ -189,7 +191,7 @@ def _add_data(commands: Any) -> None:
     parser = _command(
         commands,
         "make-weights",
-        "textocvp.modules.pretrained:make_weights",
+        "textocvp.synthetic.weights:make_weights",
         "write a small frozen encoder with random values, where no pretrained one is at hand",
     )
     _flags(

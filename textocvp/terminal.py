@@ -1,120 +1,179 @@
-"""Where a long run stands: a bar on a terminal, a line now and then in a job's log, progress.json."""
+"""What a person sees of a run: log lines, progress, tables, durations. No torch.
+
+Notes about a run are logged (`logging.getLogger(__name__)`); what a command was asked for is printed. On a terminal
+a log line is its message; in a job's log it opens with the time and, in a run of several processes, the rank.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 import time
-from typing import Any, Dict, List
+from types import TracebackType
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Type
 
 from textocvp.config.job import report_progress
 
+PACKAGES = ("textocvp", "launch", "slurm")
 BAR_SECONDS = 0.5
 LINE_SECONDS = 15.0
 FILE_SECONDS = 5.0
 
+log = logging.getLogger(__name__)
+
+
+class _Handler(logging.StreamHandler):
+    """Writes to whatever sys.stderr is at the moment, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        if Progress.bar is None:
+            super().emit(record)
+        else:
+            Progress.bar.write(self.format(record), file=sys.stderr)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        text = level + super().format(record)
+        if sys.stderr.isatty():
+            return text
+        rank = f" rank {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+        return f"{time.strftime('%H:%M:%S', time.localtime(record.created))}{rank} {text}"
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Send the suite's log records to standard error; once per process, calling it again changes the level."""
+    for name in PACKAGES:
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        if not any(isinstance(handler, _Handler) for handler in logger.handlers):
+            handler = _Handler()
+            handler.setFormatter(_Formatter())
+            logger.addHandler(handler)
+
 
 class Progress:
-    """Rate, time left and perhaps a loss of a run of `total` units; silent on all but the main process.
+    """How far a run of `total` units is: a bar on a terminal, a log line now and then, a job's progress.json.
 
-    The loss is read from its device only when something is shown.
+    Silent on all but the main process. A loss is read from its device only when something is shown.
     """
 
+    bar: Any = None
+    """The bar that is on the terminal now (tqdm), which log lines must not break."""
+
     def __init__(
-        self, name: str, total: int | None, first: int = 0, is_main: bool = True, unit: str = "step"
+        self, name: str, total: Optional[int], first: int = 0, is_main: bool = True, unit: str = "step"
     ) -> None:
-        """total: None where nobody knows."""
+        """total: None if unknown; first: units that an earlier run has done."""
         self._name, self._total, self._first, self._is_main, self._unit = name, total, first, is_main, unit
         self._started = time.monotonic()
         self._shown = self._written = float("-inf")
-        self._bar = None
+        self._bar: Any = None
         if is_main and sys.stderr.isatty():
-            from tqdm import tqdm  # not needed on a login node
+            from tqdm import tqdm  # a login node has none, and needs none
 
-            self._bar = tqdm(total=total, initial=first, desc=name, unit=unit)
+            self._bar = Progress.bar = tqdm(total=total, initial=first, desc=name, unit=unit)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
 
     def update(self, done: int, loss: Any = None) -> None:
-        """Show that `done` units are done."""
+        """Show that `done` units are done, if it is time to.
+
+        Args:
+            loss: a number or a tensor () of one.
+        """
         if not self._is_main:
             return
         now, last = time.monotonic(), done == self._total
         if last or now - self._shown > (LINE_SECONDS if self._bar is None else BAR_SECONDS):
             self._shown = now
-            self._show(done, None if loss is None else float(loss))
+            self._show(done, "" if loss is None else f"loss {float(loss):.4g}")
         if self._total is not None and (last or now - self._written > FILE_SECONDS):
             self._written = now
-            self._write(done, loss)
-
-    def note(self, text: str) -> None:
-        """Print a line about the run without breaking the bar."""
-        if self._is_main:
-            if self._bar is None:
-                print(f"{self._name}: {text}", flush=True)
-            else:
-                self._bar.write(f"{self._name}: {text}", file=sys.stderr)
+            figures = {} if loss is None else {"loss": float(loss)}
+            report_progress(
+                done, self._total, rate=self._rate(done), seconds_left=self._left(done), **figures
+            )
 
     def close(self) -> None:
         """Leave the terminal as it was found."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = Progress.bar = None
 
-    def _show(self, done: int, loss: float | None) -> None:
-        text = "" if loss is None else f"loss {loss:.4g}"
+    def _show(self, done: int, loss: str) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.set_postfix_str(loss, refresh=False)
             self._bar.update(done - self._bar.n)
-            return
-        if self._total is None:
-            print(f"{self._name}: {self._unit} {done}", flush=True)
-            return
-        rate, seconds_left = self._pace(done)
-        parts = [
-            f"{self._unit} {done}/{self._total} ({done / self._total:.0%})",
-            text,
-            f"{rate:.1f} {self._unit}s/s",
-            f"{_clock(seconds_left)} left",
-        ]
-        print(f"{self._name}: {', '.join(part for part in parts if part)}", flush=True)
+        elif self._total is None:
+            log.info("%s: %s %d", self._name, self._unit, done)
+        else:
+            rate = f"{self._rate(done):.1f} {self._unit}s/s"
+            parts = (f"{self._unit} {done}/{self._total} ({done / self._total:.0%})", loss, rate)
+            left = duration(self._left(done))
+            log.info("%s: %s, %s left", self._name, ", ".join(part for part in parts if part), left)
 
-    def _write(self, done: int, loss: Any) -> None:
-        rate, seconds_left = self._pace(done)
-        figures: dict[str, Any] = {} if loss is None else {"loss": float(loss)}
-        report_progress(done, self._total, rate=rate, seconds_left=seconds_left, **figures)
+    def _rate(self, done: int) -> float:
+        """Units per second since the start."""
+        return max(done - self._first, 1) / max(time.monotonic() - self._started, 1e-6)
 
-    def _pace(self, done: int) -> tuple[float, float]:
-        """Units per second since the start, and the seconds that the rest takes at that rate."""
-        rate = max(done - self._first, 1) / max(time.monotonic() - self._started, 1e-6)
-        return rate, (self._total - done) / rate
+    def _left(self, done: int) -> float:
+        """Seconds that the rest takes at that rate."""
+        return ((self._total or 0) - done) / self._rate(done)
 
 
-def progress_columns(progress: Dict[str, Any]) -> List[str]:
-    """Step, rate, time left and loss as text, "" for what is not known."""
+def progress_columns(progress: Mapping[str, Any]) -> List[str]:
+    """Step, rate, time left and loss of a task's progress.json as text, "" for what is not known."""
     if not progress:
         return ["", "", "", ""]
-    rate, loss = progress.get("rate"), progress.get("loss")
+    numbers: Dict[str, float] = {k: v for k, v in progress.items() if isinstance(v, (int, float))}
     return [
         f"{progress.get('step', '?')}/{progress.get('total_steps', '?')}",
-        f"{rate:.1f}/s" if isinstance(rate, (int, float)) else "",
-        duration(progress.get("seconds_left")),
-        f"{loss:.4g}" if isinstance(loss, (int, float)) else "",
+        f"{numbers['rate']:.1f}/s" if "rate" in numbers else "",
+        duration(numbers.get("seconds_left")),
+        f"{numbers['loss']:.4g}" if "loss" in numbers else "",
     ]
 
 
-def progress_line(progress: Dict[str, Any]) -> str:
+def progress_line(progress: Mapping[str, Any]) -> str:
     """For example "1200/5500  22.4/s  3:12 left  loss 0.0041"."""
     step, rate, left, loss = progress_columns(progress)
     return "  ".join(part for part in (step, rate, left and f"{left} left", loss and f"loss {loss}") if part)
 
 
-def duration(seconds: Any) -> str:
-    """Seconds as minutes:seconds or hours:minutes:seconds; "" for what is no number."""
-    if not isinstance(seconds, (int, float)):
+def duration(seconds: Optional[float]) -> str:
+    """minutes:seconds or hours:minutes:seconds; "" for None."""
+    if seconds is None:
         return ""
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], figures: bool = False) -> List[str]:
+    """Lines of a table whose columns are as wide as their widest cell.
+
+    Args:
+        figures: all columns but the first hold figures: align them to the right, with a rule under the header.
+            Otherwise columns are aligned to the left, and those without any content are left out.
+    """
+    keep = [i for i in range(len(header)) if figures or any(row[i] for row in rows)]
+    cells = [[row[i] for i in keep] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(keep))]
+    align = [str.rjust if figures and i else str.ljust for i in range(len(keep))]
+    lines = ["  ".join(pad(cell, width) for pad, cell, width in zip(align, row, widths)) for row in cells]
+    if figures:
+        return [lines[0], "-" * len(lines[0]), *lines[1:]]
+    return [line.rstrip() for line in lines]

@@ -58,7 +58,7 @@ def test_estimates_of_what_a_real_run_leaves(finished_smoke, capsys):
 def test_what_does_not_fit_is_warned_of(capsys, monkeypatch):
     arguments = ["--recipe", str(RECIPES / "demo.yaml"), "--cluster", "local"]
     assert not any("WARNING" in line for line in plan_of(arguments, capsys))
-    monkeypatch.setattr(space, "space_at", lambda path: Space(10**8, 10**9, "quota of user alice on /home"))
+    monkeypatch.setattr(space, "space_at", lambda path: Space(10**8, 10**9))
     needs, warning = plan_of(arguments, capsys)[-2:]
     needed = re.fullmatch(r"  needs (\d+) MB, free 100 MB \(limit from quota of user alice on /home\)", needs)
     missing = int(needed[1]) - 100

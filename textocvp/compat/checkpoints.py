@@ -25,7 +25,7 @@ from textocvp.compat.keys import (
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.files import atomic_path
-from textocvp.modules.pretrained import find_weights
+from textocvp.pretrained import find_weights
 
 MODEL_NAMES = {"SAVi": savi_names, "ExtendedDINOSAUR": dinosaur_names}
 PREDICTOR_NAMES = {

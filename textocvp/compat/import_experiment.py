@@ -23,14 +23,14 @@ from textocvp.config.experiment import FILE_NAME, Experiment, experiment_root, p
 from textocvp.config.schema import apply_overrides
 from textocvp.decomposition import build_model
 from textocvp.files import read_json, write_json
-from textocvp.modules.pretrained import (
+from textocvp.predictors import build_forecaster
+from textocvp.pretrained import (
     TOKENIZER_FILE,
     WEIGHTS_FOLDER,
     find_weights,
     own_place,
     read_tokenizer,
 )
-from textocvp.predictors import build_forecaster
 from textocvp.training.checkpoint import (
     epoch_of,
     frozen_sha256,

@@ -1,7 +1,6 @@
-"""What a run leaves on disk: hashes, atomic writes, manifests, progress. Standard library only.
+"""How a job speaks to the command that runs in it: environment variables, and files in the job's own folder.
 
-Whatever is written here appears under its name whole or not at all: it is written beside it under a
-temporary name, flushed to disk and renamed.
+launch sets the variables; where a command runs by hand they are absent.
 """
 
 from __future__ import annotations
@@ -45,9 +44,7 @@ def refuse_if_superseded() -> None:
         return
     newest = read_json(path)["attempt"]
     if newest != mine:
-        raise UserError(
-            f"attempt {mine} was given up, attempt {newest} has taken over; nothing more is written"
-        )
+        raise UserError(f"attempt {mine} was given up, attempt {newest} has taken over; writing nothing more")
 
 
 def report_progress(step: int, total_steps: int, **figures: Any) -> None:
@@ -67,3 +64,8 @@ def read_progress(root: Path, stage: str, index: int) -> Dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image, ImageDraw
 from textocvp.config import registry
 from textocvp.config.data import SPLITS, DatasetConfig
 from textocvp.config.errors import UserError
+from textocvp.config.job import available_cores
 from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import resize_frames
 from textocvp.data.tokenizers import CustomTokenizer
@@ -48,7 +48,7 @@ def check_data(dataset: str, root: Path, sheet: Optional[Path] = None, workers: 
     """
     problems: List[str] = []
     splits = _open_splits(dataset, Path(root), problems)
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or available_cores()
     for split, index in splits.items():
         checked, tokenizer = _read_all(index, workers), CustomTokenizer(index.vocabulary)
         problems += [result.error for result in checked if result.error]

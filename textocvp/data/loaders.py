@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
+from textocvp.config.job import available_cores
 from textocvp.data.dataset import VideoDataset
 from textocvp.data.order import (
     RankBatches,
@@ -258,7 +258,7 @@ def evaluation_loader(
 
 def _worker_settings(num_workers: int) -> Dict[str, Any]:
     """Workers are forked; the stores' files are opened by each worker itself."""
-    available = len(os.sched_getaffinity(0))
+    available = available_cores()
     workers = {"multiprocessing_context": "fork", "prefetch_factor": 4} if num_workers else {}
     return {
         "collate_fn": collate,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import time
 from concurrent.futures import as_completed
@@ -25,7 +24,7 @@ from textocvp.config.experiment import (
     load_experiment,
     load_predictor_experiment,
 )
-from textocvp.config.job import report_progress
+from textocvp.config.job import available_cores, report_progress
 from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import frame_parts, frames_key, write_frame_part
 from textocvp.data.part_files import Part, is_finished, plan_parts
@@ -56,7 +55,7 @@ def prepare_data(exp_directory: Path, workers: Optional[int] = None) -> None:
         root = experiment_root(exp_directory)
         experiment = load_experiment(root)
         tasks, finished = plan_stores(experiment, root)
-        workers = workers or len(os.sched_getaffinity(0))
+        workers = workers or available_cores()
         started, total = time.monotonic(), len(tasks) + finished
         workers = min(workers, max(len(tasks), 1))
         print(f"prepare-data: {total} parts, {finished} already there, {workers} processes")

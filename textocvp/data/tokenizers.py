@@ -135,7 +135,7 @@ class T5Tokenizer:
     def __init__(self, weights: str, folder: Path) -> None:
         from transformers import AutoTokenizer  # seconds to import
 
-        from textocvp.modules.pretrained import read_tokenizer
+        from textocvp.pretrained import read_tokenizer
 
         self._tokenizer = read_tokenizer(AutoTokenizer, weights, folder)
         if self._tokenizer.pad_token_id != 0:

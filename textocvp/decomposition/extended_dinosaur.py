@@ -13,7 +13,7 @@ from textocvp.config.errors import ConfigError
 from textocvp.config.models import ExtendedDINOSAURConfig
 from textocvp.decomposition import Rendering
 from textocvp.decomposition.base import SlotDecomposition
-from textocvp.modules.pretrained import xavier_
+from textocvp.pretrained import xavier_
 
 
 class ExtendedDINOSAUR(SlotDecomposition):

@@ -11,7 +11,7 @@ from textocvp.config.models import SAViConfig
 from textocvp.decomposition import Rendering
 from textocvp.decomposition.base import SlotDecomposition
 from textocvp.modules.positional import SoftPositionEmbedding
-from textocvp.modules.pretrained import xavier_
+from textocvp.pretrained import xavier_
 
 
 class SAVi(SlotDecomposition):

@@ -15,7 +15,7 @@ from transformers import Dinov2Config, Dinov2Model, PretrainedConfig, PreTrained
 
 from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.models import ConvEncoderConfig, ViTEncoderConfig, per_layer, vit_patch_size
-from textocvp.modules.pretrained import find_weights, read_config, read_model
+from textocvp.pretrained import find_weights, read_config, read_model
 
 
 class ConvEncoder(nn.Module):

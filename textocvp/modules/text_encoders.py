@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from textocvp.config.errors import UserError
 from textocvp.config.predictors import FusionConfig, T5EncoderConfig, TextTransformerConfig, TransformerConfig
 from textocvp.modules.attention import EncoderLayer, MultiHeadAttention, TransformerBlock
-from textocvp.modules.pretrained import find_weights, read_config, read_model, xavier_
+from textocvp.pretrained import find_weights, read_config, read_model, xavier_
 
 
 class TextTransformer(nn.Module):

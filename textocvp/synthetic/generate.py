@@ -9,7 +9,6 @@ and its index: the same settings give the same bytes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
@@ -17,6 +16,7 @@ from types import ModuleType
 from typing import Optional, Union
 
 from textocvp.config.errors import UserError
+from textocvp.config.job import available_cores
 from textocvp.config.synthetic import CLIPORT, VideoSettings, check_settings
 from textocvp.data.worker_pool import worker_pool
 from textocvp.files import file_lock, read_json, write_json
@@ -124,11 +124,6 @@ def _generate(folder: Path, settings: VideoSettings, workers: int) -> None:
         f"{folder}: {settings.num_train} training, {settings.num_valid} validation and {settings.num_test} "
         f"test videos of {settings.num_frames} frames, {settings.size}x{settings.size} pixels"
     )
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_all(

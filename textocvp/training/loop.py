@@ -8,6 +8,7 @@ where the run began: a resumed run repeats what an uninterrupted one would have 
 from __future__ import annotations
 
 import faulthandler
+import logging
 import math
 import os
 import time
@@ -22,6 +23,8 @@ from textocvp.training.deepspeed_engine import Engine, StepResult, learning_rate
 from textocvp.training.recorder import Recorder
 from textocvp.training.resume_state import LossHistory
 from textocvp.training.task import Task, seed_of
+
+log = logging.getLogger(__name__)
 
 CHECK_EVERY = 16
 """Steps between two looks at the loss on a GPU, which has to finish its work for each."""
@@ -96,7 +99,8 @@ def _look(
     means, wish = validate(task, engine)
     if not wish:
         recorder.scalars({f"valid/{name}": value for name, value in means.items()}, done)
-        progress.note(f"step {done}, validation loss {means['loss']:.4g}")
+        if engine.world.is_main:
+            log.info("%s: step %d, validation loss %.4g", task.name, done, means["loss"])
     return wish
 
 

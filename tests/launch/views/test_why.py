@@ -144,7 +144,7 @@ def test_a_damaged_manifest_says_what_to_do(root, capsys):
     path = root / "jobs/make_data/0/manifest.json"
     path.parent.mkdir(parents=True)
     for text, what in (
-        ("{bad", "damaged, no valid JSON"),
+        ("{bad", "damaged, not valid JSON"),
         ("{}", "no manifest of schema 1"),
         ('{"schema": 1, "stage": "x"}', "damaged manifest"),
     ):

@@ -188,7 +188,7 @@ def test_one_experiment_that_does_not_fit_keeps_none_from_the_others(original, s
     for _ in range(2):
         assert download(server, tmp_path) == 2
         warning, error = capsys.readouterr().err.strip().splitlines()
-        assert "A_broken/experiment_params.json: damaged, no valid JSON" in warning
+        assert "A_broken/experiment_params.json: damaged, not valid JSON" in warning
         assert "not imported, for the reasons above: A_broken; " in error and "is kept" in error
     assert (tmp_path / "TextOCVP_CATER/models").is_dir() and len(server.requests) == 1
 

@@ -9,8 +9,8 @@ from torch.testing import assert_close
 from textocvp.cli import main
 from textocvp.config.experiment import load_experiment
 from textocvp.data.tokenizers import T5Tokenizer
-from textocvp.modules.pretrained import make_weights
 from textocvp.synthetic.generate import make_data
+from textocvp.synthetic.weights import make_weights
 from textocvp.training.checkpoint import load_decomposition, load_pth
 
 CHECKPOINT = "checkpoint_epoch_7.pth"

@@ -98,7 +98,7 @@ def test_missing_and_damaged_files(tmp_path):
     ):
         module.load_experiment(tmp_path)
     (tmp_path / "experiment_params.json").write_text("{")
-    with pytest.raises(UserError, match="experiment_params.json: damaged, no valid JSON"):
+    with pytest.raises(UserError, match="experiment_params.json: damaged, not valid JSON"):
         module.load_experiment(tmp_path)
 
 

@@ -49,7 +49,7 @@ def test_recipes(name):
 
 
 def test_the_recipe_with_frozen_encoders(tmp_path):
-    from textocvp.modules.pretrained import make_weights
+    from textocvp.synthetic.weights import make_weights
 
     recipe = load_recipe(RECIPES / "cliport_smoke.yaml")
     for name, weights in recipe.weights.items():

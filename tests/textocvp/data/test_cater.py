@@ -89,7 +89,7 @@ def test_unknown_split(make_cater):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ('{"0": {"video"', "damaged, no valid JSON"),
+        ('{"0": {"video"', "damaged, not valid JSON"),
         ("[1, 2]", "damaged, .* is expected"),
         ('{"0": {"video": "a.avi", "caption": "x"}, "7": {"video": "b.avi"}}', "entry '7' has no caption"),
         ('{"0": {"video": "a.avi", "caption": " "}}', "entry '0' has no caption"),

@@ -8,8 +8,8 @@ from torch.testing import assert_close
 from textocvp.compat.keys import _layer_names, from_original
 from textocvp.config.models import TransitionConfig
 from textocvp.modules.attention import EncoderLayer, MultiHeadAttention
-from textocvp.modules.pretrained import xavier_
 from textocvp.modules.slot_attention import TransformerTransition
+from textocvp.pretrained import xavier_
 
 
 def test_masked_context_is_as_good_as_absent():

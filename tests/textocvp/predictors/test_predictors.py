@@ -8,8 +8,8 @@ from textocvp.config.experiment import experiment_values, parse_experiment, pred
 from textocvp.config.registry import PREDICTORS
 from textocvp.config.schema import build
 from textocvp.data.tokenizers import Text
-from textocvp.modules.pretrained import make_weights
 from textocvp.predictors import build_forecaster
+from textocvp.synthetic.weights import make_weights
 
 SMALL = {"token_dim": 16, "hidden_dim": 24, "num_layers": 2, "n_heads": 4}
 PARAMS = {

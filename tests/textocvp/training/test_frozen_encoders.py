@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from textocvp import stopping
 from textocvp.cli import main
 from textocvp.config.experiment import create_experiment, create_predictor_experiment, load_experiment
-from textocvp.modules.pretrained import make_weights
 from textocvp.synthetic.generate import make_data
+from textocvp.synthetic.weights import make_weights
 from textocvp.training.checkpoint import load_decomposition, load_pth
 
 FINAL = "models/checkpoint_epoch_final.pth"

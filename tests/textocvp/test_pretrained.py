@@ -8,7 +8,8 @@ from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.models import ViTEncoderConfig
 from textocvp.data.tokenizers import T5Tokenizer
 from textocvp.modules.encoders import ARCHITECTURES, ViTEncoder
-from textocvp.modules.pretrained import find_weights, make_weights, read_model, read_tokenizer
+from textocvp.pretrained import find_weights, read_model, read_tokenizer
+from textocvp.synthetic.weights import make_weights
 
 
 @pytest.mark.parametrize(
