@@ -14,11 +14,11 @@ from launch.jobs import cancel_experiment
 from launch.pipeline import from_folder
 from launch.prune import prune
 from launch.shell import run_shell, run_tensorboard
-from launch.space import space_lines
 from launch.stages import DISTRIBUTED
 from launch.submit import make_request, plan_request, submission_details, submit
 from launch.views.efficiency import efficiency_lines
 from launch.views.plan import plan_lines, script_lines, stages_text
+from launch.views.space import space_lines
 from launch.views.why import run_logs, run_status, run_verify, run_why
 from slurm.image import build_image, unpack_image
 from slurm.site import load_cluster
@@ -169,7 +169,7 @@ def run_plan(options: argparse.Namespace) -> int:
     """Print the plan; nothing is written."""
     request = make_request(options, asked_stages(options))
     plan, cluster = plan_request(request), request.cluster
-    print("\n".join(plan_lines(plan, cluster) + space_lines(request.pipeline, plan, cluster)))
+    print("\n".join(plan_lines(plan, cluster) + space_lines(request.pipeline, plan)))
     if cluster.scheduler != "local":
         try:
             lines = script_lines(plan, cluster, submission_details(cluster))

@@ -19,13 +19,13 @@ from launch.pipeline import (
 )
 from launch.plan import QUEUED, Plan, TaskId, make_plan
 from launch.recipe import Recipe, check_recipe, load_recipe, write_experiment
-from launch.space import space_warnings
 from launch.stages import DISTRIBUTED, all_tasks
 from launch.state import ledger
 from launch.state.lock import locked
 from launch.state.manifest import set_aside, write_task
 from launch.state.snapshot import snapshot_folder, take_snapshot
 from launch.views.plan import by_stage, print_report, provenance_notes, summary_line
+from launch.views.space import space_warnings
 from launch.views.watch import wait_for_jobs
 from slurm.queue import slurm_settings
 from slurm.site import CODE, ClusterConfig, Resources, load_cluster
@@ -154,7 +154,7 @@ def submit(request: Request) -> int:
         write_experiment(root, request.pipeline.files, request.recipe, replace=request.rerun)
         write_json(root / INDICES, request.pipeline.indices)
         about = submission_details(cluster)
-        said = [*provenance_notes(plan, about), *space_warnings(request.pipeline, plan, cluster)]
+        said = [*provenance_notes(plan, about), *space_warnings(request.pipeline, plan)]
         print("\n".join([summary_line(plan, cluster), *said]), flush=True)
         prepare(plan)
         if cluster.scheduler == "local":

@@ -73,9 +73,9 @@ def test_done_by_other_code_is_done_and_said(small_recipe, local_site, root, cap
 
 
 def test_too_little_space_is_a_warning(small_recipe, local_site, root, capsys, monkeypatch):
-    monkeypatch.setattr("launch.space.space_at", lambda path: Space(1000, 2000))
+    monkeypatch.setattr("launch.views.space.space_at", lambda path: Space(1000, 2000))
     assert pipeline(small_recipe(), local_site()) == 0
-    assert re.search(r"WARNING: [\d.]+ [MG]B too little for \S+: `make prune EXP=", capsys.readouterr().out)
+    assert re.search(rf"WARNING: {root}: .*[MG]B.*`make prune EXP=", capsys.readouterr().out)
 
 
 def test_a_failure_is_told_and_only_the_rest_runs_next_time(small_recipe, local_site, root, capsys):
