@@ -273,10 +273,10 @@ def write_experiment(
     """
     existing = {folder: read_json(_file(root, folder)) for folder in files if _file(root, folder).is_file()}
     for folder, values in existing.items():
-        changes = [line for line in difference(values, files[folder]) if not line.startswith("dataset.root:")]
+        changes = [change for change in difference(values, files[folder]) if change.path != "dataset.root"]
         if changes and not replace:
             raise UserError(
-                f"{_file(root, folder)} exists with another config ({'; '.join(changes)}); "
+                f"{_file(root, folder)} exists with another config ({'; '.join(map(str, changes))}); "
                 "give the recipe another name, or --rerun (RERUN=1) for the new config"
             )
     for folder, values in files.items():

@@ -285,7 +285,7 @@ def stand(records: Records, task: Task, settled: bool = True) -> Standing:
     except InputError as error:
         return Standing(MISSING, (str(error),))
     if manifest.key != task_key(task, inputs):
-        names = [change.split(": ")[0] for change in difference(manifest.inputs, inputs)]
+        names = [change.path for change in difference(manifest.inputs, inputs)]
         more = " ..." if len(names) > 3 else ""
         return Standing(CHANGED, (f"made from another {', '.join(names[:3]) or 'stage'}{more}",))
     return Standing(DONE)
@@ -305,7 +305,7 @@ def _config_difference(root: Path, task: Task) -> List[str]:
         return ["made with another config"]
     if before.version != task.version:
         return [f"the stage's version: {before.version} -> {task.version}"]
-    return difference(before.config, task.config) or ["made with another config"]
+    return [str(change) for change in difference(before.config, task.config)] or ["made with another config"]
 
 
 def refusal(task: Task, standing: Standing) -> str:

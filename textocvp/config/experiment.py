@@ -180,7 +180,7 @@ def save_experiment(folder: Path, values: Mapping[str, Any]) -> None:
         changes = difference(read_json(path), values)
         if changes:
             raise UserError(
-                f"{path}: exists with another configuration ({'; '.join(changes)}); choose another name"
+                f"{path}: exists with another configuration ({'; '.join(map(str, changes))}); choose another name"
             )
         return
     write_json(path, values)

@@ -1,8 +1,7 @@
-"""Frozen dataclasses from JSON or YAML values, and back, with errors that name file, dotted path and value.
+"""Settings: pydantic models that are schema, default, documentation and command-line option at once.
 
-A section of a config is a frozen dataclass. Its annotations are the types that are allowed; a field's
-metadata may add `choices`, `min` and `max`, or say with `registry` and `named_by` that its dataclass is
-registered under the name in another field; checks between fields go into `__post_init__` as
+A section of a file is a class below `Settings`. A field's annotation says what is allowed, the text under it
+what it means (with its unit). Checks between fields go into a validator that raises
 `ValueError("field: what is wrong")`. Nothing here mutates the values it is given.
 """
 
@@ -11,210 +10,235 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import math
 import warnings
 from pathlib import Path
 from typing import (
     Any,
+    Callable,
+    ClassVar,
     Dict,
     Iterable,
+    Iterator,
+    List,
     Mapping,
     Tuple,
     Type,
     TypeVar,
     Union,
-    get_args,
-    get_origin,
-    get_type_hints,
 )
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from textocvp.config import registry
+from textocvp.config import dataclass_schema
 from textocvp.config.errors import ConfigError, UserError, nearest
 
 T = TypeVar("T")
+Location = Tuple[Union[int, str], ...]
+WITHOUT_EFFECT = ("downsample_encoder", "downsample", "downsample_decoder", "encoder_num_blocks")
+"""Keys of the original's files that it reads and never uses. Experiments and checkpoints of earlier revisions
+hold them too, with their defaults, so the classes that had them still accept and drop them."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, no unknown keys, no coercion.
+
+    Only what JSON and YAML cannot write differently is converted: an integer where a number is expected, 1e6
+    where an integer is, a list where a tuple is.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+    dropped: ClassVar[Tuple[str, ...]] = ()
+    """Keys among WITHOUT_EFFECT that are accepted and left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        known = {name: value for name, value in values.items() if name not in cls.dropped}
+        unknown: List[InitErrorDetails] = [
+            {
+                "type": PydanticCustomError(
+                    "unknown_key", "{hint}", {"hint": nearest(str(name), cls.model_fields)}
+                ),
+                "loc": (name,),
+                "input": value,
+            }
+            for name, value in known.items()
+            if name not in cls.model_fields
+        ]
+        if unknown:
+            raise ValidationError.from_exception_data(cls.__name__, unknown)
+        return known
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _from_json(cls, value: Any) -> Any:
+        return _converted(value)
+
+
+def _converted(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_converted(item) for item in value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # becomes a float again where a number is expected
+    return value
 
 
 def build(cls: Type[T], values: Any, source: str, path: str = "", strict: bool = True) -> T:
-    """Build the dataclass `cls` from a mapping of JSON values.
+    """Build settings from a mapping of JSON values.
 
     Args:
         source: the file that the values come from, for messages.
         path: dotted path of this section inside the file.
-        strict: an unknown key is an error; otherwise it is left out with a warning.
+        strict: False for a file of the original: unknown keys are left out with a warning, and what it does
+            not say means what it means to the original.
 
     Raises:
-        ConfigError: one line with file, dotted path, value and what is allowed.
+        ConfigError: one line with file, dotted path, what is expected and what was found.
     """
-    return _Builder(source, strict).section(cls, values, path)
+    if not issubclass(cls, Settings):
+        return dataclass_schema.build(cls, values, source, path, strict)
+    while True:
+        try:
+            return cls.model_validate(values, context={"original": not strict})
+        except ValidationError as error:
+            problems = error.errors(include_url=False)
+            unknown = [problem["loc"] for problem in problems if problem["type"] == "unknown_key"]
+            if strict or not unknown:
+                raise ConfigError(f"{source}: {_one_line(problems, values, path)}") from None
+        values = copy.deepcopy(values)
+        for location in unknown:
+            warnings.warn(f"{source}: {_join(path, location)}: unknown key, left out", stacklevel=2)
+            _remove(values, location)
 
 
 def to_dict(instance: Any) -> Any:
-    """The JSON values that `build` makes the same instance from (tuples become lists)."""
-    if dataclasses.is_dataclass(instance):
-        return {f.name: to_dict(getattr(instance, f.name)) for f in dataclasses.fields(instance) if f.init}
-    if isinstance(instance, Mapping):
-        return {name: to_dict(value) for name, value in instance.items()}
-    if isinstance(instance, (tuple, list)):
-        return [to_dict(value) for value in instance]
-    return instance
+    """The JSON values that `build` makes the same instance from."""
+    if isinstance(instance, BaseModel):
+        return instance.model_dump(mode="json")
+    return dataclass_schema.to_dict(instance)
 
 
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+def _remove(values: Any, location: Location) -> None:
+    for part in location[:-1]:
+        values = values[part]
+    del values[location[-1]]
 
 
-def _describe(kind: Any) -> str:
-    if dataclasses.is_dataclass(kind):
-        return "section"
-    if get_origin(kind) is Union:
-        return " or ".join("null" if part is type(None) else _describe(part) for part in get_args(kind))
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        if len(parts) == 2 and parts[1] is Ellipsis:
-            return f"list of {_describe(parts[0])}"
-        return f"list of {len(parts)} values ({', '.join(_describe(part) for part in parts)})"
-    return {dict: "section", int: "integer", float: "number", str: "text", bool: "true/false"}.get(
-        get_origin(kind) or kind, str(kind)
-    )
+def _join(path: str, location: Location) -> str:
+    """A dotted path: ("loss", 0, "type") below "" is loss[0].type."""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
 
 
-class _Builder:
-    """Converts one file's values: integers stand for floats, lists for tuples, nothing else is coerced."""
-
-    def __init__(self, source: str, strict: bool) -> None:
-        self.source = source
-        self.strict = strict
-
-    def section(self, cls: Type[T], values: Any, path: str) -> T:
-        if not isinstance(values, Mapping):
-            raise self.error(path or "the file", f"{values!r} is no section of names and values")
-        fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-        hints = get_type_hints(cls)
-        arguments = {}
-        for name in values:
-            if name not in fields:
-                self.unknown(_join(path, name), nearest(str(name), fields))
-        for name, field in fields.items():
-            where = _join(path, name)
-            if name in values:
-                arguments[name] = self.convert(hints[name], values[name], where)
-                self.check_range(field.metadata, arguments[name], where)
-            elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                raise self.error(where, f"missing, a value of type {_describe(hints[name])} is needed")
-            if "registry" in field.metadata:
-                arguments[name] = self.registered(cls, field, arguments, path)
-        try:
-            return cls(**arguments)
-        except ValueError as error:
-            raise ConfigError(f"{self.source}: {_join(path, str(error))}") from None
-
-    def registered(self, cls: Any, field: Any, arguments: Mapping[str, Any], path: str) -> Any:
-        """Parameters whose dataclass is registered under the name in the sibling field `named_by`."""
-        key = field.metadata["named_by"]
-        name = arguments.get(key, cls.__dataclass_fields__[key].default)
-        try:
-            entry = getattr(registry, field.metadata["registry"]).get(name)
-        except UserError as error:
-            raise self.error(_join(path, key), str(error)) from None
-        return self.section(entry.load_config(), arguments.get(field.name, {}), _join(path, field.name))
-
-    def convert(self, kind: Any, value: Any, path: str) -> Any:
-        if kind is Any:
-            return value
-        if dataclasses.is_dataclass(kind):
-            return value if isinstance(value, kind) else self.section(kind, value, path)
-        origin = get_origin(kind)
-        if origin is Union:
-            return self.union(kind, value, path)
-        if origin is tuple and isinstance(value, (list, tuple)):
-            return self.tuple(kind, value, path)
-        if (origin or kind) is dict and isinstance(value, Mapping):
-            return dict(value)
-        if kind is float and _is_number(value):
-            return float(value)
-        if kind is int and _is_whole(value):
-            return int(value)
-        if kind in (bool, str) and isinstance(value, kind):
-            return value
-        raise self.error(path, f"{value!r} is not allowed, {_describe(kind)} is needed{_hint(kind, value)}")
-
-    def union(self, kind: Any, value: Any, path: str) -> Any:
-        parts = [part for part in get_args(kind) if part is not type(None)]
-        if value is None and len(parts) < len(get_args(kind)):
-            return None
-        if len(parts) == 1:
-            return self.convert(parts[0], value, path)
-        for part in parts:
-            try:
-                return self.convert(part, value, path)
-            except ConfigError:
-                continue
-        raise self.error(path, f"{value!r} is not allowed, {_describe(kind)} is needed")
-
-    def tuple(self, kind: Any, value: Any, path: str) -> Tuple[Any, ...]:
-        parts = get_args(kind)
-        if len(parts) == 2 and parts[1] is Ellipsis:
-            parts = (parts[0],) * len(value)
-        if len(parts) != len(value):
-            raise self.error(path, f"{list(value)!r} is not allowed, {_describe(kind)} is needed")
-        pairs = zip(parts, value)
-        return tuple(self.convert(part, item, f"{path}[{i}]") for i, (part, item) in enumerate(pairs))
-
-    def check_range(self, metadata: Mapping[str, Any], value: Any, path: str) -> None:
-        if value is None:
-            return
-        choices = {str(choice): choice for choice in metadata.get("choices", ())}
-        if choices and value not in choices.values():
-            raise self.error(path, f"{value!r} is not allowed{nearest(str(value), choices)}")
-        if "min" in metadata and value < metadata["min"]:
-            raise self.error(path, f"{value!r} is not allowed, at least {metadata['min']} is needed")
-        if "max" in metadata and value > metadata["max"]:
-            raise self.error(path, f"{value!r} is not allowed, at most {metadata['max']}")
-
-    def unknown(self, path: str, hint: str) -> None:
-        if self.strict:
-            raise self.error(path, f"unknown key{hint}")
-        warnings.warn(f"{self.source}: {path}: unknown key, left out", stacklevel=2)
-
-    def error(self, path: str, text: str) -> ConfigError:
-        return ConfigError(f"{self.source}: {path}: {text}")
+def _one_line(problems: List[ErrorDetails], values: Any, path: str) -> str:
+    """The most telling of pydantic's errors: where, what is expected, what was found."""
+    located = [(_without_union_tags(problem["loc"], values), problem) for problem in problems]
+    where, problem = max(located, key=lambda pair: (pair[1]["type"] == "unknown_key", len(pair[0])))
+    name, found = _join(path, where), problem["input"]
+    if problem["type"] == "unknown_key":
+        return f"{name}: unknown key{problem['ctx']['hint']}"
+    if problem["type"] == "missing":
+        return f"{name}: missing, a value is required"
+    if problem["type"] == "value_error":
+        text = str(problem["ctx"]["error"])  # "field: what is wrong"
+        return f"{name}.{text}" if name else text
+    expected = " or ".join(dict.fromkeys(_expected(other) for place, other in located if place == where))
+    return f"{name or 'the file'}: expected {expected}, got {shown(found)}{_hint(problem)}"
 
 
-def _hint(kind: Any, value: Any) -> str:
+def _without_union_tags(location: Location, values: Any) -> Location:
+    """Pydantic names the branch of a Union as if it were a key; only real keys remain."""
+    kept: List[Union[int, str]] = []
+    absent = object()
+    for part in location:
+        if isinstance(part, str) and not (values is absent or isinstance(values, Mapping)):
+            continue
+        kept.append(part)
+        if isinstance(values, Mapping):
+            values = values.get(part, absent)
+        elif isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            values = absent
+    return tuple(kept)
+
+
+_EXPECTED = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "too_short": "at least {min_length} values",
+    "too_long": "at most {max_length} values",
+    "string_too_short": "text that is not empty",
+    "dict_type": "a section of names and values",
+    "model_type": "a section of names and values",
+    "literal_error": "{expected}",
+    "greater_than": "a value > {gt}",
+    "greater_than_equal": "a value >= {ge}",
+    "less_than": "a value < {lt}",
+    "less_than_equal": "a value <= {le}",
+}
+
+
+def _expected(problem: ErrorDetails) -> str:
+    text = _EXPECTED.get(problem["type"])
+    return problem["msg"] if text is None else text.format(**problem.get("ctx", {}))
+
+
+def _hint(problem: ErrorDetails) -> str:
     """YAML reads 1e-3 as text."""
-    if kind in (int, float) and isinstance(value, str):
+    if problem["type"] in ("int_type", "float_type") and isinstance(problem["input"], str):
         try:
-            return f"; write {float(value)!r}"
+            return f"; write {float(problem['input'])!r}"
         except ValueError:
             pass
     return ""
 
 
-def _is_number(value: Any) -> bool:
-    # JSON and YAML readers also accept NaN and infinities, which pass every `min`
-    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+def shown(value: Any) -> str:
+    """A value as it is written in JSON, shortened for a message."""
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _is_whole(value: Any) -> bool:
-    # 1e6 is how people (and the original's defaults) write a large number of steps
-    return _is_number(value) and value % 1 == 0
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One value that differs between two configurations; None: absent."""
+
+    path: str
+    """Dotted."""
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.path}: {json.dumps(self.old)} -> {json.dumps(self.new)}"
 
 
-def difference(old: Any, new: Any, path: str = "", known_only: bool = False) -> "list[str]":
-    """Lines "a.b: old -> new" for every value that differs.
+def difference(old: Any, new: Any, path: str = "", known_only: bool = False) -> List[Change]:
+    """Every value that differs. Keys without effect are not compared.
 
     Args:
         known_only: names that `old` lacks are not compared: it may be from before they existed.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        lines = []
-        for name in sorted(old if known_only else {**old, **new}):
-            below = f"{path}.{name}" if path else str(name)
-            lines += difference(old.get(name), new.get(name), below, known_only)
-        return lines
-    return [] if old == new else [f"{path}: {json.dumps(old)} -> {json.dumps(new)}"]
+        names = sorted(set(old if known_only else {**old, **new}).difference(WITHOUT_EFFECT))
+        return [
+            change
+            for name in names
+            for change in difference(old.get(name), new.get(name), _join(path, (name,)), known_only)
+        ]
+    return [] if old == new else [Change(path, old, new)]
 
 
 def parse_overrides(texts: Iterable[str]) -> Dict[str, Any]:
@@ -223,7 +247,7 @@ def parse_overrides(texts: Iterable[str]) -> Dict[str, Any]:
     for text in texts:
         path, equals, value = text.partition("=")
         if not equals or not path:
-            raise UserError(f"--set {text}: NAME.NAME=VALUE is needed, for example training.lr=0.001")
+            raise UserError(f"--set {text}: expected NAME.NAME=VALUE, for example training.lr=0.001")
         try:
             overrides[path] = json.loads(value)
         except ValueError:
@@ -240,7 +264,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
         for section in sections:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
-                raise ConfigError(f"{path}: {section!r} is no section")
+                raise ConfigError(f"{path}: {section!r} is a value, not a section")
         target[name] = copy.deepcopy(value)
     return result
 
@@ -254,7 +278,7 @@ def filled_in(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Dict[st
 def _says(values: Any, path: str) -> bool:
     for name in path.split("."):
         if not isinstance(values, Mapping):
-            return True  # no section where one belongs: what reads the values tells
+            return True  # a value where a section belongs: `build` reports it
         if name not in values:
             return False
         values = values[name]
@@ -270,27 +294,61 @@ def merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> Dict[str, 
     return result
 
 
+class _UnquotedTime(str):
+    """24:00:00 without quotes, which YAML 1.1 reads as the integer 86400."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that recognises unquoted times."""
+
+
+def _number(
+    kind: Callable[[yaml.SafeLoader, yaml.ScalarNode], Any],
+) -> Callable[[_Loader, yaml.ScalarNode], Any]:
+    return lambda loader, node: _UnquotedTime(node.value) if ":" in node.value else kind(loader, node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _number(yaml.SafeLoader.construct_yaml_int))
+_Loader.add_constructor("tag:yaml.org,2002:float", _number(yaml.SafeLoader.construct_yaml_float))
+
+
 def read_yaml(path: Path) -> Any:
-    """The values of a YAML file; UserError in one line where it cannot be read."""
+    """The values of a YAML file; UserError in one line where it cannot be read or holds an unquoted time."""
     try:
-        return yaml.safe_load(path.read_text()) or {}
+        values = yaml.load(path.read_text(), _Loader) or {}  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: does not exist") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; a YAML file is needed") from None
+        raise UserError(f"{path}: is a folder, expected a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    for where, value in _leaves(values):
+        if isinstance(value, _UnquotedTime):
+            raise ConfigError(
+                f'{path}: {where}: YAML reads {value} as a number; write it in quotes: "{value}"'
+            )
+    return values
 
 
-def refuse_control_characters(value: Any, source: str, path: str = "") -> None:
-    """A newline in a value would end its #SBATCH line and begin another."""
+def _leaves(value: Any, path: str = "") -> Iterator[Tuple[str, Any]]:
+    """(dotted path, value) of every value and every key."""
     if isinstance(value, dict):
         for key, item in value.items():
-            where = f"{path}.{key}" if path else str(key)
-            refuse_control_characters(str(key), source, where.encode("unicode_escape").decode())
-            refuse_control_characters(item, source, where)
+            where = _join(path, (str(key),))
+            yield where, key
+            yield from _leaves(item, where)
     elif isinstance(value, list):
         for i, item in enumerate(value):
-            refuse_control_characters(item, source, f"{path}[{i}]")
-    elif isinstance(value, str) and not value.isprintable():
-        raise ConfigError(f"{source}: {path}: {value!r} holds a control character (a line break, a tab, ...)")
+            yield from _leaves(item, _join(path, (i,)))
+    else:
+        yield path, value
+
+
+def refuse_control_characters(value: Any, source: str) -> None:
+    """A newline in a value would end its #SBATCH line and begin another."""
+    for where, leaf in _leaves(value):
+        if isinstance(leaf, str) and not leaf.isprintable():
+            name = where.encode("unicode_escape").decode()
+            raise ConfigError(
+                f"{source}: {name}: {leaf!r} contains a control character (a line break, a tab, ...)"
+            )

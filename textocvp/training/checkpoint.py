@@ -200,13 +200,13 @@ def native_content(
     found, asked = content["config"].get(section), to_dict(getattr(experiment, section))
     # where weights lie decides nothing: their hash is compared
     changes = [
-        line
-        for line in difference(found or asked, asked, section, known_only=True)
-        if ".weights: " not in line
+        change
+        for change in difference(found or asked, asked, section, known_only=True)
+        if not change.path.endswith(".weights")
     ]
     if changes:
         raise UserError(
-            f"{source}: was trained with another configuration ({'; '.join(changes[:3])}); "
+            f"{source}: was trained with another configuration ({'; '.join(map(str, changes[:3]))}); "
             f"change it back in experiment_params.json"
         )
     return content

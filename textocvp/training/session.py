@@ -83,12 +83,12 @@ def check_belongs(state: Path, belongs_to: dict[str, Any], training: dict[str, A
     changes = difference(found["belongs_to"], belongs_to, known_only=True)
     if changes:
         raise UserError(
-            f"{state}: cannot be continued, another training saved it ({'; '.join(changes)}); "
+            f"{state}: cannot be continued, another training saved it ({'; '.join(map(str, changes))}); "
             f"start a new experiment, with --checkpoint to begin from these parameters"
         )
     changes = difference(found["training"], training)
     if changes:
-        print(f"note: continuing with changed settings ({'; '.join(changes)})", flush=True)
+        print(f"note: continuing with changed settings ({'; '.join(map(str, changes))})", flush=True)
 
 
 def _is_finished(folder: Path, experiment: Experiment) -> bool:
@@ -108,14 +108,14 @@ def _check_finished(states: ResumeFolder, belongs_to: dict[str, Any]) -> None:
         return
     found = read_json(last / STATE)["belongs_to"]
     changes = [
-        line
+        change
         for name, value in belongs_to.items()
         if name in found
-        for line in difference(found[name], value, name, known_only=True)
+        for change in difference(found[name], value, name, known_only=True)
     ]
     if changes:
         raise UserError(
-            f"{last.parent.parent}: another training is finished there ({'; '.join(changes)}); "
+            f"{last.parent.parent}: another training is finished there ({'; '.join(map(str, changes))}); "
             f"choose another folder, or move it aside"
         )
 

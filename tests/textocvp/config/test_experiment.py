@@ -7,7 +7,7 @@ import pytest
 from textocvp.config import experiment as module
 from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
-from textocvp.config.schema import apply_overrides, difference, merged, parse_overrides
+from textocvp.config.schema import apply_overrides
 
 
 @pytest.mark.parametrize("model", list(MODELS))
@@ -137,24 +137,3 @@ def test_a_section_that_is_none_is_named(name, value):
         module.parse_experiment({**values, name: value}, "f.json")
     with pytest.raises(ConfigError, match="f.json: the file: .* is no section of names and values"):
         module.parse_experiment(value, "f.json")
-
-
-def test_overrides():
-    assert parse_overrides(["a.b=1e-3", "a.c=text", "d=[1,2]", "e=null"]) == {
-        "a.b": 1e-3,
-        "a.c": "text",
-        "d": [1, 2],
-        "e": None,
-    }
-    values = {"a": {"b": 1}}
-    assert apply_overrides(values, {"a.b": 2, "x.y": 3}) == {"a": {"b": 2}, "x": {"y": 3}}
-    assert values == {"a": {"b": 1}}, "the values given are not changed"
-    with pytest.raises(UserError, match="--set a.b: NAME.NAME=VALUE is needed"):
-        parse_overrides(["a.b"])
-    with pytest.raises(ConfigError, match="a.b.c: 'b' is no section"):
-        apply_overrides(values, {"a.b.c": 1})
-
-
-def test_merged_and_difference():
-    assert merged({"a": {"x": 1, "y": 2}, "b": [1]}, {"a": {"y": 3}}) == {"a": {"x": 1, "y": 3}, "b": [1]}
-    assert difference({"a": {"x": 1}}, {"a": {"x": 2}, "b": 1}) == ["a.x: 1 -> 2", "b: null -> 1"]

@@ -1,42 +1,59 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Literal, Optional, Tuple, Union
 
 import pytest
+from pydantic import Field, model_validator
 
-from textocvp.config.errors import ConfigError
-from textocvp.config.schema import build, to_dict
+from textocvp.config.errors import ConfigError, UserError
+from textocvp.config.schema import (
+    Change,
+    Settings,
+    apply_overrides,
+    build,
+    difference,
+    filled_in,
+    merged,
+    parse_overrides,
+    read_yaml,
+    refuse_control_characters,
+    to_dict,
+)
 
 
-@dataclass(frozen=True)
-class Inner:
+class Inner(Settings):
     size: Tuple[int, int] = (64, 64)
     kernel: Union[int, Tuple[int, ...]] = 5
 
 
-@dataclass(frozen=True)
-class Outer:
+class Outer(Settings):
     rate: float
-    steps: int = field(default=10, metadata={"min": 1, "max": 100})
-    kind: str = field(default="adam", metadata={"choices": ("adam", "adamw")})
+    """Clips per second."""
+    steps: int = Field(10, ge=1, le=100)
+    kind: Literal["adam", "adamw"] = "adam"
     shuffle: bool = True
     limit: Optional[int] = None
     inner: Inner = Inner()
-    extra: Dict[str, Any] = field(default_factory=dict)
+    more: Tuple[Inner, ...] = ()
+    extra: Dict[str, Any] = {}
 
-    def __post_init__(self):
+    @model_validator(mode="after")
+    def _check(self):
         if self.limit is not None and self.limit < self.steps:
             raise ValueError("limit: must not be below steps")
+        return self
 
 
 def test_round_trip_keeps_every_value():
-    outer = build(
-        Outer, {"rate": 1, "inner": {"size": [3, 4], "kernel": [5, 3]}, "extra": {"a": [1]}}, "f.json"
+    values = {"rate": 1, "inner": {"size": [3, 4], "kernel": [5, 3]}, "more": [{}], "extra": {"a": [1]}}
+    outer = build(Outer, values, "f.json")
+    assert outer == Outer(
+        rate=1.0, inner=Inner(size=(3, 4), kernel=(5, 3)), more=(Inner(),), extra={"a": [1]}
     )
-    assert outer == Outer(rate=1.0, inner=Inner((3, 4), (5, 3)), extra={"a": [1]})
+    assert to_dict(outer)["inner"] == values["inner"]
     assert build(Outer, to_dict(outer), "f.json") == outer
+    assert values["inner"]["size"] == [3, 4], "the values given are not changed"
 
 
 def test_whole_floats_are_integers_and_integers_are_floats():
@@ -45,42 +62,112 @@ def test_whole_floats_are_integers_and_integers_are_floats():
     assert isinstance(outer.rate, float)
 
 
+def test_the_text_under_a_field_is_its_description():
+    assert Outer.model_fields["rate"].description == "Clips per second."
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rat": 1.0}, "f.json: training.rat: unknown key, did you mean 'rate'?"),
-        ({"rate": math.nan}, "f.json: training.rate: nan is not allowed, number is needed"),
-        ({"rate": 1, "steps": math.inf}, "f.json: training.steps: inf is not allowed, integer is needed"),
-        ({}, "f.json: training.rate: missing, a value of type number is needed"),
-        ({"rate": "fast"}, "f.json: training.rate: 'fast' is not allowed, number is needed"),
-        ({"rate": True}, "f.json: training.rate: True is not allowed, number is needed"),
-        ({"rate": 1, "steps": 1.5}, "f.json: training.steps: 1.5 is not allowed, integer is needed"),
-        ({"rate": 1, "steps": 0}, "f.json: training.steps: 0 is not allowed, at least 1 is needed"),
-        ({"rate": 1, "steps": 101}, "f.json: training.steps: 101 is not allowed, at most 100"),
-        ({"rate": 1, "kind": "adamm"}, "f.json: training.kind: 'adamm' is not allowed, did you mean 'adam'?"),
-        ({"rate": 1, "shuffle": 1}, "f.json: training.shuffle: 1 is not allowed, true/false is needed"),
-        ({"rate": 1, "limit": 5}, "f.json: training.limit: must not be below steps"),
-        (
-            {"rate": 1, "inner": {"size": [1]}},
-            "f.json: training.inner.size: [1] is not allowed, list of 2 values (integer, integer) is needed",
-        ),
-        (
-            {"rate": 1, "inner": {"size": [1, "a"]}},
-            "f.json: training.inner.size[1]: 'a' is not allowed, integer is needed",
-        ),
+        ({"rat": 1.0}, "training.rat: unknown key, did you mean 'rate'?"),
+        ({"rate": math.nan}, "training.rate: expected a finite number, got NaN"),
+        ({"rate": 1, "steps": math.inf}, "training.steps: expected an integer, got Infinity"),
+        ({}, "training.rate: missing, a value is required"),
+        ({"rate": "fast"}, 'training.rate: expected a number, got "fast"'),
+        ({"rate": "1e-3"}, 'training.rate: expected a number, got "1e-3"; write 0.001'),
+        ({"rate": True}, "training.rate: expected a number, got true"),
+        ({"rate": 1, "steps": True}, "training.steps: expected an integer, got true"),
+        ({"rate": 1, "steps": 1.5}, "training.steps: expected an integer, got 1.5"),
+        ({"rate": 1, "steps": 0}, "training.steps: expected a value >= 1, got 0"),
+        ({"rate": 1, "steps": 101}, "training.steps: expected a value <= 100, got 101"),
+        ({"rate": 1, "kind": "adamm"}, "training.kind: expected 'adam' or 'adamw', got \"adamm\""),
+        ({"rate": 1, "shuffle": 1}, "training.shuffle: expected true or false, got 1"),
+        ({"rate": 1, "limit": 5}, "training.limit: must not be below steps"),
+        ({"rate": 1, "inner": {"size": [1]}}, "training.inner.size[1]: missing, a value is required"),
+        ({"rate": 1, "inner": {"size": 1}}, "training.inner.size: expected a list, got 1"),
+        ({"rate": 1, "inner": {"size": [1, "a"]}}, 'training.inner.size[1]: expected an integer, got "a"'),
         (
             {"rate": 1, "inner": {"kernel": "a"}},
-            "f.json: training.inner.kernel: 'a' is not allowed, integer or list of integer is needed",
+            'training.inner.kernel: expected an integer or a list, got "a"',
         ),
-        ({"rate": 1, "inner": 3}, "f.json: training.inner: 3 is no section of names and values"),
+        ({"rate": 1, "inner": {"kernel": [5, "a"]}}, "training.inner.kernel[1]: expected an integer, got"),
+        ({"rate": 1, "more": [{}, {"siz": 1}]}, "training.more[1].siz: unknown key, did you mean 'size'?"),
+        ({"rate": 1, "inner": 3}, "training.inner: expected a section of names and values, got 3"),
+        (3, "training: expected a section of names and values, got 3"),
     ],
 )
-def test_errors_name_file_path_value_and_what_is_allowed(values, message):
+def test_errors_name_file_path_value_and_what_is_expected(values, message):
     with pytest.raises(ConfigError) as error:
         build(Outer, values, "f.json", "training")
-    assert str(error.value) == message
+    assert str(error.value).startswith(f"f.json: {message}") and "\n" not in str(error.value)
 
 
-def test_unknown_key_warns_where_not_strict():
-    with pytest.warns(UserWarning, match="f.json: inner.old: unknown key, left out"):
-        assert build(Outer, {"rate": 1, "inner": {"old": 2}}, "f.json", strict=False) == Outer(rate=1.0)
+def test_unknown_keys_warn_where_not_strict():
+    values = {"rate": 1, "inner": {"old": 2}, "more": [{"older": 1}], "oldest": 0}
+    with pytest.warns(UserWarning) as caught:
+        assert build(Outer, values, "f.json", strict=False) == Outer(rate=1.0, more=(Inner(),))
+    assert [str(warning.message) for warning in caught] == [
+        f"f.json: {path}: unknown key, left out" for path in ("oldest", "inner.old", "more[0].older")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("a: {time: 24:00:00}", "a.time", "24:00:00"),
+        ("a: [1:30]", "a[0]", "1:30"),
+        ("a: 1:30.5", "a", "1:30.5"),
+    ],
+)
+def test_an_unquoted_time_is_refused_with_a_hint(tmp_path, text, path, value):
+    file = tmp_path / "f.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_yaml(file)
+    assert str(error.value).startswith(f"{file}: {path}: ") and f'"{value}"' in str(error.value)
+
+
+def test_yaml_that_cannot_be_read_is_named(tmp_path):
+    file = tmp_path / "f.yaml"
+    file.write_text("a: 1_000\nb: '24:00:00'\nc: 0.5\n")
+    assert read_yaml(file) == {"a": 1000, "b": "24:00:00", "c": 0.5}
+    file.write_text("a: [")
+    with pytest.raises(ConfigError, match=f"{file}: not valid YAML"):
+        read_yaml(file)
+    for path in (tmp_path, tmp_path / "none.yaml"):
+        with pytest.raises(UserError, match=str(path)):
+            read_yaml(path)
+
+
+@pytest.mark.parametrize("values", [{"a": ["x", "y\nz"]}, {"a": {"b\t": 1}}])
+def test_control_characters_are_refused(values):
+    with pytest.raises(ConfigError, match=r"f.yaml: a(\[1\]|.b\\t): .* control character"):
+        refuse_control_characters(values, "f.yaml")
+
+
+def test_overrides():
+    assert parse_overrides(["a.b=1e-3", "a.c=text", "d=[1,2]", "e=null"]) == {
+        "a.b": 1e-3,
+        "a.c": "text",
+        "d": [1, 2],
+        "e": None,
+    }
+    values = {"a": {"b": 1}}
+    assert apply_overrides(values, {"a.b": 2, "x.y": 3}) == {"a": {"b": 2}, "x": {"y": 3}}
+    assert values == {"a": {"b": 1}}, "the values given are not changed"
+    with pytest.raises(UserError, match="--set a.b: .*NAME=VALUE"):
+        parse_overrides(["a.b"])
+    with pytest.raises(ConfigError, match="a.b.c: 'b' is a value"):
+        apply_overrides(values, {"a.b.c": 1})
+
+
+def test_merged_and_filled_in():
+    assert merged({"a": {"x": 1, "y": 2}, "b": [1]}, {"a": {"y": 3}}) == {"a": {"x": 1, "y": 3}, "b": [1]}
+    assert filled_in({"a": {"x": 1}}, {"a.x": 2, "a.y": 3, "b": 4}) == {"a": {"x": 1, "y": 3}, "b": 4}
+
+
+def test_differences_are_values_and_read_as_text():
+    old, new = {"a": {"x": 1, "downsample": 2}}, {"a": {"x": 2}, "b": 1}
+    assert difference(old, new) == [Change("a.x", 1, 2), Change("b", None, 1)]
+    assert difference(old, new, known_only=True) == [Change("a.x", 1, 2)]
+    assert str(Change("a.x", 1, None)) == "a.x: 1 -> null"
