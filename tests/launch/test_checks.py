@@ -61,7 +61,7 @@ def test_a_wrong_recipe_is_one_line(small_recipe, capsys, changes, message):
 
 def test_a_folder_is_no_recipe(tmp_path, capsys):
     assert main(["plan", "--recipe", str(tmp_path), "--cluster", "local"]) == 2
-    assert "is a folder; a YAML file is needed" in capsys.readouterr().err
+    assert "is a folder, expected a YAML file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--lines", "-3"], ["--task", "abc"]])

@@ -75,7 +75,7 @@ def test_another_file_system_gets_copies(base, monkeypatch):
     ("values", "more", "message"),
     [
         ("trainin.lr=1", (), "trainin: unknown key, did you mean 'training'?"),
-        ("training.lr", (), "--set training.lr: NAME.NAME=VALUE is needed"),
+        ("training.lr", (), "--set training.lr: expected NAME.NAME=VALUE"),
         ("training.lr=1", ("--predictor", "vanila"), "no such predictor experiment, did you mean 'vanilla'?"),
     ],
 )

@@ -317,7 +317,7 @@ def read_yaml(path: Path) -> Any:
     try:
         values = yaml.load(path.read_text(), _Loader) or {}  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
-        raise UserError(f"{path}: does not exist") from None
+        raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, expected a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -57,7 +57,7 @@ def test_all_checks_are_run_before_failing(checked, capsys):
         ("checks: {decomposition: {min: 0}}", "'decomposition' is no number"),
         ("checks: {predictors.B.psnr.x: {min: 0}}", "no 'x' in 'predictors.B.psnr.x'"),
         ("checks: {a - b - c: {min: 0}}", "no 'a' in 'a'"),
-        ("checks: [", "no valid YAML"),
+        ("checks: [", "valid YAML"),
     ],
 )
 def test_malformed_checks_are_one_line(checked, checks, message):
