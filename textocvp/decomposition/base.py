@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from textocvp.config import registry
 from textocvp.config.models import ExtendedDINOSAURConfig, SAViConfig
-from textocvp.decomposition import Rendering
 from textocvp.modules.slot_attention import SlotAttention
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Slots decoded to pictures. Values are not clamped."""
+
+    frames: Tensor
+    """(B, T, 3, H, W): slot_frames weighted by masks."""
+    slot_frames: Tensor
+    """(B, T, N, 3, H, W): each slot's picture, not multiplied by its mask; where slots have no pictures of
+    their own, `frames` for each."""
+    masks: Tensor
+    """(B, T, N, 1, H, W): softmax over the slots."""
+    features: Tensor | None = None
+    """(B, T, L, F): reconstructed patch features, of models that reconstruct them."""
+    patch_masks: Tensor | None = None
+    """(B, T, N, L): the masks of these features; `masks` shows them at the frames' size."""
+    target_features: Tensor | None = None
+    """(B, T, L, F): the encoder's features; only a whole forward knows them."""
 
 
 class SlotDecomposition(nn.Module):
     """Slot attention over the features of each frame, a transition from one frame to the next.
 
-    A model builds its encoder, calls `_build_recurrence`, builds its decoder, in the order in which they are
-    used (it is also the order in which a seed's draws initialise them); it adds `features(video)` and
-    `decode(slots)`, and says in `losses` which loss terms it offers. Only `track` is sequential in time.
+    A model is constructed from (config, img_size), with `reads_weights` also from (folder, pretrained). It
+    builds its encoder, calls `_build_recurrence`, builds its decoder: the order of use, in which a seed's
+    draws initialise them. It defines `features`, `decode` and `losses`. Only `track` is sequential in time.
     """
 
     losses: tuple[str, ...]
+    """Loss terms that its Rendering allows."""
     reads_weights = False
-    """Whether it has a frozen encoder: then its constructor also takes (folder, pretrained)."""
+    """Whether it has a frozen encoder."""
 
     def __init__(self, config: SAViConfig | ExtendedDINOSAURConfig) -> None:
         super().__init__()
         self.config = config
         self.num_slots, self.slot_dim = config.num_slots, config.slot_dim
         initializer_class = registry.INITIALIZERS.get(config.initializer).load()
-        self.initializer = initializer_class(config.num_slots, config.slot_dim)
+        self.initializer: nn.Module = initializer_class(config.num_slots, config.slot_dim)
 
     def _build_recurrence(self, feature_dim: int) -> None:
         """feature_dim: width of what `features` returns."""
@@ -45,19 +66,15 @@ class SlotDecomposition(nn.Module):
         """Pictures and masks of slots (B, T, N, D), all frames at once."""
         raise NotImplementedError
 
-    def initial_slots(
-        self, batch: int, generator: torch.Generator | None = None, noise: Tensor | None = None
-    ) -> Tensor:
+    def initial_slots(self, batch: int, noise: Tensor | None = None) -> Tensor:
         """Slots before the first frame: (batch, N, D).
 
         Args:
-            generator: of the CPU or of the model's device; the noise is drawn on the generator's device.
-            noise: (batch, N, D) standard normal, instead of a draw.
+            noise: (batch, N, D) standard normal, on any device; None: drawn from torch's global generator.
         """
         device = self.slot_attention.norm_slot.weight.device
         if noise is None:
-            draw_on = device if generator is None else generator.device
-            noise = torch.randn(batch, self.num_slots, self.slot_dim, generator=generator, device=draw_on)
+            noise = torch.randn(batch, self.num_slots, self.slot_dim, device=device)
         return self.initializer(noise.to(device))
 
     def track(self, features: Tensor, initial_slots: Tensor) -> Tensor:
@@ -68,7 +85,8 @@ class SlotDecomposition(nn.Module):
             initial_slots: (B, N, D) from `initial_slots`.
         """
         features_norm = self.slot_attention.norm_input(features)
-        num_iterations, slots, history = self.config.num_iterations_first, initial_slots, []
+        num_iterations, slots = self.config.num_iterations_first, initial_slots
+        history: list[Tensor] = []
         for frame_features in features_norm.unbind(1):
             if history:
                 slots = self.transition(slots)

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from textocvp.config import registry
 from textocvp.config.errors import ConfigError
 from textocvp.config.models import ExtendedDINOSAURConfig
-from textocvp.decomposition import Rendering
-from textocvp.decomposition.base import SlotDecomposition
+from textocvp.decomposition.base import Rendering, SlotDecomposition
 from textocvp.pretrained import xavier_
 
 

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from textocvp.config import registry
 from textocvp.config.errors import ConfigError
 from textocvp.config.models import SAViConfig
-from textocvp.decomposition import Rendering
-from textocvp.decomposition.base import SlotDecomposition
+from textocvp.decomposition.base import Rendering, SlotDecomposition
 from textocvp.modules.positional import SoftPositionEmbedding
 from textocvp.pretrained import xavier_
 
@@ -17,6 +16,7 @@ from textocvp.pretrained import xavier_
 class SAVi(SlotDecomposition):
     """Encode frames with convolutions, decode every slot to a picture and a mask."""
 
+    config: SAViConfig
     losses = ("mse", "background_mse")
 
     def __init__(self, config: SAViConfig, img_size: tuple[int, int]) -> None:

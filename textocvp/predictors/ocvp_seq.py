@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from textocvp.config.predictors import OCVPSeqConfig
+from textocvp.config.predictors import VanillaTransformerConfig
 from textocvp.predictors.vanilla_transformer import VanillaTransformer, predictor_layer
 
 
 class OCVPSeqLayer(nn.Module):
     """Attention over the slots of each frame, then over the frames of each slot."""
 
-    def __init__(self, config: OCVPSeqConfig) -> None:
+    def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__()
         self.objects = predictor_layer(config)
         self.time = predictor_layer(config)
@@ -27,7 +27,7 @@ class OCVPSeqLayer(nn.Module):
 class OCVPSeq(VanillaTransformer):
     """OCVP-Seq (Villar-Corrales et al. 2023): object and temporal attention, one after the other."""
 
-    def _build_layer(self, config: OCVPSeqConfig) -> nn.Module:
+    def _build_layer(self, config: VanillaTransformerConfig) -> nn.Module:
         return OCVPSeqLayer(config)
 
     def _attend(self, tokens: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""The one autoregressive rollout: forecast slots frame by frame from a few context frames."""
+"""One step of prediction, and the one autoregressive rollout of it from a few context frames."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,47 @@ if TYPE_CHECKING:
     from textocvp.data.tokenizers import Text
 
 
+class TextEmbedding(NamedTuple):
+    """Encoded captions of a batch."""
+
+    embeddings: Tensor
+    """(B, S, E)"""
+    mask: Tensor | None
+    """(B, S) bool, True where a token may be attended; None: everywhere."""
+    keys_values: tuple[tuple[Tensor, Tensor], ...] = ()
+    """Keys and values (B, heads, S, head_dim) of every layer that attends the text."""
+
+
+class SlotPredictor(nn.Module):
+    """One step: the slots of at most `buffer_size` past frames, and text, to the slots of the next frame.
+
+    A predictor is constructed from (config, slot_dim, buffer_size), with `reads_weights` also from (folder,
+    pretrained). It defines `forward` and, with a `tokenizer`, `encode_text`.
+    """
+
+    tokenizer: str | None = None
+    """Which tokenizer makes the text that it needs; None: it needs no text."""
+    reads_weights = False
+    """Whether it has a frozen encoder."""
+
+    def encode_text(self, text: Text) -> TextEmbedding:
+        """Embed captions: once per rollout."""
+        raise NotImplementedError
+
+    def forward(self, slots: Tensor, text: TextEmbedding | None) -> Tensor:
+        """Slots (B, T', N, D) of past frames, oldest first -> next slots (B, N, D)."""
+        raise NotImplementedError
+
+
 class SlotForecaster(nn.Module):
     """A predictor applied to a sliding window of slots, each prediction entering the next window."""
 
-    def __init__(self, predictor: nn.Module, buffer_size: int, standardize_dim: int | None = None) -> None:
+    slot_mean: Tensor
+    slot_std: Tensor
+
+    def __init__(
+        self, predictor: SlotPredictor, buffer_size: int, standardize_dim: int | None = None
+    ) -> None:
         """
         Args:
             buffer_size: the predictor sees at most this many of the latest frames.
@@ -25,9 +62,14 @@ class SlotForecaster(nn.Module):
         self.predictor = predictor
         self.buffer_size = buffer_size
         self.standardizes = standardize_dim is not None
-        if self.standardizes:
+        if standardize_dim is not None:
             self.register_buffer("slot_mean", torch.zeros(standardize_dim))
             self.register_buffer("slot_std", torch.ones(standardize_dim))
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether `forward` needs captions; `predictor.tokenizer` says which tokenizer makes them."""
+        return self.predictor.tokenizer is not None
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Mean and standard deviation (D,) of the training slots; a constant dimension is only centred."""
@@ -63,9 +105,12 @@ class SlotForecaster(nn.Module):
             (B, num_preds, N, D), not standardised.
         """
         teacher_forcing = teacher_forcing and self.training
-        self._check(slots, text, num_context, num_context + num_preds - 1 if teacher_forcing else num_context)
-        slots_norm = self.standardize(slots)
-        embedding = self.predictor.encode_text(text) if self.predictor.tokenizer else None
+        self._check(slots, num_context, num_context + num_preds - 1 if teacher_forcing else num_context)
+        slots_norm, embedding = self.standardize(slots), None
+        if self.needs_text:
+            if text is None:
+                raise ValueError(f"{type(self.predictor).__name__} needs text")
+            embedding = self.predictor.encode_text(text)
         window = list(slots_norm[:, :num_context].unbind(1))
         predictions = []
         for step in range(num_preds):
@@ -76,10 +121,8 @@ class SlotForecaster(nn.Module):
                 window.append(slots_norm[:, num_context + step] if teacher_forcing else prediction)
         return self.destandardize(torch.stack(predictions, dim=1))
 
-    def _check(self, slots: Tensor, text: Text | None, num_context: int, num_read: int) -> None:
+    def _check(self, slots: Tensor, num_context: int, num_read: int) -> None:
         if num_context > self.buffer_size:
             raise ValueError(f"num_context {num_context} exceeds the buffer of {self.buffer_size} frames")
         if slots.shape[1] < num_read:
             raise ValueError(f"slots of {num_read} frames are needed, found {slots.shape[1]}")
-        if text is None and self.predictor.tokenizer:
-            raise ValueError(f"{type(self.predictor).__name__} needs text")

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from textocvp.config.predictors import TextOCVPConfig, TextOCVPT5Config
 from textocvp.modules.positional import LearnedTimeEmbedding
 from textocvp.modules.text_encoders import T5TextEncoder, TextGuidedBlock, TextTransformer
-from textocvp.predictors import TextEmbedding
+from textocvp.predictors.rollout import SlotPredictor, TextEmbedding
 
 if TYPE_CHECKING:
     from textocvp.data.tokenizers import Text
 
 
-class TextOCVP(nn.Module):
+class TextOCVP(SlotPredictor):
     """Transformer over the slots of all frames whose every layer reads the caption."""
 
     def __init__(
@@ -44,11 +44,13 @@ class TextOCVP(nn.Module):
     def encode_text(self, text: Text) -> TextEmbedding:
         """Embed captions and project them to every layer's keys and values: once per rollout."""
         embeddings = self.text_encoder(text.tokens, text.mask)
-        keys_values = tuple(block.text_attention.keys_values(embeddings) for block in self.blocks)
+        blocks = [block for block in self.blocks if isinstance(block, TextGuidedBlock)]
+        keys_values = tuple(block.text_attention.keys_values(embeddings) for block in blocks)
         return TextEmbedding(embeddings, text.mask if self.mask_padding else None, keys_values)
 
-    def forward(self, slots: Tensor, text: TextEmbedding) -> Tensor:
+    def forward(self, slots: Tensor, text: TextEmbedding | None) -> Tensor:
         """Slots (B, T', N, D) of past frames, oldest first, and text -> next slots (B, N, D)."""
+        assert text is not None, "SlotForecaster gives it"
         num_frames, num_slots = slots.shape[1:3]
         tokens = self.input_projection(slots) + self.time_embedding(num_frames)
         tokens = tokens.flatten(1, 2)  # (B, T' * N, E)

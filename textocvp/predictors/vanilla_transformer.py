@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from textocvp.config.predictors import VanillaTransformerConfig
 from textocvp.modules.attention import EncoderLayer
 from textocvp.modules.positional import SinusoidalTimeEmbedding
-from textocvp.predictors import TextEmbedding
+from textocvp.predictors.rollout import SlotPredictor, TextEmbedding
 
 
-class VanillaTransformer(nn.Module):
+class VanillaTransformer(SlotPredictor):
     """Pre-norm transformer encoder over the slots of all frames (Villar-Corrales et al. 2023, baseline)."""
 
     tokenizer = VanillaTransformerConfig.tokenizer

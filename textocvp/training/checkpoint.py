@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +32,11 @@ from textocvp.compat.checkpoints import (
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.schema import difference, to_dict
-from textocvp.decomposition import build_model
+from textocvp.decomposition import SlotDecomposition, build_model
 from textocvp.files import atomic_path, provenance
-from textocvp.predictors import build_forecaster
+from textocvp.predictors import SlotForecaster, build_forecaster
 
+ModelT = TypeVar("ModelT", bound=nn.Module)
 LAST_SAVED = "checkpoint_last_saved.pth"
 
 
@@ -169,12 +170,12 @@ def without_frozen(model: nn.Module, content: Mapping[str, Any], source: str) ->
     return {**content, "model_state_dict": state}
 
 
-def load_decomposition(experiment: Experiment, path: Path) -> nn.Module:
+def load_decomposition(experiment: Experiment, path: Path) -> SlotDecomposition:
     """The decomposition model with a checkpoint's parameters, in eval mode, frozen, on the CPU."""
     return _load(build_model, experiment, path, predictor=False)
 
 
-def load_forecaster(experiment: Experiment, path: Path) -> nn.Module:
+def load_forecaster(experiment: Experiment, path: Path) -> SlotForecaster:
     """The slot forecaster with a checkpoint's parameters, in eval mode, frozen, on the CPU."""
     return _load(build_forecaster, experiment, path, predictor=True)
 
@@ -212,7 +213,7 @@ def native_content(
     return content
 
 
-def _load(build: Callable[..., nn.Module], experiment: Experiment, path: Path, predictor: bool) -> nn.Module:
+def _load(build: Callable[..., ModelT], experiment: Experiment, path: Path, predictor: bool) -> ModelT:
     content = load_pth(path)
     # a frozen encoder's weights may lie in the experiment: EXP/models/NAME.pth, EXP/weights; the original's
     # checkpoints bring them along
