@@ -289,7 +289,7 @@ _DECOMP_CKPT = {
 
 def _add_training(commands: Any) -> None:
     parser = _command(
-        commands, "train-decomp", "textocvp.training.run:train_decomp", "train the video decomposition model"
+        commands, "train-decomp", "textocvp.training:train_decomp", "train the video decomposition model"
     )
     _experiment(parser)
     _flags(parser, checkpoint=_CHECKPOINT, resume_training=_RESUME)
@@ -304,7 +304,7 @@ def _add_training(commands: Any) -> None:
     parser = _command(
         commands,
         "precompute-slots",
-        "textocvp.training.run:precompute_slots",
+        "textocvp.training:precompute_slots",
         "write the slots of every training window into HDF5",
     )
     _experiment(parser)
@@ -314,7 +314,7 @@ def _add_training(commands: Any) -> None:
         shard={"type": int, "default": 0},
         num_shards={"type": _count, "default": 1},
     )
-    handler = "textocvp.training.run:train_predictor"
+    handler = "textocvp.training:train_predictor"
     parser = _command(commands, "train-predictor", handler, "train a slot predictor")
     _experiment(parser)
     _flags(

@@ -1,10 +1,10 @@
-"""Being asked to stop: signal handlers that only set a flag, and the request file for being queued again.
+"""Stopping on request: signals only set a flag; a job's time limit also asks for the job to be queued again.
 
-Exit codes of a run that stopped because it was asked to and had saved its state (the shell's 128 + number):
+Exit codes of a run that stopped on request and saved its state (128 + the signal's number, as in a shell):
 
-    130  SIGINT   somebody pressed Ctrl-C
+    130  SIGINT   Ctrl-C
     143  SIGTERM  scancel or preemption: the scheduler knows whether to queue the job again
-    140  SIGUSR2  the time limit is near: `requeue_request` in the job's folder asks to be queued again
+    140  SIGUSR2  the time limit is near: `requeue_request` in the job's folder asks for another run
 
 The same command, run again, continues. Standard library only.
 """
@@ -13,83 +13,87 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import enum
 import os
 import signal
 import sys
 import threading
 import time
 from types import FrameType
-from typing import Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, Optional
 
 from textocvp.config.job import REQUEUE_FILE, TERM_WAIT_VARIABLE, job_folder
 
-SIGNALS: List[signal.Signals] = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
-"""In order of precedence: processes of one run agree on the largest wish, 1 + an index into this list."""
 
-_wish = 0
-_previous: Dict[signal.Signals, object] = {}
+class StopRequest(enum.IntEnum):
+    """Which signal asked to stop. The processes of one run agree on the largest that any of them received."""
+
+    NONE = 0
+    SIGINT = 1
+    SIGTERM = 2
+    SIGUSR2 = 3
+
+    @property
+    def exit_code(self) -> int:
+        """Of a run that stopped on this request and saved its state."""
+        return 128 + signal.Signals[self.name]
+
+
+_requested = StopRequest.NONE
+_previous: Dict[signal.Signals, Any] = {}
 
 
 def install() -> None:
     """Let the signals set the flag instead of ending the process; once, in the main thread."""
     if _previous or threading.current_thread() is not threading.main_thread():
         return
-    for number in SIGNALS:
+    for request in list(StopRequest)[1:]:
+        number = signal.Signals[request.name]
         _previous[number] = signal.signal(number, _on_signal)
 
 
 def restore() -> None:
-    """Give the signals back to who had them before `install`, and forget what was wished."""
-    global _wish
+    """Put the handlers from before `install` back and clear the flag."""
+    global _requested
     for number, handler in _previous.items():
         signal.signal(number, handler)
     _previous.clear()
-    _wish = 0
+    _requested = StopRequest.NONE
 
 
-def wish() -> int:
-    """0: go on; else 1 + index into SIGNALS of the strongest signal that came."""
-    return _wish
+def requested() -> StopRequest:
+    """The strongest request so far; NONE is false."""
+    return _requested
 
 
-def exit_code(wish: int) -> int:
-    """The exit code of a run that saved its state and stopped on this wish."""
-    return 128 + SIGNALS[wish - 1]
+def finish(request: StopRequest, is_main: bool = True) -> int:
+    """What remains to do once the state is saved; returns the exit code.
 
-
-def signal_name(wish: int) -> str:
-    """The name of the signal behind a wish."""
-    return SIGNALS[wish - 1].name
-
-
-def finish(wish: int, is_main: bool = True) -> int:
-    """What remains to do after the state is saved; returns the exit code.
-
-    After SIGTERM it waits as long as the job's environment says: the scheduler ends the process, or SIGUSR2
-    asks for the requeue after all.
+    After SIGTERM it waits as long as the job's environment says: the scheduler ends the process, or a SIGUSR2
+    that arrives meanwhile asks for the requeue after all.
     """
-    if SIGNALS[wish - 1] == signal.SIGTERM:
+    if request == StopRequest.SIGTERM:
         deadline = time.monotonic() + float(os.environ.get(TERM_WAIT_VARIABLE, "0"))
-        while time.monotonic() < deadline and _wish == wish:
+        while time.monotonic() < deadline and _requested <= request:
             time.sleep(0.2)
-        wish = max(wish, _wish)
-    if SIGNALS[wish - 1] == signal.SIGUSR2 and is_main:
+        request = max(request, _requested)
+    if request == StopRequest.SIGUSR2 and is_main:
         request_requeue()
-    return exit_code(wish)
+    return request.exit_code
 
 
 @contextlib.contextmanager
 def ends_at_time_limit() -> Iterator[None]:
-    """SIGUSR2 ends this process at once, with the request to be queued again.
+    """Inside, SIGUSR2 ends this process at once and asks for the job to be queued again; its workers go on.
 
-    For a command whose finished parts stay and that continues after them; its worker processes go on.
+    For a command that keeps its finished parts and continues after them.
     """
     owner = os.getpid()
 
     def end(number: int, frame: Optional[FrameType]) -> None:
         if os.getpid() == owner:
             request_requeue()
-            raise SystemExit(128 + number)
+            raise SystemExit(StopRequest.SIGUSR2.exit_code)
 
     previous = signal.signal(signal.SIGUSR2, end)
     try:
@@ -99,7 +103,7 @@ def ends_at_time_limit() -> Iterator[None]:
 
 
 def request_requeue() -> None:
-    """Leave the request in the job's folder; nothing where the command runs by hand."""
+    """Leave the request in the job's folder; does nothing when the command runs by hand."""
     folder = job_folder()
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,22 +111,22 @@ def request_requeue() -> None:
 
 
 def skip_teardown(status: int) -> None:
-    """Let this process, if it is one of several, end without the interpreter's teardown.
+    """Let a process that is one of several exit without tearing down the interpreter.
 
-    Threads of the process group outlive it there now and then and abort the process: a training that went
-    well would end with the exit code of a crash, and take its peers along.
+    Threads of the process group sometimes outlive it and abort the process: a training that succeeded would
+    exit with the code of a crash and take its peers along.
     """
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1 if hasattr(sys, "last_value") else status)  # last_value: an exception that nobody caught
+
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        atexit.register(_end, status)
-
-
-def _end(status: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1 if hasattr(sys, "last_value") else status)  # last_value: an exception that nobody caught
+        atexit.register(end)
 
 
 def _on_signal(number: int, frame: Optional[FrameType]) -> None:
-    # may run at any moment, more than once per signal: nothing but the flag
-    global _wish
-    _wish = max(_wish, SIGNALS.index(signal.Signals(number)) + 1)
+    # may run at any moment, more than once per signal: sets the flag and nothing else
+    global _requested
+    _requested = max(_requested, StopRequest[signal.Signals(number).name])

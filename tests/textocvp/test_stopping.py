@@ -24,11 +24,11 @@ def send(*numbers):
 def test_signals_only_set_the_flag_and_the_strongest_wins():
     stopping.install()
     stopping.install()
-    assert stopping.wish() == 0
+    assert stopping.requested() == 0
     seen = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
         send(number)
-        seen.append(stopping.signal_name(stopping.wish()))
+        seen.append(stopping.requested().name)
     assert seen == ["SIGINT", "SIGTERM", "SIGTERM", "SIGUSR2", "SIGUSR2"]
 
 
@@ -37,7 +37,7 @@ def test_restore_gives_the_signals_back():
     stopping.install()
     send(signal.SIGINT)
     stopping.restore()
-    assert signal.getsignal(signal.SIGINT) is before and stopping.wish() == 0
+    assert signal.getsignal(signal.SIGINT) is before and not stopping.requested()
 
 
 def test_another_thread_installs_nothing():
@@ -51,7 +51,7 @@ def test_another_thread_installs_nothing():
 def test_exit_codes(number, code):
     stopping.install()
     send(number)
-    assert stopping.finish(stopping.wish()) == code
+    assert stopping.finish(stopping.requested()) == code
 
 
 def test_only_the_time_limit_asks_for_the_requeue(tmp_path, monkeypatch):
@@ -59,12 +59,12 @@ def test_only_the_time_limit_asks_for_the_requeue(tmp_path, monkeypatch):
     request = tmp_path / "job" / "requeue_request"
     stopping.install()
     send(signal.SIGTERM)
-    stopping.finish(stopping.wish())
+    stopping.finish(stopping.requested())
     assert not request.exists()
     send(signal.SIGUSR2)
-    stopping.finish(stopping.wish(), is_main=False)
+    stopping.finish(stopping.requested(), is_main=False)
     assert not request.exists()
-    stopping.finish(stopping.wish())
+    stopping.finish(stopping.requested())
     assert request.exists()
 
 
@@ -74,11 +74,11 @@ def test_after_sigterm_it_waits_for_the_scheduler(tmp_path, monkeypatch):
     stopping.install()
     send(signal.SIGTERM)
     started = time.monotonic()
-    assert stopping.finish(stopping.wish()) == 143
+    assert stopping.finish(stopping.requested()) == 143
     assert time.monotonic() - started >= 0.5
     monkeypatch.setenv("TEXTOCVP_TERM_WAIT", "60")
     threading.Timer(0.3, send, [signal.SIGUSR2]).start()
-    assert stopping.finish(stopping.wish()) == 140, "USR2 while it waits: queued again after all"
+    assert stopping.finish(stopping.requested()) == 140, "USR2 while it waits: queued again after all"
     assert (tmp_path / "requeue_request").exists()
 
 

@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import deepspeed  # noqa: E402  (reads the two variables above at import)
 import torch
 import torch.distributed as dist
-from deepspeed import ops as deepspeed_ops  # noqa: E402
 from torch import Tensor, nn
 
 from textocvp.config.training import TrainingConfig
@@ -27,6 +25,9 @@ from textocvp.config.training import TrainingConfig
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it had to guess
 os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+
+import deepspeed  # noqa: E402  (reads the two variables above at import)
+from deepspeed import ops as deepspeed_ops  # noqa: E402
 
 LossFunction = Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
 TAG = "engine"
@@ -158,25 +159,30 @@ class Engine:
             nn.utils.clip_grads_with_norm_(self._params, self._max_norm, norm)
         return norm
 
-    def agree(self, *values: float) -> tuple[float, ...]:
+    def agree(self, *values: int) -> list[int]:
         """The largest of each value over all processes (a host-side exchange: it does not wait for a GPU)."""
-        if self.world.size == 1:
-            return values
-        tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-        return tuple(tensor.tolist())
+        tensor = torch.tensor(values, dtype=torch.int64)
+        if self.world.size > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor.tolist()
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The sum of each value over all processes."""
-        if self.world.size == 1:
-            return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor)
+        if self.world.size > 1:
+            dist.all_reduce(tensor)
         return tensor.tolist()
+
+    def from_main(self, text: str) -> str:
+        """The main process's text, on every process."""
+        texts = [text]
+        if self.world.size > 1:
+            dist.broadcast_object_list(texts, device=torch.device("cpu"))
+        return texts[0]
 
     def barrier(self) -> None:
         """Wait for all processes."""
-        self.agree(0.0)
+        self.agree(0)
 
     @contextmanager
     def whole_parameters(self) -> Iterator[None]:

@@ -18,115 +18,80 @@ import torch
 from textocvp import stopping
 from textocvp.config.errors import UserError
 from textocvp.config.training import TrainingConfig
+from textocvp.stopping import StopRequest
 from textocvp.terminal import Progress
 from textocvp.training.deepspeed_engine import Engine, StepResult, learning_rate
 from textocvp.training.recorder import Recorder
-from textocvp.training.resume_state import LossHistory
 from textocvp.training.task import Task, seed_of
-
-log = logging.getLogger(__name__)
 
 CHECK_EVERY = 16
 """Steps between two looks at the loss on a GPU, which has to finish its work for each."""
+HANG_VARIABLE = "TEXTOCVP_HANG_MINUTES"
+"""Minutes without a step; set by jobs. Unset or 0: never."""
+
+log = logging.getLogger(__name__)
 
 
 class DivergedError(UserError):
-    """The loss or its gradient is no number any more."""
+    """The loss or its gradient is not finite any more."""
 
 
 def train(
-    task: Task,
-    engine: Engine,
-    config: TrainingConfig,
-    recorder: Recorder,
-    first_step: int,
-    history: LossHistory,
-) -> int:
+    task: Task, engine: Engine, config: TrainingConfig, recorder: Recorder, first_step: int
+) -> StopRequest:
     """Train from `first_step` to task.total_steps and write the final checkpoint.
 
     Returns:
-        0 when done, else the wish (see `textocvp.stopping`) on which it saved its state and stopped.
+        NONE when done, else the request on which it saved its state and stopped.
 
     Raises:
         DivergedError: the loss became nan or infinite; the last good state stays.
     """
     world, total = engine.world, task.total_steps
-    (wish,) = engine.agree(stopping.wish())
-    if wish:  # came while everything was loaded; nothing is new
-        return int(wish)
-    progress = Progress(task.name, total, first_step, world.is_main)
-    batches = task.batches(first_step)
-    saved_at = time.monotonic()
-    for step in range(first_step, total):
-        expect_a_step()
-        batch = next(batches)
-        torch.manual_seed(seed_of("step", config.seed, step, world.rank))  # dropout and whatever else draws
-        lr = learning_rate(step, config)
-        result = engine.step(task.loss, batch, lr)
-        history.add(result.loss, result.scalars)
+    request = _agreed_request(engine)
+    if request:  # arrived while everything was loaded; there is nothing new to save
+        return request
+    batches, saved_at = task.batches(first_step), time.monotonic()
+    with Progress(task.name, total, first_step, world.is_main) as progress:
+        for step in range(first_step, total):
+            expect_a_step()
+            batch = next(batches)
+            torch.manual_seed(seed_of("step", config.seed, step, world.rank))  # dropout and other draws
+            lr = learning_rate(step, config)
+            result = engine.step(task.loss, batch, lr)
+            recorder.history.add(result.loss, result.scalars)
 
-        done = step + 1
-        wish, save = stopping.wish(), _save_due(done, saved_at, engine, config)
-        diverged = _is_looked_at(done, wish or save, task, engine) and _has_diverged(result)
-        wish, save, diverged = engine.agree(wish, save, diverged)
-        if diverged:
-            raise DivergedError(_explain(result, step, lr))
-        progress.update(done, result.loss)
-        if done % config.log_frequency == 0 or done == total:
-            recorder.training_point(done, history, {"lr": lr, "grad_norm": float(result.grad_norm)})
-        if not wish:
-            wish = _look(task, engine, config, recorder, progress, done)
-        recorder.epoch(task.epoch_at(step), task.epoch_at(done), done, history)
-        if (wish or save) and done < total:
-            recorder.save_state(task.epoch_at(done), done, history)
-            saved_at = time.monotonic()
-        if wish and done < total:
-            progress.close()
-            return int(wish)
-    recorder.finish(task.epoch_at(total), total, history)
-    progress.close()
-    return 0
-
-
-def _look(
-    task: Task, engine: Engine, config: TrainingConfig, recorder: Recorder, progress: Progress, done: int
-) -> int:
-    """Pictures and validation, where they are due after `done` steps; returns a wish that came meanwhile."""
-    if done % config.image_log_frequency == 0 or done == task.total_steps:
-        recorder.pictures(engine.evaluate(task.pictures), done)
-    if config.validation_batches == 0 or not _validation_due(task, config, done):
-        return 0
-    means, wish = validate(task, engine)
-    if not wish:
-        recorder.scalars({f"valid/{name}": value for name, value in means.items()}, done)
-        if engine.world.is_main:
-            log.info("%s: step %d, validation loss %.4g", task.name, done, means["loss"])
-    return wish
+            done = step + 1
+            ends, ends_epoch = done == total, task.epoch_at(done) > task.epoch_at(step)
+            requested, save = stopping.requested(), _save_due(done, saved_at, engine, config)
+            # a look at the loss waits for a GPU: always before something is saved, else now and then
+            looks = requested or save or ends or ends_epoch or done % CHECK_EVERY == 0
+            diverged = (looks or world.device.type == "cpu") and not _is_finite(result)
+            strongest, save_now, diverges = engine.agree(requested, save, diverged)
+            if diverges:
+                raise DivergedError(_explain(result, step, lr))
+            progress.update(done, result.loss)
+            if done % config.log_frequency == 0 or ends:
+                recorder.training_point(done, {"lr": lr, "grad_norm": float(result.grad_norm)})
+            request = StopRequest(strongest)
+            if not request:
+                if done % config.image_log_frequency == 0 or ends:
+                    recorder.curves.pictures(engine.evaluate(task.pictures), done)
+                if _validation_due(done, ends, ends_epoch, config):
+                    request = _validate(task, engine, recorder, done)
+            recorder.save_epoch(done)
+            if (request or save_now) and not ends:
+                recorder.save_state(done)
+                saved_at = time.monotonic()
+            if request and not ends:
+                return request
+        recorder.finish(total)
+    return StopRequest.NONE
 
 
-def validate(task: Task, engine: Engine) -> tuple[dict[str, float], int]:
-    """Mean loss and terms over the validation clips, and the wish on which it broke off (0: it did not)."""
-    totals: dict[str, float] = {}
-    clips = 0
-    for batch, count in task.validation_batches():
-        expect_a_step()
-        loss, scalars = engine.evaluate(task.loss, batch)
-        clips += count
-        for name, value in {"loss": loss, **scalars}.items():
-            totals[name] = totals.get(name, 0.0) + count * float(value)
-        (wish,) = engine.agree(stopping.wish())
-        if wish:
-            return {}, int(wish)
-    *sums, clips = engine.sum([*totals.values(), clips])
-    return {name: value / clips for name, value in zip(totals, sums, strict=True)}, 0
-
-
-def _validation_due(task: Task, config: TrainingConfig, done: int) -> bool:
-    if done == task.total_steps:
-        return True
-    if config.validate_every_steps is not None:
-        return done % config.validate_every_steps == 0
-    return task.epoch_at(done) > task.epoch_at(done - 1)
+def _agreed_request(engine: Engine) -> StopRequest:
+    """The strongest request that any process received so far; all must call it."""
+    return StopRequest(*engine.agree(stopping.requested()))
 
 
 def _save_due(done: int, saved_at: float, engine: Engine, config: TrainingConfig) -> bool:
@@ -135,32 +100,55 @@ def _save_due(done: int, saved_at: float, engine: Engine, config: TrainingConfig
     return engine.world.is_main and (by_step or time.monotonic() - saved_at > 60 * config.save_minutes)
 
 
-def _is_looked_at(done: int, saves: bool, task: Task, engine: Engine) -> bool:
-    """Whether loss and gradient are checked after this step: always on a CPU and before anything is saved."""
-    on_cpu, at_end = engine.world.device.type == "cpu", done == task.total_steps
-    at_epoch = task.epoch_at(done) > task.epoch_at(done - 1)
-    return on_cpu or bool(saves) or at_end or at_epoch or done % CHECK_EVERY == 0
+def _validation_due(done: int, ends: bool, ends_epoch: bool, config: TrainingConfig) -> bool:
+    if config.validation_batches == 0:
+        return False
+    every = config.validate_every_steps
+    return ends or (ends_epoch if every is None else done % every == 0)
 
 
-def _has_diverged(result: StepResult) -> bool:
-    """Whether loss or gradient norm is no finite number."""
-    return not (math.isfinite(result.loss) and math.isfinite(result.grad_norm))
+def _validate(task: Task, engine: Engine, recorder: Recorder, done: int) -> StopRequest:
+    """Validate, with a point for each curve; returns a request that arrived meanwhile."""
+    means, request = validate(task, engine)
+    if not request:
+        recorder.curves.scalars({f"valid/{name}": value for name, value in means.items()}, done)
+        if engine.world.is_main:
+            log.info("%s: step %d, validation loss %.4g", task.name, done, means["loss"])
+    return request
+
+
+def validate(task: Task, engine: Engine) -> tuple[dict[str, float], StopRequest]:
+    """Mean loss and terms over the validation clips, and the request on which it broke off, if any."""
+    totals: dict[str, float] = {}
+    clips = 0.0
+    for batch, count in task.validation_batches():
+        expect_a_step()
+        loss, scalars = engine.evaluate(task.loss, batch)
+        clips += count
+        for name, value in {"loss": loss, **scalars}.items():
+            totals[name] = totals.get(name, 0.0) + count * float(value)
+        request = _agreed_request(engine)
+        if request:
+            return {}, request
+    *sums, clips = engine.sum([*totals.values(), clips])
+    return {name: value / clips for name, value in zip(totals, sums, strict=True)}, StopRequest.NONE
+
+
+def _is_finite(result: StepResult) -> bool:
+    """Whether loss and gradient norm are finite."""
+    return math.isfinite(result.loss) and math.isfinite(result.grad_norm)
 
 
 def _explain(result: StepResult, step: int, lr: float) -> str:
     return (
         f"training diverged: at step {step} the loss is {float(result.loss):g} and the gradient norm "
         f"{float(result.grad_norm):g} (learning rate {lr:g}); the last good state is kept. Lower "
-        f"training.lr or training.clipping_max_value, or lengthen training.warmup_steps, and train anew"
+        f"training.lr or training.clipping_max_value, or raise training.warmup_steps, and start again"
     )
 
 
-HANG_VARIABLE = "TEXTOCVP_HANG_MINUTES"
-"""Minutes without a step; set by jobs. Unset or 0: never."""
-
-
 def expect_a_step() -> None:
-    """Start the clock anew; when it runs out, all stacks go to stderr and the process exits with 1."""
+    """Restart the clock; when it runs out, all stacks go to stderr and the process exits with 1."""
     minutes = float(os.environ.get(HANG_VARIABLE, "0"))
     if minutes > 0:
         faulthandler.dump_traceback_later(60 * minutes, exit=True)

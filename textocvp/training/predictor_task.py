@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,8 @@ from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, load_predictor_experiment
 from textocvp.config.schema import to_dict
 from textocvp.config.training import LossTerm
-from textocvp.data.loaders import (
-    SlotWindowDataset,
-    collate,
-    evaluation_loader,
-    open_windows,
-    training_batches,
-    training_loader,
-)
-from textocvp.data.median_image import median_image
+from textocvp.data.loaders import SlotWindowDataset, collate, evaluation_loader, open_windows
 from textocvp.data.order import slots_config, windows_of
-from textocvp.data.videos import open_videos
 from textocvp.files import sha256_file
 from textocvp.predictors import build_forecaster
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
@@ -31,10 +21,18 @@ from textocvp.training.deepspeed_engine import World
 from textocvp.training.recorder import segmentation, sheet
 from textocvp.training.session import run_training
 from textocvp.training.slot_encoding import encode_windows
-from textocvp.training.task import Batch, every_item_once, frame_loss, slot_loss, to_device, weighted_sum
+from textocvp.training.task import (
+    PICTURE_CLIPS,
+    Batch,
+    SplitTask,
+    frame_loss,
+    slot_loss,
+    to_device,
+    weighted_sum,
+)
 
-PICTURE_CLIPS = 3
 STATISTICS_WINDOWS = 256
+"""Windows whose slots give the statistics for standardising, where there is no store that knows them."""
 
 
 def train_forecaster(
@@ -57,8 +55,8 @@ def train_forecaster(
     )
 
 
-class PredictorTask:
-    """See `textocvp.training.task.Task`. The model's initialisation depends on training.seed alone."""
+class PredictorTask(SplitTask[SlotWindowDataset]):
+    """Windows of slots, stored or encoded from frames, and captions in; the slots of later frames out."""
 
     name = "train-predictor"
 
@@ -71,55 +69,23 @@ class PredictorTask:
         Raises:
             UserError: data, store, checkpoint and settings do not fit each other.
         """
-        self._experiment, self._config, self._world = experiment, experiment.training, world
-        self._terms = experiment.predictor_loss
-        self._compute = {"pred_slot_mse": self._slot_loss, "pred_img_mse": self._frame_loss}
-        self._check_config()
+        super().__init__(experiment, folder, world)
+        self._use_terms("predictor_loss", experiment.predictor_loss, ("pred_slot_mse", "pred_img_mse"))
+        if self._config.curriculum:
+            raise UserError("training.curriculum: predictors train on windows of one length; leave it empty")
         self._decomposition = load_decomposition(experiment, decomposition).to(world.device)
         torch.manual_seed(self._config.seed)
         self.model = build_forecaster(experiment, folder)
-        self._open_data(folder, sha256_file(decomposition))
-        if self.model.standardizes:
-            self.model.set_statistics(*self._statistics())
-
-    def _check_config(self) -> None:
-        for term in self._terms:
-            if term.type not in self._compute:
-                raise UserError(
-                    f"predictor_loss: {term.type}: not an output of a predictor; use "
-                    f"{' or '.join(self._compute)}"
-                )
-        if self._config.curriculum:
-            raise UserError("training.curriculum: predictors train on windows of one length; leave it empty")
-
-    def _open_data(self, folder: Path, checkpoint_sha256: str) -> None:
-        experiment, config = self._experiment, self._config
+        checkpoint_sha256 = sha256_file(decomposition)
 
         def windows(split: str, with_video: bool) -> SlotWindowDataset:
             return open_windows(experiment, folder, split, checkpoint_sha256, with_video)
 
         decodes = any(term.type == "pred_img_mse" for term in self._terms)
-        self._train, self._valid = windows("train", decodes), windows("valid", decodes)
+        self._open(windows("train", decodes), windows("valid", decodes))
         self._shown = windows("valid", True)
-        epoch_steps = -(-len(self._train) // config.batch_size)
-        self.total_steps = config.num_steps or config.num_epochs * epoch_steps
-        self._order = self._batches_from(0).order
-        compared = any(term.needs_median for term in self._terms)
-        videos = open_videos(experiment, folder, "train") if compared else None
-        self._median = median_image(videos, folder).to(self._world.device) if compared else None
-
-    def _batches_from(self, first_step: int):  # noqa: ANN202 (RankBatches)
-        config, world = self._config, self._world
-        return training_batches(
-            len(self._train),
-            config.batch_size,
-            config.seed,
-            first_step,
-            self.total_steps,
-            world.rank,
-            world.size,
-            shuffle=self._experiment.dataset.shuffle_train,
-        )
+        if self.model.standardizes:
+            self.model.set_statistics(*self._statistics())
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation (D,) of the training slots: the store's; online: of windows spread evenly."""
@@ -134,30 +100,20 @@ class PredictorTask:
         values = torch.cat(slots).double()
         return values.mean(0).float().cpu(), values.std(0, correction=0).float().cpu()
 
-    def epoch_at(self, step: int) -> int:
-        """Complete passes through the training windows before this step."""
-        return self._order.epoch_at(step)
-
-    def batches(self, first_step: int) -> Iterator[Batch]:
-        """Windows: stored slots or frames to encode, and token ids."""
-        loader = training_loader(self._train, self._batches_from(first_step), self._config.num_workers)
-        return (to_device(batch, self._world.device) for batch in loader)
-
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses of the predicted frames; the terms by name."""
         slots = self._slots(batch)
         prediction = self._forecast(slots, batch)
-        values = [self._compute[term.type](prediction, slots, batch, term) for term in self._terms]
+        values = [self._term_loss(term, prediction, slots, batch) for term in self._terms]
         return weighted_sum(self._terms, values)
 
-    def _slot_loss(self, prediction: Tensor, slots: Tensor, batch: Batch, term: LossTerm) -> Tensor:
-        """In the space the predictor works in: of standardised slots where it standardises."""
+    def _term_loss(self, term: LossTerm, prediction: Tensor, slots: Tensor, batch: Batch) -> Tensor:
+        if term.type == "pred_img_mse":
+            frames = self._decomposition.decode(prediction).frames
+            return frame_loss(frames, batch["video"][:, self._future], term, self._median)
+        # in the space the predictor works in: of standardised slots where it standardises
         standardize = self.model.standardize
         return slot_loss(standardize(prediction), standardize(slots[:, self._future]))
-
-    def _frame_loss(self, prediction: Tensor, slots: Tensor, batch: Batch, term: LossTerm) -> Tensor:
-        frames = self._decomposition.decode(prediction).frames
-        return frame_loss(frames, batch["video"][:, self._future], term, self._median)
 
     @property
     def _future(self) -> slice:
@@ -174,13 +130,6 @@ class PredictorTask:
     def _forecast(self, slots: Tensor, batch: Batch) -> Tensor:
         config, text = self._experiment.prediction_params, batch.get("text")
         return self.model(slots, text, config.num_context, config.num_preds, config.teacher_force)
-
-    def validation_batches(self) -> Iterator[tuple[Batch, int]]:
-        """The validation windows."""
-        config = self._config
-        return every_item_once(
-            self._valid, config.batch_size, self._world, config.num_workers, config.validation_batches
-        )
 
     def pictures(self) -> dict[str, Tensor]:
         """Per window: video, decoded true slots, context and forecast decoded, the forecast's masks."""

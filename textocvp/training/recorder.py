@@ -1,4 +1,4 @@
-"""Curves and pictures in TensorBoard. One writer per folder: the main process's."""
+"""What a training leaves in its folder: curves and pictures in TensorBoard, checkpoints, states."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from textocvp.config.schema import to_dict
 from textocvp.files import full_disk_reason, writing
 from textocvp.training.checkpoint import LAST_SAVED, epoch_name, save_pth, trained_state
 from textocvp.training.deepspeed_engine import Engine
-from textocvp.training.resume_state import LossHistory, ResumeFolder
+from textocvp.training.resume_state import ResumeFolder
+from textocvp.training.task import Task
 
 GAP = 2
 """White pixels between two pictures of a sheet."""
 
 
 class Curves:
-    """Writes into `folder` on the main process, nothing elsewhere.
+    """TensorBoard's files in `folder`, written by the main process and by no other.
 
     Args:
         done: steps done before; what an earlier process wrote about later steps is hidden (`purge_step`).
@@ -34,39 +35,36 @@ class Curves:
         if is_main:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            threading.excepthook = _quiet_where_the_disk_is_full
+            threading.excepthook = _quiet_if_the_disk_is_full
             with writing(folder):
                 self._writer = SummaryWriter(str(folder), purge_step=done + 1)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """One point per curve."""
-        if self._writer is not None:
-            with writing(self._folder):
-                for name, value in values.items():
-                    self._writer.add_scalar(name, value, step)
+        for name, value in values.items():
+            self._write("add_scalar", name, value, step)
 
     def pictures(self, sheets: dict[str, Tensor], step: int) -> None:
         """One picture (3, H, W) in [0, 1] per name."""
-        if self._writer is not None:
-            with writing(self._folder):
-                for name, sheet in sheets.items():
-                    self._writer.add_image(name, sheet.float().clamp(0, 1).cpu(), step)
+        for name, sheet in sheets.items():
+            self._write("add_image", name, sheet.float().clamp(0, 1).cpu(), step)
 
     def flush(self) -> None:
         """Write out what is buffered."""
-        if self._writer is not None:
-            with writing(self._folder):
-                self._writer.flush()
+        self._write("flush")
 
     def close(self) -> None:
         """Write out and close."""
+        self._write("close")
+
+    def _write(self, method: str, *arguments: Any) -> None:
         if self._writer is not None:
             with writing(self._folder):
-                self._writer.close()
+                getattr(self._writer, method)(*arguments)
 
 
-def _quiet_where_the_disk_is_full(failure: threading.ExceptHookArgs) -> None:
-    """The writer's thread hands its error to whoever writes next, who tells of it in one line."""
+def _quiet_if_the_disk_is_full(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread passes its error on to the next write, which reports it in one line."""
     if failure.exc_value is None or full_disk_reason(failure.exc_value) is None:
         threading.__excepthook__(failure)
 
@@ -88,71 +86,109 @@ def segmentation(masks: Tensor) -> Tensor:
     return palette[masks.argmax(dim=1)[:, 0]].permute(0, 3, 1, 2)
 
 
+class LossHistory:
+    """Means of the loss and its terms over the steps between two points of the curve."""
+
+    def __init__(
+        self,
+        points: list[list[float]] | None = None,
+        names: list[str] | None = None,
+        totals: list[float] | None = None,
+        count: int = 0,
+    ) -> None:
+        """All empty at the start of a training; from `state` when it continues."""
+        self.points = points or []
+        """[[step, mean loss over all processes since the previous point], ...]"""
+        self._names = names or []
+        # stays on the losses' device: adding waits for nothing
+        self._totals = torch.tensor(totals or [0.0], dtype=torch.float64)
+        self._count = count
+
+    def add(self, loss: Tensor, scalars: dict[str, Tensor]) -> None:
+        """Count one step's loss () and terms ()."""
+        values = torch.stack([loss, *scalars.values()]).double()
+        self._names = ["loss", *scalars]
+        self._totals = self._totals.to(values.device) + values
+        self._count += 1
+
+    def close_point(self, step: int, engine: Engine) -> dict[str, float]:
+        """Add the point of this step to the curve; returns all means since the previous point."""
+        sums = engine.sum(self._totals.tolist())
+        means = {name: value / (self._count * engine.world.size) for name, value in zip(self._names, sums)}
+        self.points.append([step, means["loss"]])
+        self._totals, self._count = torch.zeros(1, dtype=torch.float64), 0
+        return means
+
+    def state(self, engine: Engine) -> dict[str, Any]:
+        """Plain values from which `LossHistory(**state)` continues; all processes must call it."""
+        totals = [value / engine.world.size for value in engine.sum(self._totals.tolist())]
+        return {"points": self.points, "names": self._names, "totals": totals, "count": self._count}
+
+
 class Recorder:
     """Writes into an experiment's folder. All processes call its methods together; the main one writes."""
 
     def __init__(
-        self, folder: Path, experiment: Experiment, engine: Engine, belongs_to: dict[str, Any], done: int = 0
+        self,
+        folder: Path,
+        experiment: Experiment,
+        task: Task,
+        engine: Engine,
+        belongs_to: dict[str, Any],
+        done: int = 0,
+        history: LossHistory | None = None,
     ) -> None:
         """
         Args:
             folder: the experiment's folder.
             belongs_to: what a resume state must agree in with the run that loads it.
-            done: steps done before this run.
+            done, history: steps and losses before this run.
         """
-        self._folder, self._experiment, self._engine = folder, experiment, engine
+        self._folder, self._experiment, self._task, self._engine = folder, experiment, task, engine
         self._belongs_to = belongs_to
-        self._frozen_sha256 = belongs_to.get("frozen_sha256")
         self._states = ResumeFolder(folder / "resume")
-        self._curves = Curves(folder / "tboard_logs", done, engine.world.is_main)
+        self.curves = Curves(folder / "tboard_logs", done, engine.world.is_main)
+        self.history = history or LossHistory()
 
-    def scalars(self, values: dict[str, float], step: int) -> None:
-        """One point per curve."""
-        self._curves.scalars(values, step)
-
-    def pictures(self, sheets: dict[str, Tensor], step: int) -> None:
-        """One picture (3, H, W) per name."""
-        self._curves.pictures(sheets, step)
-
-    def training_point(self, step: int, history: LossHistory, more: dict[str, float]) -> None:
+    def training_point(self, step: int, more: dict[str, float]) -> None:
         """The means of loss and terms since the last point, and more curves."""
-        means = history.close_point(step, self._engine)
-        self.scalars({f"train/{name}": value for name, value in {**means, **more}.items()}, step)
+        means = self.history.close_point(step, self._engine)
+        self.curves.scalars({f"train/{name}": value for name, value in {**means, **more}.items()}, step)
 
-    def epoch(self, before: int, epoch: int, step: int, history: LossHistory) -> None:
-        """checkpoint_epoch_N.pth, where a step led from epoch `before` to one that is to be kept."""
-        every = self._experiment.training.save_frequency
-        if epoch // every > before // every:
-            self._save_pth(epoch_name(epoch), epoch, step, history)
+    def save_epoch(self, step: int) -> None:
+        """checkpoint_epoch_N.pth, if this step completed an epoch that is to be kept."""
+        every, epoch = self._experiment.training.save_frequency, self._task.epoch_at(step)
+        if epoch // every > self._task.epoch_at(step - 1) // every:
+            self._save_pth(epoch_name(epoch), step)
 
-    def save_state(self, epoch: int, step: int, history: LossHistory) -> None:
-        """The state to resume from, and checkpoint_last_saved.pth; UserError where a later attempt runs."""
+    def save_state(self, step: int) -> None:
+        """The state to resume from, and checkpoint_last_saved.pth; UserError if a later attempt runs."""
         refuse_if_superseded()
-        self._curves.flush()
+        self.curves.flush()
         content = {
             "belongs_to": self._belongs_to,
             "training": to_dict(self._experiment.training),
-            "history": history.state(self._engine),
+            "history": self.history.state(self._engine),
         }
         self._states.save(self._engine, step, content)
-        self._save_pth(LAST_SAVED, epoch, step, history)
+        self._save_pth(LAST_SAVED, step)
 
-    def finish(self, epoch: int, step: int, history: LossHistory) -> None:
-        """The last state, then checkpoint_epoch_final.pth: where it lies, the training is finished."""
-        self.save_state(epoch, step, history)
-        self._save_pth(FINAL, epoch, step, history)
-        self._curves.close()
+    def finish(self, step: int) -> None:
+        """The last state, then checkpoint_epoch_final.pth, whose existence says that training is finished."""
+        self.save_state(step)
+        self._save_pth(FINAL, step)
+        self.curves.close()
 
-    def _save_pth(self, name: str, epoch: int, step: int, history: LossHistory) -> None:
+    def _save_pth(self, name: str, step: int) -> None:
         with self._engine.whole_parameters():
             if not self._engine.world.is_main:
                 return
             content = {
-                "epoch": epoch,
+                "epoch": self._task.epoch_at(step),
                 "step": step,
                 "model_state_dict": trained_state(self._engine.model),
-                "frozen_sha256": self._frozen_sha256,
-                "loss_history": history.points,
+                "frozen_sha256": self._belongs_to.get("frozen_sha256"),
+                "loss_history": self.history.points,
             }
             optimizer = self._engine.optimizer_state_dict()
             if optimizer is not None:

@@ -1,7 +1,8 @@
-"""From where a training run starts: the beginning, a checkpoint, a saved state, or not at all."""
+"""Where a training run starts (the beginning, a checkpoint, a saved state, or not at all) and how it ends."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL, Experiment
 from textocvp.config.schema import difference, to_dict
 from textocvp.files import read_json
+from textocvp.stopping import StopRequest
 from textocvp.training.checkpoint import (
     find_checkpoint,
     frozen_sha256,
@@ -24,13 +26,15 @@ from textocvp.training.checkpoint import (
 )
 from textocvp.training.deepspeed_engine import Engine, World, join_world
 from textocvp.training.loop import no_step_expected, train
-from textocvp.training.recorder import Recorder
-from textocvp.training.resume_state import STATE, LossHistory, ResumeFolder
+from textocvp.training.recorder import LossHistory, Recorder
+from textocvp.training.resume_state import STATE, ResumeFolder
 from textocvp.training.task import Task
 
 ALWAYS_RESUME_VARIABLE = "TEXTOCVP_ALWAYS_RESUME"
-"""Set to 1 by jobs: continue where a state exists, else start; a requeued job repeats its first command."""
+"""Set to 1 by jobs: continue if a state exists, else start; a requeued job repeats its first command."""
 LENGTH_FIELDS = ("num_steps", "num_epochs", "batch_size", "curriculum")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,92 +45,6 @@ class Start:
     """A .pth whose parameters initialise the model."""
     state: Optional[Path] = None
     """A folder in EXP/resume to continue from."""
-
-
-def choose_start(
-    folder: Path,
-    experiment: Experiment,
-    belongs_to: dict[str, Any],
-    checkpoint: Optional[str],
-    resume_training: bool,
-) -> Optional[Start]:
-    """Where training in `folder` starts; None where it is finished.
-
-    Args:
-        belongs_to: see `run_training`; a finished training must agree in it too.
-
-    Raises:
-        UserError: a state exists and neither option says what to do with it, there is nothing to resume, no
-            state is intact, or what is finished there is another training.
-    """
-    if checkpoint and resume_training:
-        raise UserError("--checkpoint starts anew from a file, --resume_training continues: give one of them")
-    states = ResumeFolder(folder / "resume")
-    if not checkpoint and _is_finished(folder, experiment):
-        _check_finished(states, belongs_to)
-        return None
-    by_itself = os.environ.get(ALWAYS_RESUME_VARIABLE) == "1"
-    if resume_training or by_itself:
-        state = states.newest_intact()
-        if state is not None:
-            return Start(state=state)
-        if not by_itself:
-            raise UserError(f"{states.folder}: nothing to resume from; leave --resume_training out")
-    else:
-        _refuse_to_overwrite(folder, states)
-    return Start(checkpoint=find_checkpoint(folder, checkpoint) if checkpoint else None)
-
-
-def check_belongs(state: Path, belongs_to: dict[str, Any], training: dict[str, Any]) -> None:
-    """UserError where a state belongs to another model or world size; names changed training settings."""
-    found = read_json(state / STATE)
-    changes = difference(found["belongs_to"], belongs_to, known_only=True)
-    if changes:
-        raise UserError(
-            f"{state}: cannot be continued, another training saved it ({'; '.join(map(str, changes))}); "
-            f"start a new experiment, with --checkpoint to begin from these parameters"
-        )
-    changes = difference(found["training"], training)
-    if changes:
-        print(f"note: continuing with changed settings ({'; '.join(map(str, changes))})", flush=True)
-
-
-def _is_finished(folder: Path, experiment: Experiment) -> bool:
-    """Whether the final checkpoint is there and as long a training is asked for as it had."""
-    path = folder / "models" / FINAL
-    if not path.is_file():
-        return False
-    found = load_pth(path).get("config", {}).get("training", {})
-    asked = to_dict(experiment.training)
-    return all(found.get(name) == asked[name] for name in LENGTH_FIELDS)
-
-
-def _check_finished(states: ResumeFolder, belongs_to: dict[str, Any]) -> None:
-    """UserError where the last state of a finished training belongs to another model or checkpoint."""
-    last = states.newest()
-    if last is None or not (last / STATE).is_file():
-        return
-    found = read_json(last / STATE)["belongs_to"]
-    changes = [
-        change
-        for name, value in belongs_to.items()
-        if name in found
-        for change in difference(found[name], value, name, known_only=True)
-    ]
-    if changes:
-        raise UserError(
-            f"{last.parent.parent}: another training is finished there ({'; '.join(map(str, changes))}); "
-            f"choose another folder, or move it aside"
-        )
-
-
-def _refuse_to_overwrite(folder: Path, states: ResumeFolder) -> None:
-    existing = states.folder if states.newest() else folder / "models" / FINAL
-    if existing.exists():
-        raise UserError(
-            f"{existing}: this experiment was trained before; continue with --resume_training, "
-            f"or choose another folder"
-        )
 
 
 def run_training(
@@ -147,36 +65,91 @@ def run_training(
     """
     start = choose_start(folder, experiment, belongs_to, checkpoint, resume_training)
     if start is None:
-        print(f"{folder}: training is finished, see {folder / 'models' / FINAL}", flush=True)
+        log.info("%s: training is finished, see %s", folder, folder / "models" / FINAL)
         return 0
     if start.checkpoint is not None:
         place_encoder(start.checkpoint, experiment, folder)
     world = join_world()
     task = make_task(world)
     try:
-        wish = _train(folder, experiment, task, world, belongs_to, start)
+        request = _train(folder, experiment, task, world, belongs_to, start)
     finally:
         no_step_expected()
-    if not wish:
+    if not request:
         return 0
     if world.is_main:
-        saved = ResumeFolder(folder / "resume").newest()
-        print(
-            f"{task.name}: stopped by {stopping.signal_name(wish)}, "
-            + (
-                f"state saved in {folder / 'resume'}; the same command with --resume_training continues"
-                if saved
-                else "before the first step; run the same command again"
-            ),
-            flush=True,
+        if ResumeFolder(folder / "resume").states():
+            how = f"state saved in {folder / 'resume'}; continue with the same command and --resume_training"
+        else:
+            how = "before the first step; run the same command again"
+        log.info("%s: stopped by %s, %s", task.name, request.name, how)
+    return stopping.finish(request, world.is_main)
+
+
+def choose_start(
+    folder: Path,
+    experiment: Experiment,
+    belongs_to: dict[str, Any],
+    checkpoint: Optional[str],
+    resume_training: bool,
+) -> Optional[Start]:
+    """Where training in `folder` starts; None if it is finished.
+
+    Args:
+        belongs_to: see `run_training`; a finished training must agree in it too.
+
+    Raises:
+        UserError: a state exists and neither option says what to do with it, there is nothing to resume, no
+            state is intact, or what is finished there is another training.
+    """
+    if checkpoint and resume_training:
+        raise UserError("--checkpoint starts from a file, --resume_training continues: use only one of them")
+    resume, final = ResumeFolder(folder / "resume"), folder / "models" / FINAL
+    states = resume.states()
+    if not checkpoint and _is_finished(final, experiment):
+        if states and (states[0] / STATE).is_file():
+            check_belongs(states[0], belongs_to)
+        return None
+    always = os.environ.get(ALWAYS_RESUME_VARIABLE) == "1"
+    if resume_training or always:
+        state = resume.newest_intact()
+        if state is not None:
+            return Start(state=state)
+        if not always:
+            raise UserError(f"{resume.folder}: nothing to resume from; run it without --resume_training")
+    elif states or final.exists():
+        raise UserError(
+            f"{resume.folder if states else final}: this experiment was trained before; continue with "
+            f"--resume_training, or choose another folder"
         )
-    return stopping.finish(wish, world.is_main)
+    return Start(checkpoint=find_checkpoint(folder, checkpoint) if checkpoint else None)
+
+
+def _is_finished(final: Path, experiment: Experiment) -> bool:
+    """Whether the final checkpoint exists and was trained for as long as is asked for."""
+    if not final.is_file():
+        return False
+    found = load_pth(final).get("config", {}).get("training", {})
+    asked = to_dict(experiment.training)
+    return all(found.get(name) == asked[name] for name in LENGTH_FIELDS)
+
+
+def check_belongs(state: Path, belongs_to: dict[str, Any]) -> None:
+    """UserError if another training saved a state: another model, optimiser or number of processes."""
+    found = read_json(state / STATE)["belongs_to"]
+    compared = {name: value for name, value in found.items() if name in belongs_to}
+    changes = difference(compared, belongs_to, known_only=True)
+    if changes:
+        raise UserError(
+            f"{state}: saved by another training ({'; '.join(map(str, changes))}); choose another folder for "
+            f"this one (--checkpoint begins from these parameters), or move this one away"
+        )
 
 
 def _train(
     folder: Path, experiment: Experiment, task: Task, world: World, belongs_to: dict[str, Any], start: Start
-) -> int:
-    """Returns 0, or the wish on which the training stopped."""
+) -> StopRequest:
+    """Returns NONE, or the request on which the training stopped."""
     config = experiment.training
     belongs_to = {
         **belongs_to,
@@ -192,7 +165,7 @@ def _train(
         content = native_content(load_pth(start.checkpoint), experiment, source, predictor)
         load_weights(task.model, without_frozen(task.model, content, source), source)
     if start.state is not None:
-        check_belongs(start.state, belongs_to, to_dict(config))
+        check_belongs(start.state, belongs_to)
     engine = Engine(task.model, config, world)
     first_step, history = 0, LossHistory()
     if start.state is not None:
@@ -200,10 +173,13 @@ def _train(
         first_step, history = state["step"], LossHistory(**state["history"])
         if first_step > task.total_steps:
             raise UserError(
-                f"{start.state}: trained for {first_step} steps, more than the "
-                f"{task.total_steps} that training.num_steps or num_epochs ask for; raise them"
+                f"{start.state}: trained for {first_step} steps, more than the {task.total_steps} that "
+                f"training.num_steps or training.num_epochs ask for; raise them"
             )
         if world.is_main:
-            print(f"{task.name}: continuing from {start.state} (step {first_step})", flush=True)
-    recorder = Recorder(folder, experiment, engine, belongs_to, first_step)
-    return train(task, engine, config, recorder, first_step, history)
+            log.info("%s: continuing from %s (step %d)", task.name, start.state, first_step)
+            changes = difference(state["training"], to_dict(config))
+            if changes:
+                log.info("%s: settings have changed: %s", task.name, "; ".join(map(str, changes)))
+    recorder = Recorder(folder, experiment, task, engine, belongs_to, first_step, history)
+    return train(task, engine, config, recorder, first_step)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -24,6 +26,8 @@ WindowFeatures = tuple[Window, Tensor]
 """A window and the image features (T, L, F) of its frames."""
 WINDOW_BATCH = 16
 """Windows tracked together for the store. Always as many: results depend on the shape in their last bits."""
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -74,7 +78,7 @@ def _track_batch(model: nn.Module, batch: list[WindowFeatures], seed: int) -> tu
     return [window for window, _ in batch], slots[: len(batch)].cpu()
 
 
-class Stopped(Exception):  # noqa: N818 (no error: the way out of a half-written part)
+class _Stopped(Exception):  # noqa: N818 (not an error: the way out of a half-written part)
     """A signal asked to stop; the part in hand is dropped, finished ones stay."""
 
 
@@ -92,51 +96,44 @@ class SlotWriter:
         torch.backends.cudnn.deterministic = True
         self.model = load_decomposition(self.experiment, self.checkpoint).to(self._device)
 
-    def write(self, shard: int, num_shards: int) -> None:
-        """Write what is missing of this shard's parts.
+    def write(self, shard: int, num_shards: int) -> bool:
+        """Write what is missing of this shard's parts; False if a signal asked to stop before all was done.
 
-        Raises:
-            Stopped: on a signal.
-            UserError: data are missing, or parts were made from something else.
+        UserError: data are missing, or a part was created from other data.
         """
         parts = self._plan(shard, num_shards)
         missing = [(part, videos) for part, videos in parts if not part.is_finished()]
         total = sum(len(part.windows) for part, _ in missing)
-        print(
-            f"precompute-slots: {len(parts)} parts, {len(parts) - len(missing)} already there; "
-            f"{total} windows of {self.num_frames} frames to encode",
-            flush=True,
-        )
-        progress = Progress("precompute-slots", total, unit="window")
+        log.info(
+            "precompute-slots: %d parts, %d already there; %d windows of %d frames to encode",
+            len(parts), len(parts) - len(missing), total, self.num_frames,
+        )  # fmt: skip
         done = 0
-        for part, videos in missing:
-            part.write(self._batches(part, videos, progress, done), to_dict(self.experiment))
-            done += len(part.windows)
-        progress.close()
+        with Progress("precompute-slots", total, unit="window") as progress, suppress(_Stopped):
+            for part, videos in missing:
+                part.write(self._batches(part, videos, progress, done), to_dict(self.experiment))
+                done += len(part.windows)
+        return done == total
 
     def _plan(self, shard: int, num_shards: int) -> list[tuple[SlotPart, Videos]]:
         # an experiment of the original validates on its test split: by split, so that it is stored once
-        sources = {
-            videos.dataset.split: videos
-            for videos in (open_videos(self.experiment, self.folder, split) for split in SPLITS)
-        }
-        checkpoint_sha256 = sha256_file(self.checkpoint)
+        opened = (open_videos(self.experiment, self.folder, split) for split in SPLITS)
+        sources = {videos.dataset.split: videos for videos in opened}
+        sha256 = sha256_file(self.checkpoint)
         parts = []
         for videos in sources.values():
             lengths = [videos.length(index) for index in range(len(videos))]
-            parts += [
-                (part, videos)
-                for part in plan_slot_parts(
-                    self.experiment,
-                    self.folder,
-                    videos.dataset,
-                    lengths,
-                    checkpoint_sha256,
-                    self.num_frames,
-                    shard,
-                    num_shards,
-                )
-            ]
+            planned = plan_slot_parts(
+                self.experiment,
+                self.folder,
+                videos.dataset,
+                lengths,
+                sha256,
+                self.num_frames,
+                shard,
+                num_shards,
+            )
+            parts += [(part, videos) for part in planned]
         return parts
 
     def _batches(self, part: SlotPart, videos: Videos, progress: Progress, done: int) -> Iterator[Batch]:
@@ -145,8 +142,8 @@ class SlotWriter:
             yield windows, slots.numpy()
             done += len(windows)
             progress.update(done)
-            if stopping.wish():
-                raise Stopped
+            if stopping.requested():
+                raise _Stopped
 
     def _frames(self, videos: Videos, row: int) -> Tensor:
         """A whole video, (1, T, 3, H, W) in [0, 1]."""

@@ -1,21 +1,34 @@
-"""What the training loop asks of a task, and the draws that both tasks share."""
+"""What the training loop asks of a task, what both tasks share, and their losses and draws."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from textocvp.config.errors import UserError
+from textocvp.config.experiment import Experiment
 from textocvp.config.training import LossTerm
-from textocvp.data.loaders import evaluation_loader
-from textocvp.data.median_image import far_from
-from textocvp.data.order import hashed
+from textocvp.data.loaders import (
+    ClipDataset,
+    SlotWindowDataset,
+    evaluation_loader,
+    open_videos,
+    training_batches,
+    training_loader,
+)
+from textocvp.data.median_image import far_from, median_image
+from textocvp.data.order import RankBatches, hashed
 from textocvp.training.deepspeed_engine import World
 
 Batch = dict[str, Any]
+Data = TypeVar("Data", ClipDataset, SlotWindowDataset)
+PICTURE_CLIPS = 3
+"""Validation clips that `pictures` shows."""
 
 
 class Task(Protocol):
@@ -45,6 +58,65 @@ class Task(Protocol):
 
     def pictures(self) -> dict[str, Tensor]:
         """Sheets (3, H, W) in [0, 1] that show what the model does on a few validation clips."""
+
+
+class SplitTask(Generic[Data]):
+    """What both tasks share: passes over a training split, losses by term, validation of every clip once.
+
+    The model's initialisation depends on training.seed alone.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path, world: World) -> None:
+        """folder: where the training writes, inside the experiment."""
+        self._experiment, self._config, self._world = experiment, experiment.training, world
+        self._folder = folder
+
+    def _use_terms(self, section: str, terms: Sequence[LossTerm], offered: Sequence[str]) -> None:
+        """UserError for a term of the loss that the model does not offer."""
+        for term in terms:
+            if term.type not in offered:
+                raise UserError(
+                    f"{section}: {term.type}: not an output of this model; use {' or '.join(offered)}"
+                )
+        self._terms = tuple(terms)
+
+    def _open(self, train: Data, valid: Data) -> None:
+        """Fix the order of the data and the length of the training. UserError where the sizes do not fit."""
+        self._train, self._valid = train, valid
+        epoch_steps = math.ceil(len(train) / self._config.batch_size)
+        self.total_steps = self._config.num_steps or self._config.num_epochs * epoch_steps
+        self._order = self._rank_batches(0).order
+        self._median: Tensor | None = None
+        if any(term.needs_median for term in self._terms):
+            videos = open_videos(self._experiment, self._folder, "train")
+            self._median = median_image(videos, self._folder).to(self._world.device)
+
+    def _rank_batches(self, first_step: int) -> RankBatches:
+        return training_batches(
+            len(self._train),
+            self._config.batch_size,
+            self._config.seed,
+            first_step,
+            self.total_steps,
+            self._world.rank,
+            self._world.size,
+            self._config.curriculum,
+            self._experiment.dataset.shuffle_train,
+        )
+
+    def epoch_at(self, step: int) -> int:
+        """Complete passes through the training split before this step."""
+        return self._order.epoch_at(step)
+
+    def batches(self, first_step: int) -> Iterator[Batch]:
+        """Items of the training split from `first_step` on."""
+        loader = training_loader(self._train, self._rank_batches(first_step), self._config.num_workers)
+        return (to_device(batch, self._world.device) for batch in loader)
+
+    def validation_batches(self) -> Iterator[tuple[Batch, int]]:
+        """Items of the validation split, and how many of each batch count."""
+        size, config = self._order.batch_size_at(self.total_steps), self._config
+        return every_item_once(self._valid, size, self._world, config.num_workers, config.validation_batches)
 
 
 def seed_of(*parts: object) -> int:

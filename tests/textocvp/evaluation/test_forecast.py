@@ -124,8 +124,8 @@ def test_slots_equal_those_of_the_slot_store(tiny):
     import h5py
 
     from textocvp.evaluation.forecast import clip_loader, encode_clips
+    from textocvp.training import precompute_slots
     from textocvp.training.checkpoint import find_checkpoint, load_decomposition
-    from textocvp.training.run import precompute_slots
 
     tiny.add_predictor("VanillaTransformer")
     precompute_slots(tiny.folder, "checkpoint_epoch_final.pth")

@@ -122,7 +122,7 @@ def overrides(values):
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, videos):
     """EXP with a decomposition checkpoint; copy it before writing into it."""
-    from textocvp.training.run import train_decomp
+    from textocvp.training import train_decomp
 
     folder = create_experiment(
         tmp_path_factory.mktemp("trained"),

@@ -1,7 +1,4 @@
-"""A training run of an arithmetic stub through the real loop, engine and checkpoints; also a program.
-
-python stub_training.py FOLDER... [--resume_training] [--checkpoint C] [--signal USR2 --at 13 --rank 0]
-"""
+"""A stub trained through the real loop, engine and checkpoints; as a program, a server of such processes."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ from torch import nn
 from textocvp import stopping
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
+from textocvp.terminal import set_up_logging
 from textocvp.training.session import run_training
 
 TRAINING = {
@@ -99,8 +97,8 @@ def run(
     resume_training=False,
     at_step=lambda step: None,
     make=StubTask,
-    belongs_to={"stub": 1},
-):  # noqa: B006 (not written to)
+    stub=1,
+):
     """Train the stub in `folder`; returns the exit code."""
     stopping.install()
     experiment = load_experiment(folder)
@@ -108,38 +106,54 @@ def run(
         folder,
         experiment,
         lambda world: make(experiment.training, world, at_step),
-        belongs_to,
+        {"stub": stub},
         checkpoint,
         resume_training,
     )
 
 
-def main():
+def main(argv):
+    """One process: train in each folder of `argv`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--resume_training", action="store_true")
-    parser.add_argument("--checkpoint")
     parser.add_argument("--signal", default="USR2")
     parser.add_argument("--at", type=int)
     parser.add_argument("--rank", default="0")
     parser.add_argument("--idle", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
 
     def send(step):
         if step == options.at and os.environ.get("RANK", "0") == options.rank:
             os.kill(os.getpid(), signal.Signals[f"SIG{options.signal}"])
 
+    make = PartlyIdleTask if options.idle else StubTask
     try:
-        make = PartlyIdleTask if options.idle else StubTask
-        codes = [
-            run(folder, options.checkpoint, options.resume_training, send, make) for folder in options.folders
-        ]
-        stopping.skip_teardown(max(codes))
-        return max(codes)
+        codes = [run(folder, None, options.resume_training, send, make) for folder in options.folders]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    stopping.skip_teardown(max(codes))
+    return max(codes)
+
+
+def serve():
+    """For each line of stdin, fork a process per environment, everything imported, and print the exit codes."""
+    for line in sys.stdin:
+        job = json.loads(line)
+        children = []
+        for environment in job["environments"]:
+            children.append(os.fork())
+            if children[-1] == 0:
+                os.environ.update(environment)
+                log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                os.dup2(log, 1), os.dup2(log, 2)
+                set_up_logging()
+                return main(job["argv"])
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(json.dumps(codes), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve())

@@ -19,7 +19,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 def test_command_trains_and_writes_the_checkpoints(make_experiment, capsys):
     folder = make_experiment()
     assert main(["train-decomp", "-d", str(folder)]) == 0
-    output = capsys.readouterr().out
+    output = capsys.readouterr().err
     assert "train-decomp: step 4/4 (100%), loss 0." in output and "step 4, validation loss 0." in output
     content = load_pth(folder / "models/checkpoint_epoch_final.pth")
     assert content["step"] == 4 and content["config"]["training"]["num_steps"] == 4
@@ -32,7 +32,7 @@ def test_user_errors_are_one_line_and_exit_2(make_experiment, capsys):
     folder = make_experiment(loss=[{"type": "pred_slot_mse"}])
     assert main(["train-decomp", "-d", str(folder)]) == 2
     assert capsys.readouterr().err == (
-        "error: train-decomp: loss: pred_slot_mse: SAVi has no such output; use mse or background_mse\n"
+        "error: train-decomp: loss: pred_slot_mse: not an output of this model; use mse or background_mse\n"
     )
     assert main(["train-decomp", "-d", str(folder), "--resume_training"]) == 2
     assert "nothing to resume from" in capsys.readouterr().err

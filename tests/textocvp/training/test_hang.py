@@ -6,7 +6,7 @@ import sys
 
 PROGRAM = """
 import time
-from textocvp.training.hang import expect_a_step, no_step_expected
+from textocvp.training.loop import expect_a_step, no_step_expected
 
 def waits_for_a_peer():
     time.sleep(60)

@@ -13,9 +13,9 @@ from textocvp import stopping
 from textocvp.cli import main
 from textocvp.data.loaders import to_float
 from textocvp.data.videos import open_videos
+from textocvp.training import precompute_slots
 from textocvp.training import slot_encoding as encoding
 from textocvp.training.checkpoint import load_pth
-from textocvp.training.run import precompute_slots
 from textocvp.training.slot_encoding import SlotWriter
 
 FINAL = "checkpoint_epoch_final.pth"
@@ -61,7 +61,7 @@ def test_shards_write_disjoint_parts_that_join_to_the_whole(experiment, tmp_path
     assert all((found[key] == slots).all() for key, slots in expected.items())
     capsys.readouterr()
     assert precompute_slots(whole) == 0
-    assert "4 parts, 4 already there; 0 windows" in capsys.readouterr().out
+    assert "4 parts, 4 already there; 0 windows" in capsys.readouterr().err
 
 
 def test_store_names_its_checkpoint_and_statistics(experiment):
@@ -109,19 +109,19 @@ def test_signal_drops_the_part_in_hand_and_a_rerun_continues(experiment, monkeyp
 
     monkeypatch.setattr(encoding, "track_windows", interrupted)
     assert precompute_slots(experiment) == 143
-    assert "stopped by SIGTERM" in capsys.readouterr().out
+    assert "stopped by SIGTERM" in capsys.readouterr().err
     assert parts(experiment) == ["train/part_0000.h5"]
     assert not [path for path in (experiment / "slots").rglob("*") if path.suffix == ".tmp"]
     stopping.restore()
     assert precompute_slots(experiment) == 0
-    assert "4 parts, 1 already there" in capsys.readouterr().out
+    assert "4 parts, 1 already there" in capsys.readouterr().err
     assert len(parts(experiment)) == 4
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--shard", "2", "--num_shards", "2"], "--shard 2: must lie between 0 and --num_shards 2 less 1"),
+        (["--shard", "2", "--num_shards", "2"], "--shard 2: expected 0 <= shard < num_shards, which is 2"),
         (["--decomp_ckpt", "none.pth"], "none.pth: no such checkpoint"),
         (["--decomp_ckpt", "other.pth"], "made from something else (checkpoint_sha256"),
     ],

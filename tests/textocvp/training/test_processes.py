@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -25,39 +26,36 @@ spec.loader.exec_module(stub)
 pytestmark = pytest.mark.slow
 
 
-def run_ranks(*arguments, ranks=1):
-    """Run the stub in `ranks` processes; exit codes and everything they printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+@pytest.fixture(scope="module")
+def run_ranks(tmp_path_factory):
+    """Runs the stub in `ranks` processes; exit codes and everything they printed."""
     path = os.pathsep.join([str(PROGRAM.parents[3]), os.environ.get("PYTHONPATH", "")])
-    processes = []
-    for rank in range(ranks):
-        world = (
-            {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(ranks),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-            }
-            if ranks > 1
-            else {}
+    server = subprocess.Popen(
+        [sys.executable, str(PROGRAM)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def run(*arguments, ranks=1):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        alone = (
+            {} if ranks == 1 else {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         )
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, str(PROGRAM), *map(str, arguments)],
-                env={**os.environ, **world, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    return [process.returncode for process in processes], "\n".join(outputs)
+        environments = [{**alone, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+        log = tmp_path_factory.mktemp("log") / "log"
+        job = {"environments": environments, "argv": list(map(str, arguments)), "log": str(log)}
+        print(json.dumps(job), file=server.stdin, flush=True)
+        return json.loads(server.stdout.readline()), log.read_text()
+
+    yield run
+    server.communicate(timeout=10)
 
 
-def test_signal_ends_the_process_and_the_same_command_continues(tmp_path):
+def test_signal_ends_the_process_and_the_same_command_continues(run_ranks, tmp_path):
     whole, halved = stub.write_experiment(tmp_path / "whole"), stub.write_experiment(tmp_path / "halved")
     assert run_ranks(whole)[0] == [0]
     codes, output = run_ranks(halved, "--signal", "USR2", "--at", "12")
@@ -70,7 +68,7 @@ def test_signal_ends_the_process_and_the_same_command_continues(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory):
+def two_ranks(run_ranks, tmp_path_factory):
     """Folders of the same training on two ranks, one per ZeRO stage."""
     folders = [
         stub.write_experiment(tmp_path_factory.mktemp("stage") / "exp", zero_stage=stage)
@@ -92,7 +90,7 @@ def test_zero_stages_agree_on_two_ranks(two_ranks):
         assert_close(torch.tensor(result["loss_history"]), torch.tensor(reference["loss_history"]))
 
 
-def test_parameters_that_the_loss_does_not_reach_are_left_alone_on_any_number_of_ranks(tmp_path):
+def test_parameters_that_the_loss_does_not_reach_are_left_alone_on_any_number_of_ranks(run_ranks, tmp_path):
     folders = [stub.write_experiment(tmp_path / str(ranks), weight_decay=0.1) for ranks in (1, 2)]
     for ranks, folder in enumerate(folders, 1):
         codes, output = run_ranks(folder, "--idle", ranks=ranks)
@@ -103,7 +101,7 @@ def test_parameters_that_the_loss_does_not_reach_are_left_alone_on_any_number_of
     assert torch.equal(alone["model_state_dict"]["idle.weight"], together["model_state_dict"]["idle.weight"])
 
 
-def test_signal_to_one_rank_stops_all_and_they_resume(two_ranks, tmp_path):
+def test_signal_to_one_rank_stops_all_and_they_resume(run_ranks, two_ranks, tmp_path):
     folder = stub.write_experiment(tmp_path / "exp", zero_stage=3)
     codes, output = run_ranks(folder, "--signal", "TERM", "--at", "12", "--rank", "1", ranks=2)
     assert codes == [143, 143], output
