@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, NoReturn, Optional, Sequence, Tuple
 
+from launch.batch import load_cluster
 from launch.doctor import run_doctor
 from launch.fork import fork
 from launch.jobs import cancel_experiment
@@ -20,8 +21,7 @@ from launch.views.efficiency import efficiency_lines
 from launch.views.plan import plan_lines, script_lines, stages_text
 from launch.views.space import space_lines
 from launch.views.why import run_logs, run_status, run_verify, run_why
-from slurm.image import build_image, unpack_image
-from slurm.site import load_cluster
+from slurm.container import build_image, unpack_image
 from textocvp.config.errors import UserError
 from textocvp.config.schema import parse_overrides
 from textocvp.files import writing
@@ -210,7 +210,7 @@ def run_efficiency(options: argparse.Namespace) -> int:
 
 def run_image(options: argparse.Namespace) -> int:
     """Build the image, or unpack it."""
-    cluster = load_cluster(options.cluster, DISTRIBUTED)
+    cluster = load_cluster(options.cluster)
     if options.unpack:
         return unpack_image(cluster)
     return build_image(cluster, options.base, options.lock, options.wait)

@@ -17,7 +17,6 @@ from launch.stages import all_tasks
 from launch.state.manifest import (
     DONE,
     Records,
-    TaskId,
     config_sha256,
     job_folder,
     output_files,
@@ -25,7 +24,7 @@ from launch.state.manifest import (
     stand,
     write_task,
 )
-from launch.state.task import Task
+from launch.state.task import Task, TaskId
 from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, parse_experiment
 from textocvp.config.schema import apply_overrides, read_yaml

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping
 
-from launch.plan import Job, TaskId
-from launch.stages import DISTRIBUTED
+from launch.batch import load_cluster
+from launch.plan import Job
 from launch.state import ledger
-from slurm.queue import JobState, cancel, job_states
-from slurm.site import load_cluster
+from launch.state.task import TaskId
+from slurm.queue import JobState, SlurmError, cancel, job_states
 from textocvp.config.errors import UserError
 
 ENDED = (ledger.FINISHED, ledger.CANCELLED)
@@ -19,7 +18,7 @@ ENDED = (ledger.FINISHED, ledger.CANCELLED)
 
 def cluster_environment(name: str) -> Dict[str, str]:
     """What reaches the cluster that a job was submitted to."""
-    return load_cluster(name, DISTRIBUTED).slurm_environment()
+    return load_cluster(name).slurm_environment()
 
 
 def scheduler_states(last: Mapping[TaskId, Mapping[str, Any]]) -> Dict[TaskId, JobState]:
@@ -36,8 +35,8 @@ def scheduler_states(last: Mapping[TaskId, Mapping[str, Any]]) -> Dict[TaskId, J
     for cluster, tasks in asked.items():
         try:
             found = job_states(tasks, cluster_environment(cluster))
-        except (OSError, subprocess.SubprocessError) as error:
-            raise UserError(f"cluster {cluster} does not answer: {first_line(error)}") from None
+        except SlurmError as error:
+            raise UserError(f"cluster {cluster} does not answer: {error}") from None
         states.update({tasks[job_id]: state for job_id, state in found.items()})
     return states
 
@@ -62,8 +61,8 @@ def cancel_jobs(jobs: Iterable[Job]) -> None:
     for name, job_ids in by_cluster.items():
         try:
             cancel(job_ids, cluster_environment(name))
-        except (OSError, subprocess.SubprocessError) as error:
-            raise UserError(f"cluster {name} has not cancelled its jobs: {first_line(error)}") from None
+        except SlurmError as error:
+            raise UserError(f"cluster {name} has not cancelled its jobs: {error}") from None
 
 
 def cancel_experiment(root: Path) -> Dict[TaskId, Job]:
@@ -73,11 +72,3 @@ def cancel_experiment(root: Path) -> Dict[TaskId, Job]:
     for task, job in jobs.items():
         ledger.record(root, ledger.CANCELLED, *task, job_id=job.job_id)
     return jobs
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what a program said, or of the error itself."""
-    if isinstance(error, FileNotFoundError):
-        return f"{error.filename}: no such program on this machine"
-    text = (getattr(error, "stderr", None) or str(error)).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -11,13 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, TextIO, Tuple
 
+from launch import CODE
+from launch.batch import job_variables
 from launch.state import ledger
 from launch.state.attempt import free_port, local_rank_variables
 from launch.state.manifest import job_folder
 from launch.state.task import OK, Task
 from launch.views.watch import Watch, title
-from slurm.site import CODE, ClusterConfig, Resources
+from slurm.container import python_words
+from slurm.options import Resources
+from slurm.site import ClusterConfig
 from textocvp.config.job import ATTEMPT_VARIABLE, available_cores
+from textocvp.config.schema import to_dict
 from textocvp.terminal import duration
 
 POLL_SECONDS = 0.1
@@ -135,7 +140,7 @@ class LocalRunner:
         return [task for task in waiting if task.id in later]
 
     def _start(self, task: Task, beside: int) -> None:
-        resources = self.cluster.stage_resources(task.stage)
+        resources = self.cluster.job_resources(task.stage)
         threads = resources.cpus_per_task or max(1, available_cores() // beside // resources.ranks)
         attempt = f"{time.strftime('%Y%m%dT%H%M%S')}_{os.getpid()}"
         logs = job_folder(self.root, *task.id).parent / "logs"
@@ -150,10 +155,9 @@ class LocalRunner:
             log=paths[0].relative_to(self.root).as_posix(),
             **self.about,
             argv=list(task.argv),
-            resources=vars(resources),
+            resources=to_dict(resources),
         )
-        variables = {ATTEMPT_VARIABLE: attempt, "OMP_NUM_THREADS": str(threads)}
-        variables.update(self.cluster.job_environment())
+        variables = {ATTEMPT_VARIABLE: attempt, **job_variables(self.cluster, CODE, threads)}
         self.running.append(Running(task, paths[0], self._processes(task, resources, paths, variables)))
         self.watch.event(f"{title(task)} started")
 
@@ -161,9 +165,9 @@ class LocalRunner:
         self, task: Task, resources: Resources, logs: Sequence[Path], variables: Dict[str, str]
     ) -> List[subprocess.Popen]:
         port, processes = free_port(), []
-        python = self.cluster.python_command(CODE, self.root, resources.gpus_per_node > 0)
+        python = python_words(self.cluster, CODE, self.root, resources.gpus_per_node > 0)
         command = [*python, "-u", "-m", "launch.job", str(job_folder(self.root, *task.id) / "task.json")]
-        path = os.pathsep.join(part for part in (str(CODE), os.environ.get("PYTHONPATH", "")) if part)
+        path = os.pathsep.join(filter(None, (variables["PYTHONPATH"], os.environ.get("PYTHONPATH"))))
         for rank, log in enumerate(logs):
             environment = {
                 **os.environ,

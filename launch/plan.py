@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from launch.state.manifest import CHANGED, DONE, Records, Standing, TaskId, read_task, refusal, stand
-from launch.state.task import OK, Task
+from launch.state.manifest import CHANGED, DONE, Records, Standing, read_task, refusal, stand
+from launch.state.task import OK, Task, TaskId
 from slurm.queue import PENDING, JobState
 from textocvp.config.errors import UserError
 

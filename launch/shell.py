@@ -7,15 +7,18 @@ import getpass
 import shlex
 import socket
 from pathlib import Path
-from typing import Dict, List
+from typing import List
 
+from launch import CODE
+from launch.batch import job_variables, load_cluster
 from launch.pipeline import from_folder
 from launch.stages import DISTRIBUTED, all_tasks
 from launch.state.task import Task
 from launch.submit import parse_resources
-from slurm.options import job_options, option_words, srun_extra
+from slurm.container import image_words, python_words
+from slurm.options import export_lines, option_words
 from slurm.queue import attached
-from slurm.site import CODE, DEFAULT, ClusterConfig, Resources, load_cluster
+from slurm.site import DEFAULT, ClusterConfig
 from textocvp.config.errors import UserError, nearest
 
 
@@ -25,7 +28,7 @@ def run_shell(options: argparse.Namespace) -> int:
     if stage != DEFAULT and stage not in DISTRIBUTED:
         known = [name.replace("_", "-") for name in DISTRIBUTED]
         raise UserError(f"--stage {options.stage}: no such stage{nearest(options.stage, known)}")
-    cluster = load_cluster(options.cluster, DISTRIBUTED)
+    cluster = load_cluster(options.cluster)
     cluster = cluster.with_resources(parse_resources(options.res), {stage: True})
     if options.exp and stage != DEFAULT:
         print(f"the task by hand: {_task(options.exp, stage, options.task).command}", flush=True)
@@ -40,19 +43,18 @@ def shell_command(cluster: ClusterConfig, root: Path, stage: str) -> List[str]:
     Args:
         root: EXP, or another folder that the shell is to see.
     """
-    resources = cluster.stage_resources(stage)
-    variables = _variables(cluster, resources)
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    inside = cluster.image_words(CODE, root, resources.gpus_per_node > 0) + ["bash"]
+    resources = cluster.job_resources(stage)
+    exports = export_lines(job_variables(cluster, CODE, resources.cpus_per_task))
+    inside = image_words(cluster, CODE, root, resources.gpus_per_node > 0) + ["bash"]
     script = "\n".join([*cluster.setup, *exports, f"exec {shlex.join(inside)}"])
     if cluster.scheduler == "local":
         return ["bash", "-c", script]
     cores = (resources.cpus_per_task or 1) * resources.ranks_per_node
-    asked = {**job_options(cluster, resources), "nodes": 1, "ntasks_per_node": 1, "cpus_per_task": cores}
+    asked = {**cluster.job_options(resources), "nodes": 1, "ntasks_per_node": 1, "cpus_per_task": cores}
     return [
         "srun",
         "--pty",
-        *option_words({**asked, "job_name": f"{stage}.shell", **srun_extra(cluster)}),
+        *option_words({**asked, "job_name": f"{stage}.shell", **cluster.srun_extra()}),
         "bash",
         "-c",
         script,
@@ -64,7 +66,7 @@ def run_tensorboard(options: argparse.Namespace) -> int:
     if not options.exp.is_dir():
         raise UserError(f"{options.exp}: no such folder")
     check_port(options.port)
-    cluster = load_cluster(options.cluster or "local", DISTRIBUTED)
+    cluster = load_cluster(options.cluster or "local")
     here = f"{getpass.getuser()}@{socket.gethostname()}"
     print(
         f"from your own machine: ssh -N -L {options.port}:localhost:{options.port} {here}, "
@@ -72,7 +74,7 @@ def run_tensorboard(options: argparse.Namespace) -> int:
         flush=True,
     )
     words = [
-        *cluster.python_command(CODE, options.exp),
+        *python_words(cluster, CODE, options.exp),
         "-m",
         "tensorboard.main",
         "--logdir",
@@ -92,14 +94,6 @@ def check_port(port: int) -> None:
         except (OSError, OverflowError) as error:
             why = error.strerror if isinstance(error, OSError) else "no port"
             raise UserError(f"--port {port}: {why}; PORT= another, up to 65535") from None
-
-
-def _variables(cluster: ClusterConfig, resources: Resources) -> Dict[str, str]:
-    return {
-        "PYTHONPATH": str(CODE),
-        "OMP_NUM_THREADS": str(resources.cpus_per_task or 1),
-        **cluster.job_environment(),
-    }
 
 
 def _task(exp: Path, stage: str, index: int) -> Task:

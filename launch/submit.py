@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
+from launch import CODE
+from launch.batch import Submission, load_cluster
 from launch.jobs import active_jobs, cancel_jobs
 from launch.local import LocalRunner
 from launch.pipeline import (
@@ -17,24 +19,28 @@ from launch.pipeline import (
     with_decomposition_seeds,
     with_predictors,
 )
-from launch.plan import QUEUED, Plan, TaskId, make_plan
+from launch.plan import QUEUED, Plan, make_plan
 from launch.recipe import Recipe, check_recipe, load_recipe, write_experiment
 from launch.stages import DISTRIBUTED, all_tasks
 from launch.state import ledger
 from launch.state.lock import locked
 from launch.state.manifest import set_aside, write_task
 from launch.state.snapshot import snapshot_folder, take_snapshot
+from launch.state.task import TaskId
 from launch.views.plan import by_stage, print_report, provenance_notes, summary_line
 from launch.views.space import space_warnings
 from launch.views.watch import wait_for_jobs
+from slurm.container import image_digest, python_words
+from slurm.options import Resources
 from slurm.queue import slurm_settings
-from slurm.site import CODE, ClusterConfig, Resources, load_cluster
+from slurm.site import ClusterConfig
 from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, check_fit, parse_experiment
+from textocvp.config.schema import to_dict
 from textocvp.files import code_revision, write_json
 
 TRAININGS = frozenset(stage for stage, distributed in DISTRIBUTED.items() if distributed)
-RESOURCES = tuple(field.name for field in fields(Resources))
+RESOURCES = tuple(Resources.model_fields)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def make_request(options: argparse.Namespace, stages: Optional[FrozenSet[str]]) 
         stages: those of the command; None: all.
     """
     changed = {stage: DISTRIBUTED[stage] for stage in sorted(stages or TRAININGS)}
-    cluster = load_cluster(options.cluster, DISTRIBUTED)
+    cluster = load_cluster(options.cluster)
     cluster = cluster.with_resources(parse_resources(options.res), changed)
     return Request(
         pipeline=make_pipeline(options, cluster, stages),
@@ -76,7 +82,7 @@ def make_pipeline(
     """The pipeline of a recipe or of an experiment's folder, with what the options change."""
     if options.recipe:
         recipe = load_recipe(options.recipe)
-        root = cluster.data_root(recipe.decomposition.dataset)
+        root = cluster.paths.data.get(recipe.decomposition.dataset)
         pipeline = recipe_pipeline(recipe, str(options.recipe), Path(cluster.paths.experiments), root)
     else:
         pipeline = from_folder(options.exp)
@@ -88,7 +94,7 @@ def make_pipeline(
         if stages is not None and "train_decomp" not in stages:
             raise UserError(f"--seeds: {options.command} takes none; it uses those that were trained")
         pipeline = with_decomposition_seeds(pipeline, seeds)
-    workers = {stage: cluster.stage_resources(stage).cpus_per_task for stage in DISTRIBUTED}
+    workers = {stage: cluster.job_resources(stage).cpus_per_task for stage in DISTRIBUTED}
     checkpoint = options.decomp_ckpt
     if checkpoint and "/" in checkpoint:  # as a path it is meant from here, not from the experiment
         checkpoint = str(Path(checkpoint).absolute())
@@ -147,7 +153,7 @@ def plan_request(request: Request) -> Plan:
 def submit(request: Request) -> int:
     """Run or submit what is missing; returns the exit status: 0, 1 where a task failed, 130 on Ctrl-C."""
     root, cluster = request.pipeline.root, request.cluster
-    cluster.python_command(CODE, root)  # UserError, before anything is written, without python or image
+    python_words(cluster, CODE, root)  # UserError, before anything is written, without python or image
     with locked(root) as lock:
         plan = plan_request(request)
         check_array_size(plan, cluster)
@@ -195,27 +201,32 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) ->
     Args:
         about: from `submission_details`.
     """
-    from slurm.executor import Submission, submit_stage  # submitit: not needed to run locally
+    from slurm.executor import submit_array  # submitit: not needed to run locally
 
     jobs = {step.task.id: step.job.job_id for step in plan.steps if step.action == QUEUED}
     if not plan.to_run:
         return jobs
     code = take_snapshot(CODE, snapshot_folder(plan.root))
     submission = Submission(cluster, plan.root, code, about)
-    for stage, tasks in by_stage(plan.to_run).items():
-        resources = vars(cluster.stage_resources(stage))
-        for task, details in submit_stage(submission, tasks, jobs):
-            ledger.record(
-                plan.root,
-                ledger.SUBMITTED,
-                *task.id,
-                **details,
-                **submission.about,
-                argv=list(task.argv),
-                resources=resources,
-                snapshot=code.name,
-            )
-            jobs[task.id] = details["job_id"]
+    earlier = ledger.submitted_jobs(plan.root)
+    for tasks in by_stage(plan.to_run).values():
+        for job, group in submission.array_jobs(tasks, jobs, earlier):
+            # recorded before the next array is submitted: sbatch may refuse that one, and these jobs run
+            for task, job_id in zip(group, submit_array(cluster, job)):
+                log = job.log(job_id).relative_to(plan.root).as_posix()
+                ledger.record(
+                    plan.root,
+                    ledger.SUBMITTED,
+                    *task.id,
+                    job_id=job_id,
+                    depends_on=job.dependency,
+                    log=log,
+                    **about,
+                    argv=list(task.argv),
+                    resources=to_dict(job.resources),
+                    snapshot=code.name,
+                )
+                jobs[task.id] = job_id
     return jobs
 
 
@@ -236,4 +247,4 @@ def check_array_size(plan: Plan, cluster: ClusterConfig) -> None:
 def submission_details(cluster: ClusterConfig) -> Dict[str, Any]:
     """What the ledger says of every job of a submission."""
     revision, dirty = code_revision(CODE)
-    return {"cluster": cluster.name, "revision": revision, "dirty": dirty, "image": cluster.image_digest()}
+    return {"cluster": cluster.name, "revision": revision, "dirty": dirty, "image": image_digest(cluster)}

@@ -1,1 +1,1 @@
-"""How a scheduler is reached: the only importer of submitit, and the same jobs without a scheduler."""
+"""How Slurm is reached: plain values in (argv, resources, dependencies), job ids and states out."""

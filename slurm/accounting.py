@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from typing import Dict, Iterable, List, Mapping, Optional
 
-from slurm.queue import run
+from slurm.options import parse_time
+from slurm.queue import SlurmError, run
 
-FIELDS = (
+FIELDS = [
     "JobID",
     "State",
     "ElapsedRaw",
@@ -22,9 +22,8 @@ FIELDS = (
     "AllocCPUS",
     "NNodes",
     "NTasks",
-)
+]
 _MEMORY = re.compile(r"([\d.]+)([KMGTP]?)([nc]?)")
-_CPU = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 
 
@@ -58,7 +57,7 @@ def usages(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, 
     command = ["sacct", "--noheader", "--parsable2", "--duplicates", f"--format={','.join(FIELDS)}"]
     try:
         return parse_usages(run([*command, "--jobs", ",".join(wanted)], environment))
-    except (OSError, subprocess.SubprocessError):
+    except SlurmError:
         return {}
 
 
@@ -84,7 +83,7 @@ def _add_attempt(usage: Usage, values: Mapping[str, str]) -> None:
     usage.state = values["State"].split(" ")[0]  # "CANCELLED by 0"
     usage.attempts += 1
     usage.seconds += seconds
-    usage.cpu_seconds += cpu_seconds(values["TotalCPU"]) or 0
+    usage.cpu_seconds += parse_time(values["TotalCPU"]) or 0
     usage.core_seconds += seconds * cores
     minutes = _number(values["TimelimitRaw"])
     usage.limit_seconds = None if minutes is None else 60 * minutes
@@ -108,22 +107,13 @@ def asked_memory(text: str, cores: float, nodes: int) -> Optional[int]:
 
 
 def memory_bytes(text: str) -> Optional[int]:
-    """ "154247K" -> bytes; None for what is no amount."""
+    """ "154247K" -> bytes; None where it is not an amount."""
     found = _MEMORY.fullmatch(text)
     return round(float(found[1]) * _UNITS[found[2]]) if found else None
 
 
-def cpu_seconds(text: str) -> Optional[float]:
-    """ "[days-][hours:]minutes:seconds" -> seconds."""
-    found = _CPU.fullmatch(text)
-    if found is None:
-        return None
-    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
 def _number(text: str) -> Optional[float]:
-    """None for UNLIMITED, Partition_Limit and the like."""
+    """None for UNLIMITED, Partition_Limit and other words."""
     try:
         return float(text)
     except ValueError:

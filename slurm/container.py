@@ -1,82 +1,196 @@
-"""How jobs reach the container image: which image it is, and the words that a process in it starts with."""
+"""The python that jobs run and the image that it runs in: which one, how it is started, how it is built."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass, field
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional
 
+from slurm.options import option_words
+from slurm.queue import attached, missing
+from slurm.site import IMAGE_JOB, ClusterConfig
 from textocvp.config.errors import UserError
 
-NONE = "none"
 KEYED = ("requirements-{lock}.lock", "textocvp.def", "selftest.py")
 """Files of containers/ that an image is made from; their bytes are its key, as in containers/build.sh."""
+SIGNAL_PROOF = 'sh -c \'trap "" USR1 USR2 TERM; exec "$0" "$@"\''
+"""Starts a program that survives these signals; in an image containers/exec.sh does the same."""
 
 
-@dataclass(frozen=True)
-class Container:
-    """The image that jobs run in."""
-
-    runtime: str = field(default=NONE, metadata={"choices": (NONE, "apptainer", "singularity")})
-    """none: jobs run with the site's `python`."""
-    image: Optional[str] = None
-    """An image file or an unpacked folder (relative to the code); null: what `make image` made."""
-    lock: str = field(default="cpu", metadata={"choices": ("cpu", "cuda")})
-    """Which packages the image has: containers/requirements-LOCK.lock."""
-    binds: Tuple[str, ...] = ()
-    """SOURCE[:TARGET[:ro]], besides the experiment, the code, paths.data and paths.weights."""
-    env: Tuple[str, ...] = ()
-    """Host variables (patterns as WANDB_*) that reach the image, besides SLURM_*, SUBMITIT_*, CUDA_*, NCCL_*
-    and `environment`."""
-    options: Tuple[str, ...] = ()
-    """More options of `apptainer exec`, for example --userns."""
-
-    @property
-    def used(self) -> bool:
-        """Whether jobs run in an image."""
-        return self.runtime != NONE
-
-    def command(
-        self, code: Path, image: Path, folders: Iterable[Path], variables: Iterable[str], gpus: bool
-    ) -> List[str]:
-        """The words before a command that is to run in the image.
-
-        Args:
-            code: the folder whose containers/exec.sh is used, bound too.
-            folders: further folders to bind at their own paths.
-            variables: names of host variables that reach the image.
-        """
-        binds = [*bind_specs([code, *folders]), *self.binds]
-        words = ["bash", str(code / "containers" / "exec.sh"), *(["--nv"] if gpus else [])]
-        words += [word for spec in binds for word in ("--bind", spec)]
-        words += [word for name in (*variables, *self.env) for word in ("--env", name)]
-        words += [word for option in self.options for word in ("--option", option)]
-        return [*words, self.runtime, str(image)]
+def interpreter(cluster: ClusterConfig) -> str:
+    """The jobs' python without a container, absolute where it is a file."""
+    if cluster.python is None:
+        return sys.executable
+    if "/" not in cluster.python:
+        return cluster.python
+    path = cluster.code / cluster.python  # not resolved: a virtual environment is known by its own path
+    if not path.exists():
+        raise UserError(f"cluster {cluster.name}: python: {path} does not exist; `make setup` creates .venv")
+    return str(path)
 
 
-def bind_specs(folders: Iterable[Path]) -> List[str]:
-    """Folders under their own names and under what they resolve to, each once.
+def find_image(cluster: ClusterConfig) -> Optional[Path]:
+    """The image that jobs run in; None without a container, UserError where it does not exist yet."""
+    if not cluster.container.used:
+        return None
+    path, advice = image_file(cluster), "see container.image"
+    if cluster.container.image is None:
+        folder = path.with_suffix("")
+        path = folder if folder.is_dir() else path
+        advice = f"`make image CLUSTER={cluster.name}` builds it"
+    if not path.exists():
+        raise UserError(f"cluster {cluster.name}: image {path} does not exist; {advice}")
+    return path
 
-    What lies in the working directory is left out: containers/exec.sh binds that itself.
-    """
-    here = {Path.cwd(), Path.cwd().resolve()}
-    paths = {path for folder in folders for path in (Path(folder).absolute(), Path(folder).resolve())} | here
-    unfit = next((path for path in sorted(paths) if set(",:") & set(str(path))), None)
-    if unfit:
-        raise UserError(f"{unfit}: no image can have a folder bound with ',' or ':' in its name; rename it")
-    outer = (path for path in paths if not any(other in path.parents for other in paths))
-    return sorted(str(path) for path in outer if path not in here)
+
+def image_file(cluster: ClusterConfig) -> Path:
+    """What the site's config names, else where `make image` puts the image."""
+    if cluster.container.image is not None:
+        return cluster.code / cluster.container.image
+    name = f"textocvp-{cluster.container.lock}-{image_key(cluster)}.sif"
+    return cluster.code / cluster.paths.image_cache / name
+
+
+def image_key(cluster: ClusterConfig) -> str:
+    """Hash of what the image is made from: unchanged files need no new image."""
+    names = [name.format(lock=cluster.container.lock) for name in KEYED]
+    content = b"".join((cluster.code / "containers" / name).read_bytes() for name in names)
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def image_record(image: Path) -> Dict[str, Any]:
     """What `make image` recorded of an image: digest, bytes, key, ...; {} where it recorded nothing."""
     for record in (image.with_name(f"{image.name}.json"), image / ".textocvp-image.json"):
         if record.is_file():
-            return json.loads(record.read_text())
+            return dict(json.loads(record.read_text()))
     return {}
 
 
-def image_digest(image: Path) -> str:
-    """The digest that jobs record, "" where there is none."""
-    return str(image_record(image).get("digest", ""))
+def image_digest(cluster: ClusterConfig) -> str:
+    """The digest of the jobs' image, "" without an image or a record of it."""
+    image = find_image(cluster)
+    return str(image_record(image).get("digest", "")) if image else ""
+
+
+def python_words(cluster: ClusterConfig, code: Path, folder: Path, gpus: bool = False) -> List[str]:
+    """The words that start the jobs' python; arguments as in `image_words`."""
+    python = "python3" if cluster.container.used else interpreter(cluster)
+    return [*image_words(cluster, code, folder, gpus), python]
+
+
+def python_line(cluster: ClusterConfig, code: Path, folder: Path, gpus: bool = False) -> str:
+    """The same for a shell, surviving the signals that come while python imports."""
+    words = shlex.join(python_words(cluster, code, folder, gpus))
+    return words if cluster.container.used else f"{SIGNAL_PROOF} {words}"
+
+
+def image_words(cluster: ClusterConfig, code: Path, folder: Path, gpus: bool = False) -> List[str]:
+    """The words before a command that is to run as jobs do, in the image; none without a container.
+
+    Args:
+        code: the folder whose containers/exec.sh is used, bound too.
+        folder: what the command reads and writes, bound with what the links in it lead to.
+        gpus: whether the host's driver is needed.
+    """
+    image, container = find_image(cluster), cluster.container
+    if image is None:
+        return []
+    paths = [
+        cluster.code / str(path) for path in (*cluster.paths.data.values(), cluster.paths.weights) if path
+    ]
+    paths += [path for path in folder.glob("*") if path.is_symlink()]  # data on another disk, for example
+    binds = [*bind_specs([code, folder, *(path for path in paths if path.exists())]), *container.binds]
+    return [
+        *("bash", str(code / "containers" / "exec.sh"), *(["--nv"] if gpus else [])),
+        *(word for spec in binds for word in ("--bind", spec)),
+        *(word for name in (*cluster.variables, *container.env) for word in ("--env", name)),
+        *(word for option in container.options for word in ("--option", option)),
+        *(container.runtime, str(image)),
+    ]
+
+
+def bind_specs(folders: Iterable[Path]) -> List[str]:
+    """Folders under their own names and under what they resolve to, each once.
+
+    What is in the working directory is left out: containers/exec.sh binds that itself.
+    """
+    here = {Path.cwd(), Path.cwd().resolve()}
+    paths = {path for folder in folders for path in (Path(folder).absolute(), Path(folder).resolve())} | here
+    unfit = next((path for path in sorted(paths) if set(",:") & set(str(path))), None)
+    if unfit:
+        raise UserError(
+            f"{unfit}: a folder with ',' or ':' in its name cannot be bound in an image; rename it"
+        )
+    outer = (path for path in paths if not any(other in path.parents for other in paths))
+    return sorted(str(path) for path in outer if path not in here)
+
+
+def build_image(cluster: ClusterConfig, base: Optional[str], lock: Optional[str], wait: bool) -> int:
+    """Build the image that the site's jobs look for, here or as a job; returns the exit status (of sbatch).
+
+    Args:
+        base, lock: as in containers/build.sh; None: its default, the site's container.lock.
+        wait: return after the job has ended.
+    """
+    words = build_words(cluster, base, lock)
+    if cluster.scheduler != "local":
+        words = job_words(cluster, words, wait)
+        (cluster.code / cluster.paths.image_cache).mkdir(parents=True, exist_ok=True)
+    print(shlex.join(words), flush=True)
+    return attached(words, {}) if cluster.scheduler == "local" else _sbatch(cluster, words)
+
+
+def unpack_image(cluster: ClusterConfig) -> int:
+    """Unpack the site's image into a folder beside it, which its jobs then use; returns the exit status."""
+    if not cluster.container.used:
+        raise UserError(f"cluster {cluster.name}: container.runtime is none, its jobs use no image")
+    script = str(cluster.code / "containers" / "unpack.sh")
+    words = ["env", f"APPTAINER={cluster.container.runtime}", "bash", script, str(image_file(cluster))]
+    print(shlex.join(words), flush=True)
+    return attached(words, {})
+
+
+def build_words(cluster: ClusterConfig, base: Optional[str], lock: Optional[str]) -> List[str]:
+    """The line that builds the image."""
+    images = cluster.code / cluster.paths.image_cache
+    scratch = cluster.code / cluster.paths.scratch if cluster.paths.scratch else images / "scratch"
+    options = {"lock": lock or cluster.container.lock, "images": images, "scratch": scratch, "base": base}
+    words = ["bash", str(cluster.code / "containers" / "build.sh")]
+    return words + [word for name, value in options.items() if value for word in (f"--{name}", str(value))]
+
+
+def job_words(cluster: ClusterConfig, words: List[str], wait: bool) -> List[str]:
+    """The line that submits another as a job with the resources of the entry `image`."""
+    runtime = [f"export APPTAINER={cluster.container.runtime}"] if cluster.container.used else []
+    options = {
+        "parsable": True,
+        **({"wait": True} if wait else {}),
+        "job-name": "textocvp.image",
+        "output": _job_log(cluster, "%j"),
+        **cluster.job_options(cluster.job_resources(IMAGE_JOB)),
+        **cluster.extra_sbatch,
+        "wrap": "\n".join([*cluster.setup, *runtime, shlex.join(words)]),
+    }
+    return ["sbatch", *option_words(options)]
+
+
+def _job_log(cluster: ClusterConfig, number: str) -> Path:
+    return cluster.code / cluster.paths.image_cache / f"build-job-{number}.log"
+
+
+def _sbatch(cluster: ClusterConfig, command: List[str]) -> int:
+    """Run `sbatch --parsable`, with --wait to the job's end; says which job it is as soon as it exists."""
+    environment = {**os.environ, **cluster.slurm_environment()}
+    try:
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as program:
+            job = program.stdout.readline().strip().split(";")[0] if program.stdout else ""
+            if job:
+                print(f"job {job} builds it, its log: {_job_log(cluster, job)}", flush=True)
+            return program.wait()
+    except FileNotFoundError:
+        raise UserError(missing(command[0])) from None

@@ -1,4 +1,4 @@
-"""What the scheduler says of jobs: one squeue and one sacct call, however many jobs; works without sacct."""
+"""What Slurm says of jobs: one squeue and one sacct call, however many jobs; works without sacct."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
-from typing import Dict, Iterable, List, Mapping, Sequence
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence
 
 from textocvp.config.errors import UserError
 
@@ -29,6 +29,16 @@ ACTIVE = (
 )
 """States of a job that waits (held ones too), runs, or is about to do so again."""
 SECONDS = 30
+"""What one of Slurm's programs may take to answer."""
+
+
+class SlurmError(UserError):
+    """A program of Slurm's is missing, failed or did not answer; the message is the first line it printed."""
+
+    def __init__(self, program: str, output: str) -> None:
+        self.program, self.output = program, output
+        """`output`: everything on its standard error."""
+        super().__init__(next(iter(output.strip().splitlines()), f"{program} failed"))
 
 
 @dataclass(frozen=True)
@@ -78,8 +88,8 @@ def queued_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dic
     ]
     try:
         lines = run(command, environment)
-    except subprocess.CalledProcessError as error:
-        if "Invalid job id" not in error.stderr:
+    except SlurmError as error:
+        if "Invalid job id" not in error.output:
             raise
         return {}
     states = {}
@@ -106,7 +116,7 @@ def accounted_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> 
     ]
     try:
         lines = run([*command, "--jobs", ",".join(job_ids)], environment)
-    except (OSError, subprocess.SubprocessError):
+    except SlurmError:
         return {}
     states = {}
     for line in lines:
@@ -125,53 +135,56 @@ def slurm_settings(environment: Mapping[str, str]) -> Dict[str, str]:
 def cancel(job_ids: Iterable[str], environment: Mapping[str, str]) -> None:
     """Cancel jobs; those that have ended meanwhile do not matter.
 
-    CalledProcessError: some still wait or run; whoever took them for cancelled would submit them twice.
+    SlurmError: some still wait or run; a caller that took them for cancelled would submit them twice.
     """
     job_ids = list(job_ids)
     if not job_ids:
         return
     try:
         run(["scancel", *job_ids], environment)
-    except subprocess.CalledProcessError:
+    except SlurmError:
         states = job_states(job_ids, environment).values()
         if any(state.active and state.state != "COMPLETING" for state in states):
             raise
 
 
 def attached(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a program on this terminal; returns its exit status, UserError where there is no such program."""
+    """Run a program on this terminal; returns its exit status, UserError where it is not installed."""
     try:
         return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
     except FileNotFoundError:
-        raise UserError(f"{command[0]}: no such program on this machine") from None
+        raise SlurmError(command[0], missing(command[0])) from None
 
 
-def submitted(command: Sequence[str], environment: Mapping[str, str], told: str) -> int:
-    """Run `sbatch --parsable`, with --wait to the job's end; returns its exit status.
+def run(command: Sequence[str], environment: Mapping[str, str], text: Optional[str] = None) -> List[str]:
+    """Output lines of one of Slurm's programs; SlurmError where it fails.
 
     Args:
-        told: printed once there is a job, whose id takes the place of {}.
+        environment: on top of this process's.
+        text: its standard input.
     """
+    program = command[0]
     try:
-        with subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
-        ) as program:
-            job = program.stdout.readline().strip().split(";")[0]
-            if job:
-                print(told.replace("{}", job), flush=True)
-            return program.wait()
+        result = subprocess.run(
+            command,
+            env={**os.environ, **environment},
+            check=True,
+            capture_output=True,
+            text=True,
+            input=text,
+            timeout=SECONDS,
+        )
     except FileNotFoundError:
-        raise UserError(f"{command[0]}: no such program on this machine") from None
-
-
-def run(command: List[str], environment: Mapping[str, str]) -> List[str]:
-    """Output lines of one of Slurm's programs."""
-    result = subprocess.run(
-        command,
-        env={**os.environ, **environment},
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
+        raise SlurmError(program, missing(program)) from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(program, f"{program}: no answer in {SECONDS} s") from None
+    except subprocess.CalledProcessError as error:
+        raise SlurmError(program, error.stderr or f"{program}: exit status {error.returncode}") from None
+    except OSError as error:
+        raise SlurmError(program, f"{program}: {error.strerror}") from None
     return [line for line in result.stdout.splitlines() if line.strip()]
+
+
+def missing(program: str) -> str:
+    """What is said of a program that is not installed."""
+    return f"{program}: not found on this machine's PATH"

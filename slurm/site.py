@@ -1,68 +1,21 @@
-"""What a scheduler is asked to run: a task, its edges to others and the resources it gets."""
+"""The schema of a site's config (cluster_configs/*.yaml), and how it is read."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 import shutil
-import sys
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Literal, Mapping, Optional, Tuple, Union
 
-from slurm.container import KEYED, Container, image_digest
+from pydantic import Field, field_validator
+
+from slurm.options import Resources
 from textocvp.config.errors import ConfigError, UserError, nearest
-from textocvp.config.schema import build, read_yaml, refuse_control_characters
+from textocvp.config.schema import Settings, build, read_yaml, refuse_control_characters, to_dict
 
-_TIME = re.compile(r"(?:(\d+)-)?(\d{1,3}):(\d\d):(\d\d)")
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one task of a stage gets."""
-
-    nodes: int = field(default=1, metadata={"min": 1})
-    """Machines."""
-    gpus_per_node: int = field(default=0, metadata={"min": 0})
-    """GPUs on each."""
-    tasks_per_node: Optional[int] = field(default=None, metadata={"min": 1})
-    """Processes (ranks) on each; null: one per GPU, at least one."""
-    cpus_per_task: Optional[int] = field(default=None, metadata={"min": 1})
-    """Cores of each process; null without a scheduler: the running tasks share the machine's cores."""
-    mem_gb: Optional[float] = field(default=None, metadata={"min": 0.1})
-    """Memory per node in GB; null: the site's default."""
-    time: str = "01:00:00"
-    """Limit, [days-]hours:minutes:seconds."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError where `time` is no time."""
-        if not _TIME.fullmatch(self.time):
-            raise ValueError(f"time: {self.time!r} is no [days-]hours:minutes:seconds, for example 04:00:00")
-
-    @property
-    def ranks_per_node(self) -> int:
-        """Processes on each machine."""
-        return self.tasks_per_node or max(1, self.gpus_per_node)
-
-    @property
-    def ranks(self) -> int:
-        """Processes in all."""
-        return self.nodes * self.ranks_per_node
-
-    @property
-    def minutes(self) -> int:
-        """The limit in minutes, rounded up."""
-        days, hours, minutes, seconds = (int(part or 0) for part in _TIME.fullmatch(self.time).groups())
-        return (days * 24 + hours) * 60 + minutes + (1 if seconds else 0)
-
-
-CODE = Path(__file__).resolve().parent.parent
-"""The folder that holds launch, slurm and textocvp."""
-CONFIGS = CODE / "cluster_configs"
 DEFAULT = "default"
 IMAGE_JOB = "image"
 """Entry of `resources` for the job that builds the image."""
-OWN_OPTIONS = (
+OWN_OPTIONS = [
     "array",
     "chdir",
     "dependency",
@@ -73,17 +26,30 @@ OWN_OPTIONS = (
     "output",
     "signal",
     "wrap",
-)
+]
 """Options of sbatch that a site may not set: its jobs, their logs or their stopping would break."""
+BATCH_ONLY = [
+    "requeue",
+    "no-requeue",
+    "get-user-env",
+    "parsable",
+    "wait",
+    "wait-all-nodes",
+    "test-only",
+    "kill-on-invalid-dep",
+    "signal",
+    "begin",
+    "deadline",
+]
+"""Options in extra_sbatch that srun does not have, or that would only make it wait."""
 
 
-@dataclass(frozen=True)
-class Paths:
-    """Where things lie at this site."""
+class Paths(Settings):
+    """Where things are at this site; relative paths are relative to the code."""
 
     experiments: str = "experiments"
     """Folder that new experiments are created in; shared between the nodes."""
-    data: Dict[str, Any] = field(default_factory=dict)
+    data: Dict[str, str] = {}
     """Data set name -> its root, for experiments that do not generate their data."""
     weights: Optional[str] = None
     """Folder of pretrained encoders (relative to the code); jobs find it in $TEXTOCVP_WEIGHTS."""
@@ -93,11 +59,33 @@ class Paths:
     """Folder for gigabytes that building an image needs for a while; null: scratch/ in image_cache."""
 
 
-@dataclass(frozen=True)
-class ClusterConfig:
+class Container(Settings):
+    """The image that jobs run in."""
+
+    runtime: Literal["none", "apptainer", "singularity"] = "none"
+    """none: jobs run with the site's `python`."""
+    image: Optional[str] = None
+    """An image file or an unpacked folder (relative to the code); null: what `make image` made."""
+    lock: Literal["cpu", "cuda"] = "cpu"
+    """Which packages the image has: containers/requirements-LOCK.lock."""
+    binds: Tuple[str, ...] = ()
+    """SOURCE[:TARGET[:ro]], besides what jobs read and write, the code, paths.data and paths.weights."""
+    env: Tuple[str, ...] = ()
+    """Host variables (patterns as WANDB_*) that reach the image, besides SLURM_*, SUBMITIT_*, CUDA_*, NCCL_*
+    and `environment`."""
+    options: Tuple[str, ...] = ()
+    """More options of `apptainer exec`, for example --userns."""
+
+    @property
+    def used(self) -> bool:
+        """Whether jobs run in an image."""
+        return self.runtime != "none"
+
+
+class ClusterConfig(Settings):
     """One site."""
 
-    scheduler: str = field(metadata={"choices": ("slurm", "local")})
+    scheduler: Literal["slurm", "local"]
     """slurm, or local: this machine, without a scheduler."""
     paths: Paths = Paths()
     partition: Optional[str] = None
@@ -110,180 +98,144 @@ class ClusterConfig:
     mail_type: str = "END,FAIL"
     """What about, in sbatch's words."""
     container: Container = Container()
-    resources: Dict[str, Any] = field(default_factory=dict)
-    """Stage -> resources, on top of the entry `default`."""
-    array_parallelism: int = field(default=64, metadata={"min": 1})
-    """Tasks of one stage that may run at once."""
-    parallel: int = field(default=1, metadata={"min": 1})
-    """scheduler local: tasks that run at once, whatever their stage."""
+    resources: Dict[str, Any] = {}
+    """Kind of job -> resources, on top of the entry `default`."""
+    array_parallelism: int = Field(64, ge=1)
+    """Elements of one array that may run at once."""
+    parallel: int = Field(1, ge=1)
+    """scheduler local: tasks that run at once, of whatever kind."""
     python: Optional[str] = None
     """The jobs' interpreter without a container: a path (relative to the code) or a program; null: the one
     that submits."""
     slurm_conf: Optional[str] = None
     """A slurm.conf other than the machine's own (relative to the code)."""
-    hang_minutes: float = field(default=30.0, metadata={"min": 0.0})
+    hang_minutes: float = Field(30.0, ge=0.0)
     """Training that takes no step for so long ends, every process's stacks in its log; 0: never."""
-    stop_seconds: int = field(default=90, metadata={"min": 1})
+    stop_seconds: int = Field(90, ge=1)
     """So long before its time limit a job is asked to save and to be queued again."""
     setup: Tuple[str, ...] = ()
     """Shell lines that each job runs first, for example `module load ...`."""
-    environment: Dict[str, Any] = field(default_factory=dict)
+    environment: Dict[str, Union[str, int, float]] = {}
     """Variables of every job."""
-    extra_sbatch: Dict[str, Any] = field(default_factory=dict)
+    extra_sbatch: Dict[str, Union[bool, str, int, float]] = {}
     """Any other option of sbatch, without its hyphens; true for an option without a value."""
     name: str = ""
     """What finds it again: a name in cluster_configs/ or a file's path. Filled in on reading."""
+    code: Path = Path()
+    """The folder that relative paths start from. Filled in on reading."""
 
-    def __post_init__(self) -> None:
-        """Raise ValueError("field: why") for values that a shell or sbatch would misread."""
-        for option in self.extra_sbatch:
-            if not str(option).replace("-", "").isalnum() or str(option).startswith("-"):
-                raise ValueError(f"extra_sbatch.{option}: no option of sbatch; write it without its hyphens")
+    @field_validator("extra_sbatch")
+    @classmethod
+    def _check_options(cls, options: Dict[str, Any]) -> Dict[str, Any]:
+        for option in options:
+            if not option.replace("-", "").isalnum() or option.startswith("-"):
+                raise ValueError(f"{option}: not an option of sbatch; write it without its hyphens")
             if option in OWN_OPTIONS:
-                raise ValueError(f"extra_sbatch.{option}: the suite sets this option itself")
-        for variable in self.environment:
-            if not str(variable).isidentifier():
-                raise ValueError(f"environment.{variable}: no variable's name")
+                raise ValueError(f"{option}: this option is set for every job, a site cannot change it")
+        return options
 
-    def stage_resources(self, stage: str) -> Resources:
-        """The resources of one stage: its own values on top of those of `default`."""
-        values = {**self.resources.get(DEFAULT, {}), **self.resources.get(stage, {})}
-        return build(Resources, values, f"cluster {self.name}", f"resources.{stage}")
+    @field_validator("environment")
+    @classmethod
+    def _check_variables(cls, variables: Dict[str, Any]) -> Dict[str, Any]:
+        for name in variables:
+            if not name.isidentifier():
+                raise ValueError(f"{name}: not a valid variable name")
+        return variables
 
-    def with_resources(self, overrides: Mapping[str, Any], stages: Mapping[str, bool]) -> "ClusterConfig":
-        """The same site with other resources for some stages, given as in `load_cluster`."""
-        entries = {stage: {**self.resources.get(stage, {}), **overrides} for stage in stages}
-        changed = replace(self, resources={**self.resources, **entries})
-        for stage, distributed in stages.items():
-            changed.check_ranks(stage, distributed, f"cluster {self.name}")
-        return changed
+    def job_resources(self, kind: str) -> Resources:
+        """The resources of one kind of job."""
+        return self.resources.get(kind) or self.resources[DEFAULT]
 
-    def check_ranks(self, stage: str, distributed: bool, source: str) -> None:
-        """ConfigError where a stage that is one process is to have several, or a value is wrong."""
-        if self.stage_resources(stage).ranks > 1 and not distributed:
-            raise ConfigError(
-                f"{source}: resources.{stage}: more than one process, but it is no distributed stage; "
-                "tasks_per_node: 1 gives it one"
-            )
+    def with_resources(self, overrides: Mapping[str, Any], kinds: Mapping[str, bool]) -> ClusterConfig:
+        """The same site with other resources for some kinds of jobs, given as in `load_cluster`."""
+        source, resources = f"cluster {self.name}", dict(self.resources)
+        for kind, parallel in kinds.items():
+            values = {**to_dict(self.job_resources(kind)), **overrides}
+            resources[kind] = build_resources(kind, values, parallel, source)
+        return self.model_copy(update={"resources": resources})
 
-    def interpreter(self) -> str:
-        """The jobs' python without a container, absolute where it is a file."""
-        if self.python is None:
-            return sys.executable
-        if "/" not in self.python:
-            return self.python
-        path = CODE / self.python  # not resolved: a virtual environment is known by its own path
-        if not path.exists():
-            raise UserError(f"cluster {self.name}: python: {path} does not exist; `make setup` creates .venv")
-        return str(path)
+    def job_options(self, resources: Resources) -> Dict[str, Any]:
+        """Option of sbatch and srun (with underscores) -> value; what is not set is left out."""
+        names = ("partition", "account", "qos", "constraint")
+        own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {**resources.options, **own}
 
-    def image(self) -> Optional[Path]:
-        """The image that jobs run in; None without a container, UserError where there is none yet."""
-        if not self.container.used:
-            return None
-        path, why = self.image_file(), "see container.image"
-        if self.container.image is None:
-            folder = path.with_suffix("")
-            path = folder if folder.is_dir() else path
-            why = f"`make image CLUSTER={self.name}` builds it"
-        if not path.exists():
-            raise UserError(f"cluster {self.name}: no image {path}; {why}")
-        return path
+    def srun_extra(self) -> Dict[str, Any]:
+        """The options of extra_sbatch that make sense for somebody who waits for srun."""
+        return {name: value for name, value in self.extra_sbatch.items() if name not in BATCH_ONLY}
 
-    def image_file(self) -> Path:
-        """What the site's config names, else where `make image` puts the image."""
-        if self.container.image is not None:
-            return CODE / self.container.image
-        return CODE / self.paths.image_cache / f"textocvp-{self.container.lock}-{self.image_key()}.sif"
-
-    def image_key(self) -> str:
-        """Hash of what the image is made from: unchanged files need no new image."""
-        names = [name.format(lock=self.container.lock) for name in KEYED]
-        content = b"".join((CODE / "containers" / name).read_bytes() for name in names)
-        return hashlib.sha256(content).hexdigest()[:16]
-
-    def image_digest(self) -> str:
-        """What ledger and manifests say of the image; "" without one."""
-        image = self.image()
-        return image_digest(image) if image else ""
-
-    def python_command(self, code: Path, root: Path, gpus: bool = False) -> List[str]:
-        """The words that start the jobs' python; arguments as in `image_words`."""
-        return [*self.image_words(code, root, gpus), "python3" if self.container.used else self.interpreter()]
-
-    def image_words(self, code: Path, root: Path, gpus: bool = False) -> List[str]:
-        """The words before a command that is to run as jobs do, in the image; none without a container.
-
-        Args:
-            code: the folder that holds launch, slurm and textocvp as the job is to see them.
-            root: EXP.
-        """
-        image = self.image()
-        if image is None:
-            return []
-        there = [CODE / str(path) for path in (*self.paths.data.values(), self.paths.weights) if path]
-        links = [path for path in root.glob("*") if path.is_symlink()]  # slots/ on another disk, for example
-        folders = [root, *(path for path in (*there, *links) if path.exists())]
-        return self.container.command(code, image, folders, self.job_environment(), gpus)
-
-    def job_environment(self) -> Dict[str, str]:
-        """Variables of every job."""
-        weights = {"TEXTOCVP_WEIGHTS": str(CODE / self.paths.weights)} if self.paths.weights else {}
-        return {**weights, **{name: str(value) for name, value in self.environment.items()}}
+    @property
+    def variables(self) -> Dict[str, str]:
+        """`environment` as text."""
+        return {name: str(value) for name, value in self.environment.items()}
 
     def slurm_environment(self) -> Dict[str, str]:
         """What Slurm's programs need in their environment to reach this site."""
-        return {"SLURM_CONF": str(CODE / self.slurm_conf)} if self.slurm_conf else {}
-
-    def data_root(self, dataset: str) -> Optional[str]:
-        """Root of a data set at this site, if it is known here."""
-        return self.paths.data.get(dataset)
+        return {"SLURM_CONF": str(self.code / self.slurm_conf)} if self.slurm_conf else {}
 
 
-def known_clusters() -> "list[str]":
-    """Names of the configs in cluster_configs/."""
-    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-
-
-def load_cluster(name: Optional[str], stages: Mapping[str, bool]) -> ClusterConfig:
+def load_cluster(name: Optional[str], code: Path, kinds: Mapping[str, bool]) -> ClusterConfig:
     """Read a site's config.
 
     Args:
-        name: a name in cluster_configs/, the path of a YAML file, or None: local, where there is no sbatch.
-        stages: the stages that `resources` may name, and whether they run as several processes.
+        name: a name in CODE/cluster_configs, a YAML file, or None: local, where there is no sbatch.
+        code: the folder that relative paths in it start from.
+        kinds: the kinds of jobs that `resources` may name, and whether they may be several processes.
     """
+    folder = code / "cluster_configs"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
     if not name:
         if shutil.which("sbatch"):
             raise UserError(
                 "this machine can submit jobs (it has sbatch), so say where to run: "
-                f"CLUSTER=local for this machine, or one of {', '.join(known_clusters())}"
+                f"CLUSTER=local for this machine, or one of {', '.join(known)}"
             )
         name = "local"
-    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"no cluster {name!r} ({path} does not exist){nearest(name, known_clusters())}")
-    own = path.parent == CONFIGS
-    return parse_cluster(read_yaml(path), str(path), path.stem if own else str(path.resolve()), stages)
+        raise UserError(f"no cluster {name!r} ({path} does not exist){nearest(name, known)}")
+    found_by = path.stem if path.parent == folder else str(path.resolve())
+    return parse_cluster(read_yaml(path), str(path), found_by, code, kinds)
 
 
-def parse_cluster(values: Any, source: str, name: str, stages: Mapping[str, bool]) -> ClusterConfig:
-    """Check the values of a site's file."""
+def parse_cluster(
+    values: Any, source: str, name: str, code: Path, kinds: Mapping[str, bool]
+) -> ClusterConfig:
+    """Check the values of a site's file; arguments as in `load_cluster`."""
     refuse_control_characters(values, source)
-    if not isinstance(values, dict):
-        raise ConfigError(f"{source}: no section of names and values")
-    config = build(ClusterConfig, dict(values, name=name), source)
-    known = (DEFAULT, IMAGE_JOB, *stages)
-    for stage, entry in config.resources.items():
-        if stage not in known:
-            raise ConfigError(f"{source}: resources.{stage}: unknown stage{nearest(str(stage), known)}")
-        if not isinstance(entry, dict):
-            raise ConfigError(f"{source}: resources.{stage}: {entry!r} is no section of names and values")
-        build(Resources, entry, source, f"resources.{stage}")
-        config.check_ranks(stage, stages.get(stage, False), source)
-    for section in ("environment", "extra_sbatch"):
-        for key, value in getattr(config, section).items():
-            if not isinstance(value, (str, int, float)):
-                raise ConfigError(
-                    f"{source}: {section}.{key}: {value!r} is not allowed, text or a number is needed"
-                )
-    return config
+    config = build(ClusterConfig, values, source)
+    resources = _resolved(config.resources, kinds, source)
+    return config.model_copy(update={"name": name, "code": code, "resources": resources})
+
+
+def _resolved(entries: Mapping[str, Any], kinds: Mapping[str, bool], source: str) -> Dict[str, Resources]:
+    """The entries with the values of `default` under their own, by the caller's name of each kind."""
+    names = {_hyphened(kind): kind for kind in (DEFAULT, IMAGE_JOB, *kinds)}
+    given: Dict[str, Any] = {DEFAULT: {}}
+    for key, values in entries.items():
+        kind = names.get(_hyphened(str(key)))
+        if kind is None:
+            raise ConfigError(f"{source}: resources.{key}: unknown kind of job{nearest(str(key), names)}")
+        if not isinstance(values, dict):
+            raise ConfigError(f"{source}: resources.{key}: expected names and values, got {values!r}")
+        given[kind] = {**given.get(kind, {}), **values}
+    return {
+        kind: build_resources(kind, {**given[DEFAULT], **values}, kinds.get(kind, False), source)
+        for kind, values in given.items()
+    }
+
+
+def build_resources(kind: str, values: Mapping[str, Any], parallel: bool, source: str) -> Resources:
+    """Check the resources of one kind of job, which may be several processes or not (`parallel`)."""
+    path = f"resources.{_hyphened(kind)}"
+    resources = build(Resources, values, source, path)
+    if resources.ranks > 1 and not parallel:
+        raise ConfigError(
+            f"{source}: {path}: {resources.ranks} processes, but a job of this kind is one process; "
+            "set nodes: 1 and tasks_per_node: 1"
+        )
+    return resources
+
+
+def _hyphened(kind: str) -> str:
+    return kind.replace("_", "-")

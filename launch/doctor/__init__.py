@@ -14,14 +14,14 @@ import uuid
 from pathlib import Path
 from typing import Optional
 
+from launch.batch import load_cluster
 from launch.doctor.findings import FAIL, OK, Finding, Report
 from launch.doctor.host import check_host
 from launch.doctor.node import check_nodes
 from launch.doctor.probing import Probe, run_probe
 from launch.doctor.scheduler import ACCEPTANCE, Limits, check_scheduler
 from launch.pipeline import from_folder
-from launch.stages import DISTRIBUTED
-from slurm.site import ClusterConfig, load_cluster
+from slurm.site import ClusterConfig
 from textocvp.config.errors import UserError
 
 HERE, SCHEDULER, NODE = "this host", "scheduler", "compute node"
@@ -38,7 +38,7 @@ def run_doctor(name: Optional[str], exp: Optional[Path], timeout: float, as_json
     if exp is not None:
         from_folder(exp)
     try:
-        cluster = load_cluster(name, DISTRIBUTED)
+        cluster = load_cluster(name)
     except UserError as error:
         report.add(HERE, [Finding(FAIL, "cluster config", str(error))])
     else:

@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import List
 
+from launch import CODE
 from launch.doctor.findings import FAIL, OK, WARN, Finding
-from slurm.container import image_record
-from slurm.site import CODE, ClusterConfig
+from slurm.container import find_image, image_key, image_record, interpreter
+from slurm.site import ClusterConfig
 from textocvp.config.errors import UserError
 from textocvp.files import file_lock, format_bytes
 
@@ -79,7 +80,7 @@ def check_submitting() -> List[Finding]:
 def check_python(cluster: ClusterConfig) -> Finding:
     """The jobs' interpreter, where there is no container."""
     try:
-        return Finding(OK, "python", f"{cluster.interpreter()}, without a container")
+        return Finding(OK, "python", f"{interpreter(cluster)}, without a container")
     except UserError as error:
         return Finding(FAIL, "python", str(error))
 
@@ -87,8 +88,8 @@ def check_python(cluster: ClusterConfig) -> Finding:
 def check_image(cluster: ClusterConfig) -> List[Finding]:
     """The image: there, whole, with a digest, made from the lock and the definition as they are now."""
     try:
-        image = cluster.image()
-        record, wanted = image_record(image), cluster.image_key()
+        image = find_image(cluster)
+        record, wanted = image_record(image), image_key(cluster)
     except UserError as error:
         return [Finding(FAIL, "image", str(error))]
     except OSError as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
+import math
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from launch.doctor.findings import FAIL, OK, WARN, Finding
 from launch.stages import DISTRIBUTED
-from slurm.queue import run
-from slurm.site import ClusterConfig, Resources
+from slurm.options import parse_time
+from slurm.queue import SlurmError, run
+from slurm.site import ClusterConfig
 
 
 def partition_names(cluster: ClusterConfig) -> List[str]:
@@ -20,7 +21,7 @@ def partition_settings(name: str, environment: Mapping[str, str]) -> Dict[str, s
     """What `scontrol show partition` says of one; {} where it is unknown or may not be seen."""
     try:
         lines = run(["scontrol", "--oneliner", "show", "partition", *([name] if name else [])], environment)
-    except subprocess.CalledProcessError:
+    except SlurmError:
         return {}
     for line in lines:
         values = dict(word.split("=", 1) for word in line.split() if "=" in word)
@@ -44,9 +45,9 @@ def check_partition(cluster: ClusterConfig, name: str, partition: Mapping[str, s
     for option, limit, asked in (("time", "MaxTime", "minutes"), ("nodes", "MaxNodes", "nodes")):
         most = limit_value(partition.get(limit, "UNLIMITED"))
         over = {
-            stage: cluster.stage_resources(stage)
+            stage: cluster.job_resources(stage)
             for stage in DISTRIBUTED
-            if most is not None and getattr(cluster.stage_resources(stage), asked) > most
+            if most is not None and getattr(cluster.job_resources(stage), asked) > most
         }
         if over:
             largest = max(over.values(), key=lambda resources: getattr(resources, asked))
@@ -81,10 +82,8 @@ def limit_value(text: str) -> Optional[int]:
     """A limit of Slurm's: a number, minutes of a time, None for no limit."""
     if text.isdecimal():
         return int(text)
-    try:
-        return Resources(time=text).minutes
-    except ValueError:
-        return None
+    seconds = parse_time(text)
+    return None if seconds is None else math.ceil(seconds / 60)
 
 
 def check_preemption(

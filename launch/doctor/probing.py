@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+from launch import CODE
+from launch.batch import Submission, job_variables
 from launch.stages import DISTRIBUTED
 from launch.state.snapshot import snapshot_folder, take_snapshot
-from slurm.options import job_options, option_words, srun_extra
+from slurm.container import image_digest, python_words
+from slurm.options import export_lines, option_words, setup_lines
 from slurm.probe import MARK
-from slurm.queue import run
-from slurm.site import CODE, ClusterConfig
+from slurm.queue import SlurmError, run
+from slurm.site import ClusterConfig
 
 STAGE = "train_decomp"
 """Whose resources, container and environment the probe gets."""
@@ -118,36 +121,33 @@ def run_probe(probe: Probe) -> Outcome:
 def local_command(probe: Probe) -> List[str]:
     """The probe on this machine, as the local runner starts tasks."""
     cluster = probe.cluster
-    words = cluster.python_command(CODE, probe.root, cluster.stage_resources(STAGE).gpus_per_node > 0)
-    variables = {"PYTHONPATH": str(CODE), **cluster.job_environment()}
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    resources = cluster.job_resources(STAGE)
+    words = python_words(cluster, CODE, probe.root, resources.gpus_per_node > 0)
+    exports = export_lines(job_variables(cluster, CODE, resources.cpus_per_task))
     return ["bash", "-c", script(exports, shlex.join(words), probe, CODE)]
 
 
 def slurm_command(probe: Probe) -> List[str]:
     """srun with the options, the setup lines, the environment and the python of the suite's own jobs."""
-    from slurm.executor import Submission, python_words, setup_lines
-
     cluster, code = probe.cluster, take_snapshot(CODE, snapshot_folder(probe.root))
-    about = {"revision": "", "dirty": False, "image": cluster.image_digest()}
-    submission = Submission(cluster, probe.root, code, about)
-    lines = setup_lines(submission, cluster.stage_resources(STAGE))
+    about = {"revision": "", "dirty": False, "image": image_digest(cluster)}
+    job = Submission(cluster, probe.root, code, about).array_job(STAGE, [0])
     return [
         "srun",
         *option_words(srun_options(probe)),
         "bash",
         "-c",
-        script(lines, python_words(submission, STAGE), probe, code),
+        script(setup_lines(cluster.setup, job), job.python, probe, code),
     ]
 
 
 def srun_options(probe: Probe) -> Dict[str, Any]:
     """One process on one node, or on two where a stage has several; else what the stage's jobs get."""
     cluster = probe.cluster
-    nodes = min(2, max(cluster.stage_resources(stage).nodes for stage in DISTRIBUTED))
+    nodes = min(2, max(cluster.job_resources(stage).nodes for stage in DISTRIBUTED))
     return {
-        **job_options(cluster, cluster.stage_resources(STAGE)),
-        **srun_extra(cluster),
+        **cluster.job_options(cluster.job_resources(STAGE)),
+        **cluster.srun_extra(),
         "nodes": nodes,
         "ntasks_per_node": 1,
         "time": int(probe.timeout) // 60 + 2,
@@ -168,7 +168,7 @@ def script(lines: List[str], python: str, probe: Probe, code: Path) -> str:
         "code": str(code),
         "packages": PACKAGES,
         "paths": paths,
-        "gpus": cluster.stage_resources(STAGE).gpus_per_node,
+        "gpus": cluster.job_resources(STAGE).gpus_per_node,
         "save_bytes": SAVE_BYTES,
     }
     source = (CODE / "slurm" / "probe.py").read_text()
@@ -223,7 +223,7 @@ def job_state(probe: Probe) -> Optional[Tuple[str, str, str]]:
             ["squeue", "--noheader", "--name", probe.name, "--format=%i|%T|%r"],
             probe.cluster.slurm_environment(),
         )
-    except (OSError, subprocess.SubprocessError):
+    except SlurmError:
         return None
     job, state, reason = (lines[0].split("|") if lines else ["", "", ""])[:3]
     return (job, state, reason) if job else None

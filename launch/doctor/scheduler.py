@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import getpass
-import os
 import shutil
-import subprocess
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Tuple
 
+from launch import CODE
+from launch.batch import Submission
 from launch.doctor.findings import FAIL, OK, WARN, Finding
 from launch.doctor.partition import (
     check_partition,
@@ -18,13 +18,12 @@ from launch.doctor.partition import (
     partition_names,
     partition_settings,
 )
-from launch.jobs import first_line
 from launch.pipeline import from_folder
 from launch.stages import DISTRIBUTED, all_tasks
-from launch.state.task import Task
-from slurm.container import Container
-from slurm.queue import SECONDS, run, slurm_settings
-from slurm.site import CODE, ClusterConfig, Resources
+from slurm.container import python_words
+from slurm.options import Resources
+from slurm.queue import SlurmError, run, slurm_settings
+from slurm.site import ClusterConfig, Container
 from textocvp.config.errors import UserError
 
 ACCEPTANCE = "sbatch --test-only"
@@ -52,13 +51,13 @@ def check_scheduler(cluster: ClusterConfig, root: Path, exp: Optional[Path]) -> 
     try:
         settings = slurm_settings(environment)
         partitions = {name: partition_settings(name, environment) for name in partition_names(cluster)}
-    except (OSError, subprocess.SubprocessError) as error:
+    except SlurmError as error:
         return Limits(
             findings=[
                 Finding(
                     FAIL,
                     "slurm",
-                    f"does not answer: {first_line(error)}",
+                    f"does not answer: {error}",
                     "see slurm_conf, and whether this is a login node",
                 )
             ]
@@ -84,12 +83,12 @@ def check_accounting(environment: Mapping[str, str]) -> List[Finding]:
         return []
     try:
         run(["sacct", "--noheader", "--allocations", "--starttime", "now"], environment)
-    except (OSError, subprocess.SubprocessError) as error:
+    except SlurmError as error:
         return [
             Finding(
                 WARN,
                 "accounting",
-                f"sacct says: {first_line(error)}",
+                f"sacct says: {error}",
                 "`make status` knows jobs only as long as slurmctld does (MinJobAge)",
             )
         ]
@@ -112,7 +111,7 @@ def check_association(cluster: ClusterConfig, jobs: int, environment: Mapping[st
     ]
     try:
         rows = [line.split("|") for line in run(command, environment)]
-    except (OSError, subprocess.SubprocessError):  # told by check_accounting
+    except SlurmError:  # told by check_accounting
         return []
     return [
         Finding(
@@ -131,7 +130,7 @@ def check_acceptance(cluster: ClusterConfig, root: Path) -> List[Finding]:
     answers: Dict[Tuple[bool, str], List[str]] = {}
     by_resources: Dict[Resources, List[str]] = {}
     for stage in DISTRIBUTED:
-        by_resources.setdefault(cluster.stage_resources(stage), []).append(stage)
+        by_resources.setdefault(cluster.job_resources(stage), []).append(stage)
     for stages in by_resources.values():
         answers.setdefault(test_submission(cluster, root, stages[0]), []).extend(stages)
     findings = []
@@ -144,29 +143,20 @@ def check_acceptance(cluster: ClusterConfig, root: Path) -> List[Finding]:
 
 def test_submission(cluster: ClusterConfig, root: Path, stage: str) -> Tuple[bool, str]:
     """Whether Slurm would take a job of a stage, and its own words where it would not."""
-    from slurm.executor import Submission, sbatch_text
+    from slurm.executor import sbatch_text
 
     try:
-        cluster.python_command(CODE, root)
+        python_words(cluster, CODE, root)
     except (UserError, OSError):  # told among the checks of this host; sbatch does not look at it
-        cluster = replace(cluster, container=Container(), python="python3")
+        cluster = cluster.model_copy(update={"container": Container(), "python": "python3"})
     about = {"revision": "", "dirty": False, "image": ""}
-    script = sbatch_text(Submission(cluster, root, CODE, about), [Task(stage, 1, "", ())], "")
+    script = sbatch_text(cluster, Submission(cluster, root, CODE, about).array_job(stage, [1]))
     try:
-        result = subprocess.run(
-            ["sbatch", "--test-only"],
-            input=script,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **cluster.slurm_environment()},
-            timeout=SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return False, f"no answer in {SECONDS} s"
-    if result.returncode == 0:
-        return True, "accepted"
-    lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
-    return False, " / ".join(line.replace("sbatch: error: ", "") for line in lines) or "refused"
+        run(["sbatch", "--test-only"], cluster.slurm_environment(), text=script)
+    except SlurmError as error:
+        lines = [line.strip() for line in error.output.splitlines() if line.strip()]
+        return False, " / ".join(line.replace("sbatch: error: ", "") for line in lines) or "refused"
+    return True, "accepted"
 
 
 def planned_sizes(exp: Optional[Path]) -> Tuple[int, int]:
@@ -216,7 +206,7 @@ def check_number(settings: Mapping[str, str], name: str, needed: int, advice: st
 def check_stop_seconds(cluster: ClusterConfig) -> List[Finding]:
     """FAIL where a stage's limit is so short that its jobs are stopped as soon as they start."""
     short = [
-        stage for stage in DISTRIBUTED if cluster.stage_resources(stage).minutes * 60 <= cluster.stop_seconds
+        stage for stage in DISTRIBUTED if cluster.job_resources(stage).minutes * 60 <= cluster.stop_seconds
     ]
     if not short:
         return []

@@ -108,7 +108,7 @@ def check_user_site(facts: Facts, probe: Probe) -> List[Finding]:
 
 def check_gpus(facts: Facts, probe: Probe) -> List[Finding]:
     """GPUs as torch sees them against what is asked for."""
-    asked = probe.cluster.stage_resources(STAGE).gpus_per_node
+    asked = probe.cluster.job_resources(STAGE).gpus_per_node
     if not facts.get("gpus"):
         return [] if asked else [Finding(OK, "GPUs", f"{STAGE} asks for none")]
     fact = facts["gpus"][0]

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
-from launch.state.task import ANY, Task
+from launch.state.task import ANY, Task, TaskId
 from textocvp.config.errors import UserError
 from textocvp.config.schema import build, difference, to_dict
 from textocvp.files import read_json, sha256_file, sha256_json, write_json
@@ -83,9 +83,6 @@ def describe_outputs(root: Path, paths: Iterable[Path]) -> Dict[str, Dict[str, A
         }
         for path in sorted(paths)
     }
-
-
-TaskId = Tuple[str, int]
 
 
 def job_folder(root: Path, stage: str, index: int) -> Path:

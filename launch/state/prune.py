@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import FrozenSet, Iterator, List, Optional, Set, Tuple
 
 from launch.state import ledger
-from launch.state.manifest import DONE, Manifest, Records, TaskId, job_folder, read_task, stand
-from launch.state.task import Task
+from launch.state.manifest import DONE, Manifest, Records, job_folder, read_task, stand
+from launch.state.task import Task, TaskId
 from textocvp.config.experiment import FINAL
 from textocvp.files import bytes_below
 

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, NamedTuple, Tuple
 
 OK = "ok"
 ANY = "any"
+
+
+class TaskId(NamedTuple):
+    """What a task is found by."""
+
+    stage: str
+    index: int
+
+    def __str__(self) -> str:
+        """For people: train-decomp[0]."""
+        return f"{self.stage.replace('_', '-')}[{self.index}]"
 
 
 @dataclass(frozen=True)
@@ -20,9 +31,9 @@ class Edge:
     """ok: it must have succeeded; any: it must have ended, and its outputs are used where there are some."""
 
     @property
-    def id(self) -> Tuple[str, int]:
-        """Stage and index of the task that it points to."""
-        return self.stage, self.index
+    def id(self) -> TaskId:
+        """The task that it points to."""
+        return TaskId(self.stage, self.index)
 
 
 @dataclass(frozen=True)
@@ -55,9 +66,9 @@ class Task:
     """Asked to."""
 
     @property
-    def id(self) -> Tuple[str, int]:
+    def id(self) -> TaskId:
         """Stage and index."""
-        return self.stage, self.index
+        return TaskId(self.stage, self.index)
 
     @property
     def name(self) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from launch.jobs import cluster_environment
-from launch.plan import TaskId
 from launch.state import ledger
 from launch.state.manifest import Records
+from launch.state.task import TaskId
 from launch.views.plan import format_table
 from slurm.accounting import Usage, by_cluster, usages
-from slurm.site import Resources
+from slurm.options import format_time, parse_time
 from textocvp.config.errors import UserError
 from textocvp.terminal import duration
 
@@ -75,7 +75,7 @@ def _used(records: Records, task: TaskId, event: Mapping[str, Any], usage: Optio
     done = event["event"] == ledger.FINISHED
     seconds = event.get("seconds") or (manifest.seconds if done and manifest else 0)
     # without a scheduler the limits are nobody's
-    limit = 60.0 * Resources(time=resources["time"]).minutes if job_id and "time" in resources else None
+    limit = parse_time(resources["time"]) if job_id and "time" in resources else None
     memory = int(resources["mem_gb"] * GB) if job_id and resources.get("mem_gb") else None
     state = "COMPLETED" if done else event["event"].upper()
     usage = Usage(state, max(1, event.get("starts", 1)), seconds, limit_seconds=limit, asked_memory=memory)
@@ -125,7 +125,7 @@ def _enough(done: Sequence[Used]) -> List[str]:
     usages_ = [each.usage for each in done]
     seconds = rounded_up(TIME_MARGIN * max(usage.seconds for usage in usages_), TIME_STEPS)
     limits = [usage.limit_seconds for usage in usages_ if usage.limit_seconds is not None]
-    parts = [f"time={clock(seconds)}"] if not limits or seconds < min(limits) else []
+    parts = [f"time={format_time(seconds)}"] if not limits or seconds < min(limits) else []
     memory = max((usage.memory or 0 for usage in usages_), default=0) / GB
     asked = [usage.asked_memory for usage in usages_ if usage.asked_memory is not None]
     gigabytes = rounded_up(MEMORY_MARGIN * memory, MEMORY_STEPS)
@@ -151,10 +151,3 @@ def rounded_up(value: float, steps: Sequence[Tuple[float, float]]) -> float:
     """The next multiple of the step that belongs to the value's size; at least one step."""
     step = next(step for limit, step in steps if value <= limit)
     return max(1, math.ceil(value / step)) * step
-
-
-def clock(seconds: float) -> str:
-    """[days-]hours:minutes:seconds"""
-    days, rest = divmod(int(seconds), 24 * 3600)
-    text = f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
-    return f"{days}-{text}" if days else text

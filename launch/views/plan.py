@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Sequence
 
+from launch import CODE
+from launch.batch import Submission
 from launch.job import HEADER_END
-from launch.plan import QUEUED, RUN, Plan, Step, TaskId
+from launch.plan import QUEUED, RUN, Plan, Step
 from launch.state import ledger
 from launch.state.manifest import DONE, Records
 from launch.state.snapshot import snapshot_folder, snapshot_path
-from launch.state.task import ANY, OK, Task
-from slurm.dependency import group_by_dependency
-from slurm.site import CODE, ClusterConfig, Resources
+from launch.state.task import ANY, OK, Task, TaskId
+from slurm.options import Resources
+from slurm.site import ClusterConfig
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> List[str]:
@@ -64,7 +66,7 @@ def plan_lines(plan: Plan, cluster: ClusterConfig) -> List[str]:
         stages.setdefault(step.task.stage, []).append(step)
     lines = [summary_line(plan, cluster)]
     for stage, steps in stages.items():
-        lines += ["", f"{stage}: {resources_text(cluster.stage_resources(stage))}"]
+        lines += ["", f"{stage}: {resources_text(cluster.job_resources(stage))}"]
         for step in steps:
             reason = f" ({'; '.join(step.reasons)})" if step.reasons else ""
             lines.append(f"  [{step.task.index}] {step.task.label or '-'}: {step.action}{reason}")
@@ -82,7 +84,7 @@ def script_lines(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) -
     Args:
         about: what the ledger would say of the jobs.
     """
-    from slurm.executor import Submission, sbatch_text  # submitit: not needed to plan a local run
+    from slurm.executor import sbatch_text  # submitit: not needed to plan a local run
 
     submission = Submission(cluster, plan.root, snapshot_path(CODE, snapshot_folder(plan.root)), about)
     jobs = {step.task.id: step.job.job_id for step in plan.steps if step.action == QUEUED}
@@ -96,10 +98,9 @@ def script_lines(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) -
     )
     lines, earlier = [], ledger.submitted_jobs(plan.root)
     for stage, tasks in arrays.items():
-        for dependency, group in group_by_dependency(tasks, jobs, earlier):
+        for job, group in submission.array_jobs(tasks, jobs, earlier):
             lines += ["", f"{stage}[{','.join(str(task.index) for task in group)}] is submitted as:"]
-            script = sbatch_text(submission, group, dependency)
-            lines += [f"    {line}".rstrip() for line in script.splitlines()]
+            lines += [f"    {line}".rstrip() for line in sbatch_text(cluster, job).splitlines()]
     return lines
 
 

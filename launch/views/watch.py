@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, TextIO
 
-from launch.jobs import first_line
 from launch.state import ledger
-from launch.state.manifest import Records, TaskId
-from launch.state.task import Task
+from launch.state.manifest import Records
+from launch.state.task import Task, TaskId
 from launch.views.why import failure_lines
-from slurm.queue import JobState, job_states
+from slurm.queue import JobState, SlurmError, job_states
 from slurm.site import ClusterConfig
 from textocvp.config.errors import UserError
 from textocvp.config.job import read_progress
@@ -99,12 +97,11 @@ def wait_for_jobs(
             found = job_states([jobs[task.id] for task in still], cluster.slurm_environment())
             silent = 0
             still = waiting.look(still, found)
-        except (OSError, subprocess.SubprocessError) as error:
+        except SlurmError as error:
             silent += 1
             if silent > PATIENCE:
                 raise UserError(
-                    f"cluster {cluster.name} does not answer: {first_line(error)}; the jobs go "
-                    f"on: make status EXP={root}"
+                    f"cluster {cluster.name} does not answer: {error}; the jobs go on: make status EXP={root}"
                 ) from None
         if still:
             time.sleep(POLL_SECONDS)

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import yaml
 
+from launch import CODE
 from launch.cli import main
-from slurm.site import CODE
 
 
 @pytest.fixture(scope="session")

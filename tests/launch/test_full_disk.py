@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launch import CODE
 from launch.cli import main
 from launch.state.ledger import last_events, read_ledger
 from launch.state.snapshot import tree_files
-from slurm.site import CODE
 from textocvp.training.resume_state import ResumeFolder
 
 pytestmark = pytest.mark.slow

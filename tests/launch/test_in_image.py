@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launch import CODE
 from launch.cli import main
 from launch.state.ledger import last_events, read_ledger
 from launch.state.manifest import Manifest
-from slurm.site import CODE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.container, pytest.mark.slow]
 STEPS = 360

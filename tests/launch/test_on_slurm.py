@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launch.batch import load_cluster
 from launch.cli import main
 from launch.state.ledger import last_events, read_ledger
+from slurm.container import image_key
 from slurm.queue import cancel, job_states
-from slurm.site import load_cluster
 
 pytestmark = pytest.mark.cluster
 CODE = Path(__file__).parents[2]
@@ -151,7 +152,7 @@ def test_dependants_that_still_wait_are_planned_anew(small_recipe, site, root, c
     assert "11 queued; nothing to submit" in capsys.readouterr().out
     first = last_events(root)
     behave(root, {})
-    environment = load_cluster(site, dict.fromkeys(STAGES, True)).slurm_environment()
+    environment = load_cluster(site).slurm_environment()
     cancel([first[("train_decomp", 1)]["job_id"], first[("select_decomp", 0)]["job_id"]], environment)
     wait_for(
         lambda: (
@@ -194,7 +195,7 @@ def test_an_element_that_asks_to_be_queued_again_leaves_the_others_alone(small_r
     assert submit(small_recipe(), site()) == 0
     for index in (0, 1):
         wait_for((root / "jobs" / "train_decomp" / str(index) / "asleep").exists)
-    environment = load_cluster(site(), dict.fromkeys(STAGES, True)).slurm_environment()
+    environment = load_cluster(site()).slurm_environment()
     event = last_events(root)[("train_decomp", 1)]  # the last element has the array's own id
     (root / "jobs" / "train_decomp" / "1" / "requeue_request").touch()
     os.kill(event["pid"], signal.SIGKILL)
@@ -292,10 +293,10 @@ def test_more_tasks_than_an_array_takes_are_one_line(small_recipe, site, root, c
 
 def test_the_image_is_built_by_a_job(site, tmp_path, capfd):
     """Its own work is tested elsewhere: here it finds that there is nothing to do."""
-    cluster = load_cluster(site(container={"runtime": "apptainer"}), dict.fromkeys(STAGES, True))
+    cluster = load_cluster(site(container={"runtime": "apptainer"}))
     images = tmp_path / "images"
     images.mkdir()
-    image = images / f"textocvp-cpu-{cluster.image_key()}.sif"
+    image = images / f"textocvp-cpu-{image_key(cluster)}.sif"
     image.write_text("an image")
     Path(f"{image}.json").write_text('{\n "bytes": 8,\n "base": "x",\n "built": "today"\n}\n')
     path = site(
@@ -316,7 +317,7 @@ def test_the_image_is_built_by_a_job(site, tmp_path, capfd):
 def test_what_sbatch_refuses_is_one_line(small_recipe, site, root, capsys):
     assert submit(small_recipe(), site(partition="nowhere")) == 2
     line = capsys.readouterr().err.splitlines()[-1]  # after what sbatch itself says
-    assert line.startswith("error: sbatch refused make_data: ")
+    assert line.startswith("error: sbatch refused exp.make_data: ")
     assert "nvalid partition" in line
 
 

@@ -10,9 +10,9 @@ import time
 import pytest
 import yaml
 
+from launch import CODE
 from launch.cli import main
 from launch.state.ledger import last_events, read_ledger
-from slurm.site import CODE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 STEPS = 260

@@ -11,12 +11,13 @@ import urllib.request
 import pytest
 import yaml
 
+from launch import CODE
 from launch.cli import main
 from launch.pipeline import from_recipe
 from launch.recipe import load_recipe, write_experiment
 from launch.shell import shell_command
 from launch.state.attempt import free_port
-from slurm.site import CODE, parse_cluster
+from slurm.site import parse_cluster
 
 
 def test_a_local_shell_has_the_stages_environment(tmp_path):
@@ -59,6 +60,7 @@ def test_on_a_cluster_it_is_one_srun_with_the_stages_resources(tmp_path):
         },
         "site.yaml",
         "site",
+        CODE,
         stages,
     )
     words = shell_command(cluster, tmp_path, "train_decomp")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slurm.accounting import asked_memory, cpu_seconds, memory_bytes, parse_usages, usages
+from slurm.accounting import asked_memory, memory_bytes, parse_usages, usages
 
 LINES = """\
 2|COMPLETED|5|10|600M||00:04.830|2|2|
@@ -63,14 +63,6 @@ def test_memory(text, number):
 def test_asked_memory_of_old_and_new_versions():
     assert asked_memory("600M", 8, 2) == asked_memory("300Mn", 8, 2) == asked_memory("75Mc", 8, 2) == 300 * MB
     assert asked_memory("0n", 8, 2) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("00:01.730", 1.73), ("02:03:04", 7384), ("1-02:03:04", 93784), ("10:00", 600), ("", None)],
-)
-def test_cpu_time(text, seconds):
-    assert cpu_seconds(text) == seconds
 
 
 def test_without_accounting_nothing_is_known(tmp_path):

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 
 import pytest
 
-from slurm.queue import JobState, cancel, job_states
+from slurm.queue import JobState, SlurmError, cancel, job_states
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_a_scheduler_that_does_not_answer_is_an_error(programs, tmp_path):
     (tmp_path / "squeue").write_text(
         "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n"
     )
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(SlurmError):
         job_states(["5"], {})
 
 
@@ -84,5 +83,5 @@ def test_jobs_that_scancel_did_not_end_are_an_error(programs, tmp_path):
     cancel(["5"], {})
     (tmp_path / "scancel").write_text("#!/bin/sh\necho 'scancel: error: no answer' >&2\nexit 1\n")
     cancel(["6", "7"], {})
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(SlurmError):
         cancel(["5", "6"], {})

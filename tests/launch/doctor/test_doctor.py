@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launch import CODE
 from launch.cli import main
 from launch.doctor import storage
 from launch.doctor.findings import FAIL, OK, WARN
 from launch.doctor.node import check_nodes
 from launch.doctor.probing import Outcome, Probe
-from slurm.site import CODE, parse_cluster
+from slurm.container import image_key
+from slurm.site import parse_cluster
 
 BASE_PYTHON = sys._base_executable
 
@@ -125,7 +127,7 @@ def image(tmp_path, monkeypatch):
 
 
 def test_images(site, doctor, image, tmp_path):
-    key = parse_cluster({"scheduler": "local"}, "s", "s", {}).image_key()
+    key = image_key(parse_cluster({"scheduler": "local"}, "s", "s", CODE, {}))
     _, found = doctor(site(container=image(digest="sha256:" + "ab" * 32, key=key, bytes=5)))
     assert found["image"][0] == (OK, f"{tmp_path}/image.sif, sha256 abababababab; ")
     assert found["image key"] == [(OK, f"{key}: made from lock and definition as they are; ")]
@@ -146,7 +148,7 @@ def test_images(site, doctor, image, tmp_path):
     (tmp_path / "image.sif").unlink()
     status, found = doctor(site(container=image(bytes=5)))
     assert status == 1
-    assert "no image " in found["image"][0][1] and "see container.image" in found["image"][0][1]
+    assert "does not exist" in found["image"][0][1] and "see container.image" in found["image"][0][1]
     container = {"runtime": "apptainer", "binds": [f"{tmp_path}/none:/data:ro"]}
     _, found = doctor(site(container=container, paths={"image_cache": str(tmp_path)}))
     assert "`make image CLUSTER=" in found["image"][0][1]
@@ -286,7 +288,7 @@ def facts(tmp_path):
             if values is not None
         ]
         values = {"scheduler": "slurm", "stop_seconds": 60, **(cluster or {})}
-        site = parse_cluster(values, "s", "s", {"train_decomp": True})
+        site = parse_cluster(values, "s", "s", CODE, {"train_decomp": True})
         probe = Probe(site, folder, "nonce", 1, grace, exp)
         return {found.name: found for found in check_nodes(Outcome(listed, status=0), probe)}
 

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launch import CODE
 from launch.cli import main
 from launch.doctor.findings import FAIL, OK, WARN
 from launch.doctor.scheduler import check_settings
 from launch.pipeline import from_recipe
 from launch.recipe import load_recipe, write_experiment
-from slurm.site import CODE, parse_cluster
+from slurm.container import find_image
+from slurm.site import parse_cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -232,14 +234,14 @@ def test_a_cluster_without_accounting(site, doctor, dev_cluster, tmp_path):
 
 def test_more_tasks_than_an_array_takes(site, doctor, tmp_path, small_recipe):
     values = {"scheduler": "slurm", "extra_sbatch": {"no-requeue": True}}
-    cluster = parse_cluster(values, "s", "s", {})
+    cluster = parse_cluster(values, "s", "s", CODE, {})
     settings = {"MaxArraySize": "20", "MaxJobCount": "30", "JobRequeue": "0", "KillWait": "30 sec"}
     lines = [found.line for found in check_settings(cluster, settings, largest=24, jobs=40)]
     assert lines[0] == "FAIL  MaxArraySize: 20, but 25 are needed; ask for fewer shards, seeds or predictors"
     assert lines[1] == "FAIL  MaxJobCount: 30, but 40 are needed; submit stage by stage"
     assert lines[2].startswith("warn  JobRequeue: extra_sbatch.no-requeue: jobs are not queued again")
     assert lines[3] == "ok    kill_invalid_depend: not set, but jobs ask for it"
-    plain = parse_cluster({"scheduler": "slurm"}, "s", "s", {})
+    plain = parse_cluster({"scheduler": "slurm"}, "s", "s", CODE, {})
     lines = [found.line for found in check_settings(plain, settings, largest=3, jobs=4)]
     assert lines[0] == "ok    MaxArraySize: 20" and lines[2] == "ok    JobRequeue: 0, but jobs ask for it"
     # the sizes of an experiment: one more shard than the dev cluster takes into an array
@@ -361,7 +363,9 @@ def test_folders_that_the_nodes_do_not_share(site, tmp_path, doctor):
 def test_in_the_image(site, doctor, image, tmp_path, capsys):
     """With the image that `make image` built: whole, then with mistakes in the site's config."""
     cache, runtime = {"image_cache": str(image.parent)}, {"runtime": "apptainer"}
-    built = parse_cluster({"scheduler": "slurm", "container": runtime, "paths": cache}, "s", "s", {}).image()
+    built = find_image(
+        parse_cluster({"scheduler": "slurm", "container": runtime, "paths": cache}, "s", "s", CODE, {})
+    )
     for name in ("cater", "bound"):
         (tmp_path / name / "videos").mkdir(parents=True)
     data = {"CATER_Easy": str(tmp_path / "cater")}

@@ -11,8 +11,9 @@ from launch.cli import main
 from launch.pipeline import from_recipe
 from launch.recipe import load_recipe, write_experiment
 from launch.state import ledger
-from launch.views.efficiency import GB, MEMORY_STEPS, TIME_STEPS, Used, clock, rounded_up, suggestion
+from launch.views.efficiency import GB, MEMORY_STEPS, TIME_STEPS, Used, rounded_up, suggestion
 from slurm.accounting import Usage
+from slurm.options import format_time
 
 
 def used(task=0, state="COMPLETED", seconds=100.0, resources=None, **usage):
@@ -65,7 +66,7 @@ def test_what_was_too_little():
     ],
 )
 def test_times_are_rounded_up(seconds, text):
-    assert clock(rounded_up(seconds, TIME_STEPS)) == text
+    assert format_time(rounded_up(seconds, TIME_STEPS)) == text
 
 
 @pytest.mark.parametrize(("asked", "enough"), [(0.1, 0.5), (3.6, 4), (4.1, 5), (17, 20), (65, 72)])
@@ -101,7 +102,7 @@ def test_without_a_scheduler_the_ledgers_seconds_count(root, capsys):
 @pytest.mark.cluster
 def test_on_a_cluster(dev_cluster, tmp_path, capsys):
     """Real generated data and stores, a training as an array; sacct is asked once."""
-    from slurm.site import CODE
+    from launch import CODE
 
     recipe = yaml.safe_load((CODE / "experiments" / "recipes" / "smoke.yaml").read_text())
     recipe["predictors"] = []

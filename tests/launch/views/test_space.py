@@ -4,11 +4,11 @@ import re
 
 import pytest
 
+from launch import CODE
 from launch.cli import main
 from launch.pipeline import from_folder
 from launch.views import space
 from launch.views.space import store_bytes
-from slurm.site import CODE
 from textocvp.files import Space
 
 RECIPES = CODE / "experiments" / "recipes"
