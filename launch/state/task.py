@@ -14,11 +14,11 @@ class TaskId(NamedTuple):
     """What a task is found by."""
 
     stage: str
-    index: int
+    task: int
 
     def __str__(self) -> str:
         """For people: train-decomp[0]."""
-        return f"{self.stage.replace('_', '-')}[{self.index}]"
+        return f"{self.stage.replace('_', '-')}[{self.task}]"
 
 
 @dataclass(frozen=True)
