@@ -164,8 +164,8 @@ def _add_data(commands: Any) -> None:
     parser = _command(
         commands,
         "prepare-data",
-        "textocvp.data.prepare:prepare_data",
-        "decode and resize every video once, tokenise every caption (frames/ and text/ of the experiment)",
+        "textocvp.data.frame_store:prepare_data",
+        "decode and resize every video once (frames/ of the experiment), check the captions",
     )
     _experiment(parser)
     _flags(parser, workers=_WORKERS)

@@ -7,7 +7,6 @@ from typing import List
 from launch.pipeline import Pipeline
 from launch.stages.common import CAPTIONS, WEIGHTS, Planned, after, dataset_fields, option, workers
 from launch.state.task import Task
-from textocvp.config.experiment import parse_experiment
 from textocvp.config.schema import to_dict
 
 
@@ -58,19 +57,17 @@ def _videos(pipeline: Pipeline) -> List[Task]:
 
 
 def prepare_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
-    """Decode every video and tokenise every caption once, for all seeds and predictors."""
-    folders = ["", *(f"predictors/{name}" for name in pipeline.predictors)]
-    tokenizers = sorted({parse_experiment(pipeline.files[name], name).dataset.tokenizer for name in folders})
+    """Decode every video once, for all seeds and predictors, and check the captions."""
     return [
         Task(
             stage="prepare_data",
             index=0,
-            label="frames and text",
+            label="frames",
             argv=("prepare-data", "-d", pipeline.folder("")) + workers(pipeline, "prepare_data"),
-            config={"dataset": dataset_fields(pipeline, ""), "tokenizers": tokenizers},
+            config={"dataset": dataset_fields(pipeline, "")},
             inputs=(CAPTIONS, WEIGHTS),
-            outputs=("frames/*/part_*", "text/*/*/part_*"),
-            leftovers=("frames", "text"),
+            outputs=("frames/*/part_*",),
+            leftovers=("frames",),
             after=after(planned["make_data"]),
             replaceable=True,
         )

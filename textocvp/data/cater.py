@@ -1,4 +1,4 @@
-"""CATER (MAGE's release; Hu et al. 2022) as it lies on disk. Generated data has the same format.
+"""CATER (MAGE's release; Hu et al. 2022) on disk. Generated data has the same format.
 
     ROOT/{easy,hard}/{train,valid,test}_explicit.json   {"0": {"video": path, "caption": str}, ...}
     ROOT/{easy,hard}/masks/<video_id>.npz               masks (T, H, W) uint8, 0 = background
@@ -13,13 +13,13 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Set
 
 import numpy as np
 
-from textocvp.config.data import EVAL_START, LEVELS, SPLITS, DatasetConfig
+from textocvp.config.data import EVAL_START, LEVELS, DatasetConfig
 from textocvp.config.errors import UserError
-from textocvp.data.dataset import read_masks, read_video
+from textocvp.data.dataset import check_split, read_masks, read_states, read_video
 from textocvp.files import read_json, sha256_file
 
 VALID_FRACTION = 0.05
@@ -36,11 +36,11 @@ class Entry:
 
 
 class CATER:
-    """The index of one split; videos are read when asked for.
+    """The index of one split (see `VideoDataset`).
 
     Args:
         config: section `dataset`; its name says which of the two levels is read.
-        root: folder that holds `easy` and `hard`.
+        root: folder that contains `easy` and `hard`.
         split: train, valid or test. Without a valid_explicit.json, valid is 5 % of the training videos,
             chosen by the SHA-256 of their ids, and train the other 95 %.
         hold_out: False (experiments of the original): no training video is held out, valid is test.
@@ -50,13 +50,11 @@ class CATER:
     """
 
     def __init__(self, config: DatasetConfig, root: Path, split: str, hold_out: bool = True) -> None:
-        if split not in SPLITS:
-            raise UserError(f"{config.dataset_name} has no split {split!r}; it has {', '.join(SPLITS)}")
+        check_split(config.dataset_name, split)
         split = split if hold_out or split != "valid" else "test"
         self.name = self.vocabulary = config.dataset_name
         self.eval_start = EVAL_START[self.name]
         self.split = split
-        """The split that is read."""
         self.folder = _level_folder(config.dataset_name, Path(root))
         has_valid = _split_file(self.folder, "valid").is_file()
         source = split if split != "valid" or has_valid else "train"
@@ -68,7 +66,7 @@ class CATER:
             held_out = held_out_ids({entry.video_id for entry in entries})
             entries = [entry for entry in entries if (entry.video_id in held_out) == (split == "valid")]
         if not entries:
-            raise UserError(f"{self.file}: no video is left for the split {split!r}; add videos")
+            raise UserError(f"{self.file}: has no video for the split {split!r}; add videos")
         self.entries = entries
         self.video_ids = [entry.video_id for entry in entries]
         self.captions = [entry.caption for entry in entries]
@@ -86,23 +84,22 @@ class CATER:
         }
 
     def read_frames(self, index: int) -> np.ndarray:
-        """All frames of a video, (T, H, W, 3) uint8, at their size on disk; UserError if unreadable."""
+        """See `VideoDataset`."""
         entry = self.entries[index]
         if not entry.video.is_file():
-            raise UserError(f"{entry.video}: missing, but {self.file} lists it")
+            raise UserError(f"{entry.video}: no such file, but {self.file} lists it")
         return read_video(entry.video)
 
     def masks(self, index: int) -> Optional[np.ndarray]:
-        """Object masks (T, H, W) uint8, 0 = background, or None where the data has none."""
+        """See `VideoDataset`."""
         return read_masks(self.folder / "masks" / f"{self.video_ids[index]}.npz")
 
     def states(self, index: int) -> Optional[Any]:
-        """The objects' states as the generator wrote them, or None where the data has none."""
-        path = self.folder / "states" / f"{self.video_ids[index]}.json"
-        return read_json(path) if path.is_file() else None
+        """See `VideoDataset`."""
+        return read_states(self.folder / "states" / f"{self.video_ids[index]}.json")
 
 
-def held_out_ids(video_ids: Sequence[str]) -> set:
+def held_out_ids(video_ids: Iterable[str]) -> Set[str]:
     """The 5 % of the videos (at least one of two or more) with the smallest SHA-256 of their id."""
     unique = sorted(set(video_ids), key=lambda name: (hashlib.sha256(name.encode()).hexdigest(), name))
     if len(unique) < 2:
@@ -113,8 +110,7 @@ def held_out_ids(video_ids: Sequence[str]) -> set:
 def _level_folder(name: str, root: Path) -> Path:
     if not root.is_dir():
         raise UserError(
-            f"{root}: no such folder; dataset.root must name the folder of {name}, "
-            f"or make-data can generate one"
+            f"{root}: no such folder; set dataset.root to the folder of {name}, or generate one with make-data"
         )
     folder = root / LEVELS[name]
     if not folder.is_dir():
@@ -130,7 +126,7 @@ def _read_entries(file: Path, folder: Path) -> List[Entry]:
     """The entries of a split's file in the file's order."""
     values = read_json(file)
     if not isinstance(values, dict):
-        raise UserError(f'{file}: damaged, {{"0": {{"video": ..., "caption": ...}}, ...}} is expected')
+        raise UserError(f'{file}: expected {{"0": {{"video": ..., "caption": ...}}, ...}}')
     for number, value in values.items():
         for key in ("video", "caption"):
             if not isinstance(value, dict) or not isinstance(value.get(key), str) or not value[key].strip():

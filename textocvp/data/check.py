@@ -1,12 +1,11 @@
-"""`python -m textocvp check-data --dataset CATER_Hard --root DIR`: is the data whole; how does it look?"""
+"""`python -m textocvp check-data --dataset CATER_Hard --root DIR`: is the data whole, and what does it look like?"""
 
 from __future__ import annotations
 
 import functools
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, NamedTuple, Optional
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,19 +17,20 @@ from textocvp.config.job import available_cores
 from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import resize_frames
 from textocvp.data.tokenizers import CustomTokenizer
-from textocvp.data.worker_pool import worker_pool
+from textocvp.data.worker_pool import in_processes
 from textocvp.files import atomic_path
+from textocvp.terminal import Progress
 
 SHEET_VIDEOS, SHEET_FRAMES, SHEET_PIXELS = 6, 6, 96
 MAX_LINES = 20
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What reading one video told."""
+class Checked(NamedTuple):
+    """The result of reading one video."""
 
+    name: str
     length: int
-    """Frames; 0 where the file could not be read."""
+    """Frames; 0 if the file could not be read."""
     seconds: float
     """Time that reading took."""
     error: str = ""
@@ -44,20 +44,24 @@ def check_data(dataset: str, root: Path, sheet: Optional[Path] = None, workers: 
         workers: processes that decode; default: one per core.
 
     Raises:
-        UserError: something is missing, unreadable or outside the vocabulary; each case is printed before.
+        UserError: something is missing, unreadable or outside the vocabulary; each case is printed first.
     """
     problems: List[str] = []
     splits = _open_splits(dataset, Path(root), problems)
-    workers = workers or available_cores()
-    for split, index in splits.items():
-        checked, tokenizer = _read_all(index, workers), CustomTokenizer(index.vocabulary)
-        problems += [result.error for result in checked if result.error]
-        problems += _unknown_words(index, tokenizer)
-        print(_summary(split, index, checked, tokenizer))
-    if splits:
-        sheet = Path(sheet or Path(root) / "contact_sheet.png")
-        _draw_sheet(next(iter(splits.values())), sheet)
-        print(f"contact sheet: {sheet}")
+    for split in splits.values():
+        tokenizer = CustomTokenizer(split.vocabulary)
+        checked = _read_all(split, workers or available_cores())
+        problems += [video.error for video in checked if video.error]
+        problems += [
+            f"{dataset} {split.split}: word {word!r} of the caption {caption!r} is not in the vocabulary "
+            f"{split.vocabulary}"
+            for caption in split.captions
+            for word in tokenizer.unknown_words(caption)
+        ]
+        print(_summary(split, checked, tokenizer))
+    sheet = Path(sheet or Path(root) / "contact_sheet.png")
+    _draw_sheet(next(iter(splits.values())), sheet)
+    print(f"contact sheet: {sheet}")
     if problems:
         for line in problems[:MAX_LINES]:
             print(f"  {line}")
@@ -80,60 +84,52 @@ def _open_splits(name: str, root: Path, problems: List[str]) -> Dict[str, VideoD
     return splits
 
 
-def _read_all(index: VideoDataset, workers: int) -> List[Checked]:
+def _read_all(split: VideoDataset, workers: int) -> List[Checked]:
     """Read all videos of a split, in `workers` processes."""
-    if workers == 1 or len(index) < 2 * workers:
-        return [_read(index, row) for row in range(len(index))]
-    with worker_pool(workers, "fork") as pool:
-        return list(pool.map(functools.partial(_read, index), range(len(index)), chunksize=8))
+    checked: List[Checked] = []
+    with Progress(f"check-data {split.split}", len(split), unit="video") as progress:
+        for video in in_processes(functools.partial(_read, split), range(len(split)), workers, "fork"):
+            checked.append(video)
+            progress.update(len(checked))
+    return sorted(checked)
 
 
-def _read(index: VideoDataset, row: int) -> Checked:
-    started = time.perf_counter()
+def _read(split: VideoDataset, row: int) -> Checked:
+    started, name = time.perf_counter(), split.video_ids[row]
     try:
-        length = len(index.read_frames(row))
+        length = len(split.read_frames(row))
         seconds = time.perf_counter() - started
-        masks = index.masks(row)
-        index.states(row)
+        masks = split.masks(row)
+        split.states(row)
     except UserError as error:
-        return Checked(0, 0.0, str(error))
+        return Checked(name, 0, 0.0, str(error))
     if masks is not None and len(masks) != length:
-        name = index.video_ids[row]
-        return Checked(length, seconds, f"video {name}: {length} frames, but {len(masks)} masks")
-    return Checked(length, seconds)
+        return Checked(name, length, seconds, f"video {name}: {length} frames, but {len(masks)} masks")
+    return Checked(name, length, seconds)
 
 
-def _unknown_words(index: VideoDataset, tokenizer: CustomTokenizer) -> List[str]:
-    where = f"{index.name} {index.split}"
-    return [
-        f"{where}: word {word!r} of the caption {caption!r} is not in the vocabulary {index.vocabulary}"
-        for caption in index.captions
-        for word in tokenizer.unknown_words(caption)
-    ]
-
-
-def _summary(split: str, index: VideoDataset, checked: List[Checked], tokenizer: CustomTokenizer) -> str:
+def _summary(split: VideoDataset, checked: List[Checked], tokenizer: CustomTokenizer) -> str:
     """One line about a split."""
-    known = [caption for caption in index.captions if not tokenizer.unknown_words(caption)]
+    known = [caption for caption in split.captions if not tokenizer.unknown_words(caption)]
     longest = max((len(tokenizer(caption)) for caption in known), default=0)
-    lengths = [(result.length, name) for result, name in zip(checked, index.video_ids) if result.length]
-    if not lengths:
-        return f"{split}: {len(index)} videos, none readable"
-    rate = sum(length for length, _ in lengths) / max(sum(result.seconds for result in checked), 1e-9)
-    shortest, name = min(lengths)
+    readable = [video for video in checked if video.length]
+    if not readable:
+        return f"{split.split}: {len(split)} videos, none readable"
+    rate = sum(video.length for video in readable) / max(sum(video.seconds for video in checked), 1e-9)
+    shortest = min(readable, key=lambda video: video.length)
     return (
-        f"{split}: {len(index)} videos, {len(index) - len(lengths)} unreadable, "
-        f"shortest {shortest} frames ({name}), longest caption {longest} tokens, "
+        f"{split.split}: {len(split)} videos, {len(split) - len(readable)} unreadable, "
+        f"shortest {shortest.length} frames ({shortest.name}), longest caption {longest} tokens, "
         f"decoding {rate:.0f} frames/s per process"
     )
 
 
-def _draw_sheet(index: VideoDataset, path: Path) -> None:
+def _draw_sheet(split: VideoDataset, path: Path) -> None:
     """A PNG of six videos, a row each: six frames spread over the video, the caption below."""
     rows = []
-    for row in np.unique(np.linspace(0, len(index) - 1, SHEET_VIDEOS).astype(int)):
+    for row in np.unique(np.linspace(0, len(split) - 1, SHEET_VIDEOS).astype(int)):
         try:
-            rows.append(_sheet_row(index, int(row)))
+            rows.append(_sheet_row(split, int(row)))
         except UserError:
             continue  # counted as a problem already
     if rows:
@@ -141,10 +137,10 @@ def _draw_sheet(index: VideoDataset, path: Path) -> None:
             Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG")
 
 
-def _sheet_row(index: VideoDataset, row: int) -> np.ndarray:
+def _sheet_row(split: VideoDataset, row: int) -> np.ndarray:
     """(height, width, 3) uint8: frames side by side over a line with the caption."""
-    frames = resize_frames(index.read_frames(row), (SHEET_PIXELS, SHEET_PIXELS)).transpose(0, 2, 3, 1)
+    frames = resize_frames(split.read_frames(row), (SHEET_PIXELS, SHEET_PIXELS)).transpose(0, 2, 3, 1)
     chosen = frames[np.linspace(0, len(frames) - 1, SHEET_FRAMES).astype(int)]
     strip = Image.new("RGB", (SHEET_FRAMES * SHEET_PIXELS, 16), "white")
-    ImageDraw.Draw(strip).text((2, 2), index.captions[row][:110], fill="black")
+    ImageDraw.Draw(strip).text((2, 2), split.captions[row][:110], fill="black")
     return np.concatenate([np.concatenate(list(chosen), axis=1), np.asarray(strip)])

@@ -1,4 +1,4 @@
-"""CLIPort's put-block-in-bowl episodes as they lie on disk. Generated data has the same format.
+"""CLIPort's put-block-in-bowl episodes on disk. Generated data has the same format.
 
     ROOT/{train,val,test}/episodeNNNNN/task_description.txt   the caption
     ROOT/{train,val,test}/episodeNNNNN/color/NNN_color.png    the frames, in the order of their names
@@ -16,10 +16,10 @@ from typing import Any, Dict, Optional
 import numpy as np
 from PIL import Image
 
-from textocvp.config.data import SPLITS, DatasetConfig
+from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
-from textocvp.data.dataset import read_masks, read_text
-from textocvp.files import read_json, sha256_json
+from textocvp.data.dataset import check_split, read_masks, read_states, read_text
+from textocvp.files import sha256_json
 
 SPLIT_FOLDERS = {"train": "train", "valid": "val", "test": "test"}
 EXCLUDED = ("episode07564", "episode09031", "episode13755", "episode11237")
@@ -32,7 +32,7 @@ class CLIPort:
 
     Args:
         config: section `dataset`.
-        root: folder that holds `train`, `val` and `test`.
+        root: folder that contains `train`, `val` and `test`.
         split: train, valid or test.
         hold_out: not read: the data has a validation split of its own.
 
@@ -43,22 +43,21 @@ class CLIPort:
     eval_start = 0
 
     def __init__(self, config: DatasetConfig, root: Path, split: str, hold_out: bool = True) -> None:
-        if split not in SPLITS:
-            raise UserError(f"{config.dataset_name} has no split {split!r}; it has {', '.join(SPLITS)}")
+        check_split(config.dataset_name, split)
         self.name, self.split = config.dataset_name, split
         # the test split's colours have ids of their own, which clash with training's
         self.vocabulary = f"{self.name}_test" if split == "test" else self.name
         self.folder = Path(root) / SPLIT_FOLDERS[split]
         if not self.folder.is_dir():
             raise UserError(
-                f"{self.folder}: no such folder; {self.name} is expected there (dataset.root is "
-                f"{root}), or make-data can generate one"
+                f"{self.folder}: no such folder; set dataset.root (now {root}) to the folder of {self.name}, "
+                f"or generate one with make-data"
             )
         self.video_ids = sorted(
             path.name for path in self.folder.glob("episode*") if path.is_dir() and path.name not in EXCLUDED
         )
         if not self.video_ids:
-            raise UserError(f"{self.folder}: holds no episodeNNNNN folder")
+            raise UserError(f"{self.folder}: contains no episodeNNNNN folder")
         self.captions = [_read_caption(self.folder / name / CAPTION_FILE) for name in self.video_ids]
 
     def __len__(self) -> int:
@@ -70,28 +69,27 @@ class CLIPort:
         return {"dataset": self.name, "split": self.split, "episodes_sha256": sha256_json(episodes)}
 
     def read_frames(self, index: int) -> np.ndarray:
-        """All frames of an episode, (T, H, W, 3) uint8, at their size on disk; UserError if unreadable."""
+        """See `VideoDataset`."""
         folder = self.folder / self.video_ids[index] / "color"
         paths = sorted(folder.glob("*_color.png"))
         if not paths:
-            raise UserError(f"{folder}: holds no NNN_color.png")
+            raise UserError(f"{folder}: contains no NNN_color.png")
         frames = [_read_png(path) for path in paths]
         for path, frame in zip(paths, frames):
             if frame.shape != frames[0].shape:
+                height, width, expected = *frame.shape[:2], frames[0].shape
                 raise UserError(
-                    f"{path}: is {frame.shape[1]}x{frame.shape[0]} pixels, the episode's first "
-                    f"frame {frames[0].shape[1]}x{frames[0].shape[0]}"
+                    f"{path}: is {width}x{height} pixels, but the first frame {expected[1]}x{expected[0]}"
                 )
         return np.stack(frames)
 
     def masks(self, index: int) -> Optional[np.ndarray]:
-        """Object masks (T, H, W) uint8, 0 = background, or None where the data has none."""
+        """See `VideoDataset`."""
         return read_masks(self.folder / self.video_ids[index] / "masks.npz")
 
     def states(self, index: int) -> Optional[Any]:
-        """The objects' states as the generator wrote them, or None where the data has none."""
-        path = self.folder / self.video_ids[index] / "states.json"
-        return read_json(path) if path.is_file() else None
+        """See `VideoDataset`."""
+        return read_states(self.folder / self.video_ids[index] / "states.json")
 
 
 def _read_caption(path: Path) -> str:

@@ -1,5 +1,7 @@
 """frames/{train,valid,test}: every video of a data set at one size, uint8; nothing decodes video twice.
 
+    python -m textocvp prepare-data -d EXP       writes it; run again, it continues
+
 A part holds `frames` (V, T, 3, H, W) uint8, `masks` (V, T, H, W) uint8 where the data has them, `lengths`
 (V,), `video_id` (V,). T is the longest video of the part; shorter ones end in zeros that no reader returns.
 A chunk is one video, or as many of its frames as fit into 1 MiB. Nothing is compressed: at 32x32 reading
@@ -8,6 +10,9 @@ a clip took 2.5 times longer with gzip, 3 times with lzf.
 
 from __future__ import annotations
 
+import functools
+import logging
+import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -16,11 +21,94 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from textocvp.config.errors import UserError
-from textocvp.data.dataset import VideoDataset
-from textocvp.data.part_files import Part, PartReader, create_rows, plan_parts, read_manifests, write_part
+from textocvp import stopping
+from textocvp.config.data import SPLITS
+from textocvp.config.errors import DiskFullError, UserError
+from textocvp.config.experiment import Experiment, experiment_root, load_experiment
+from textocvp.config.job import available_cores
+from textocvp.config.schema import to_dict
+from textocvp.data.dataset import VideoDataset, load_predictors, open_dataset
+from textocvp.data.part_files import (
+    Part,
+    PartReader,
+    create_rows,
+    is_finished,
+    plan_parts,
+    read_manifests,
+    write_part,
+)
+from textocvp.data.tokenizers import CustomTokenizer, open_custom_tokenizer, open_tokenizer
+from textocvp.data.worker_pool import in_processes
+from textocvp.terminal import Progress, duration
 
 COMMAND = "prepare-data"
+
+log = logging.getLogger(__name__)
+
+
+def prepare_data(exp_directory: Path, workers: Optional[int] = None) -> None:
+    """Write the frame store of an experiment in `workers` processes (default: one per core).
+
+    Raises:
+        UserError: a predictor cannot read the captions (nothing is written), or part of the data is missing
+            or damaged (the other parts are kept).
+    """
+    started, root = time.monotonic(), experiment_root(exp_directory)
+    experiment = load_experiment(root)
+    size = experiment.dataset.img_size
+    opened = [open_dataset(experiment, root, split) for split in SPLITS]
+    datasets = {dataset.split: dataset for dataset in opened}
+    for dataset in datasets.values():
+        _check_captions(experiment, root, dataset)
+    config = {name: value for name, value in to_dict(experiment.dataset).items() if name != "root"}
+    write = functools.partial(_try_to_write, root / "frames", size, config)
+    with stopping.ends_at_time_limit():
+        parts = [(dataset, part) for dataset in datasets.values() for part in frame_parts(dataset)]
+        missing = [
+            (dataset, part)
+            for dataset, part in parts
+            if not is_finished(root / "frames" / dataset.split, part, frames_key(dataset, size))
+        ]
+        finished = len(parts) - len(missing)
+        log.info("prepare-data: %d of %d parts are finished already", finished, len(parts))
+        errors = []
+        with Progress(COMMAND, len(parts), first=finished, unit="part") as progress:
+            results = in_processes(write, missing, workers or available_cores(), "fork", _single_thread)
+            for done, error in enumerate(results, finished + 1):
+                progress.update(done)
+                errors += [error] * (error is not None)
+    if errors:
+        raise UserError(f"{errors[0]} ({len(errors)} of {len(parts)} parts not written, the others are kept)")
+    print(f"{root / 'frames'}: {len(parts)} parts, {duration(time.monotonic() - started)}")
+
+
+def _check_captions(experiment: Experiment, root: Path, dataset: VideoDataset) -> None:
+    """Open every tokenizer that will read the split: what it lacks is better known now than in training.
+
+    Without predictors the one that the experiment names, except T5, whose weights only a predictor names.
+    """
+    predictors = load_predictors(root)
+    for predictor in predictors:
+        open_tokenizer(predictor, root, dataset)
+    if not predictors and experiment.dataset.tokenizer == CustomTokenizer.name:
+        open_custom_tokenizer(experiment, root, dataset)
+
+
+def _single_thread() -> None:
+    torch.set_num_threads(1)  # the pool is the parallelism; OpenMP's threads do not survive a fork
+
+
+def _try_to_write(
+    folder: Path, size: Tuple[int, int], config: Mapping[str, Any], item: Tuple[VideoDataset, Part]
+) -> Optional[UserError]:
+    dataset, part = item
+    try:
+        write_frame_part(folder / dataset.split, part, dataset, size, config)
+    except DiskFullError:
+        raise  # there would be no space for the other parts either
+    except UserError as error:
+        return error
+    return None
 
 
 def frames_key(dataset: VideoDataset, img_size: Tuple[int, int]) -> Dict[str, Any]:
@@ -47,7 +135,7 @@ def resize_frames(frames: np.ndarray, img_size: Tuple[int, int]) -> np.ndarray:
 
 
 def resize_masks(masks: np.ndarray, img_size: Tuple[int, int]) -> np.ndarray:
-    """(T, H, W) uint8 -> (T, *img_size) uint8, each pixel taking its nearest neighbour's object."""
+    """(T, H, W) uint8 -> (T, *img_size) uint8, each pixel with its nearest neighbour's object."""
     if masks.shape[1:] == tuple(img_size):
         return masks
     resized = F.interpolate(torch.from_numpy(masks)[:, None], size=tuple(img_size), mode="nearest-exact")
@@ -86,7 +174,7 @@ def write_frame_part(
 
 
 def _put(file: h5py.File, name: str, num_rows: int, row: int, video: np.ndarray) -> None:
-    """Write one video into its row, making the dataset at the first and lengthening it for a longer one."""
+    """Write one video into its row; the first creates the dataset, a longer one lengthens it."""
     if name not in file:
         create_rows(file, name, (num_rows, *video.shape), "uint8", growing=True)
     if len(video) > file[name].shape[1]:
@@ -108,7 +196,7 @@ class FrameStore:
 
     @classmethod
     def open(cls, folder: Path, key: Mapping[str, Any]) -> FrameStore:
-        """Open the store of one split; UserError where it is incomplete, cut off or of another key."""
+        """Open the store of one split; UserError if it is incomplete, cut off or has another key."""
         return cls(folder, read_manifests(folder, key, COMMAND))
 
     def length(self, video_id: str) -> int:
@@ -116,26 +204,25 @@ class FrameStore:
         return self._find(video_id)[2]
 
     def frames(self, video_id: str, start: int = 0, stop: Optional[int] = None) -> np.ndarray:
-        """Frames start..stop-1 of a video, (T, 3, H, W) uint8; to its end without `stop`."""
+        """Frames start..stop-1 of a video, (T, 3, H, W) uint8; without `stop`, to its end."""
         file, row, length, _ = self._find(video_id)
-        return self._reader.read(
-            file, "frames", np.s_[row, start : check_range(video_id, start, stop, length)]
-        )
+        stop = check_range(video_id, start, stop, length)
+        return self._reader.read(file, "frames", np.s_[row, start:stop])
 
     def masks(self, video_id: str, start: int = 0, stop: Optional[int] = None) -> Optional[np.ndarray]:
-        """Object masks of the same frames, (T, H, W) uint8, or None where the data has none."""
+        """Object masks of the same frames, (T, H, W) uint8, or None if the data has none."""
         file, row, length, has_masks = self._find(video_id)
         stop = check_range(video_id, start, stop, length)
         return self._reader.read(file, "masks", np.s_[row, start:stop]) if has_masks else None
 
     def _find(self, video_id: str) -> Tuple[str, int, int, bool]:
         if video_id not in self._index:
-            raise UserError(f"{self.folder}: holds no video {video_id!r}; run {COMMAND} again")
+            raise UserError(f"{self.folder}: has no video {video_id!r}; run {COMMAND} again")
         return self._index[video_id]
 
 
 def check_range(video_id: str, start: int, stop: Optional[int], length: int) -> int:
-    """`stop`, or `length` without it; UserError where the frames start..stop-1 do not exist."""
+    """`stop`, or `length` without it; UserError if the frames start..stop-1 do not exist."""
     stop = length if stop is None else stop
     if not 0 <= start < stop <= length:
         raise UserError(

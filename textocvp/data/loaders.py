@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.job import available_cores
-from textocvp.data.dataset import VideoDataset
+from textocvp.data.dataset import VideoDataset, open_dataset
 from textocvp.data.order import (
     RankBatches,
     Sample,
@@ -20,29 +20,11 @@ from textocvp.data.order import (
     generator_of,
     hashed,
     slots_config,
-    training_batches,
     window_frames,
 )
 from textocvp.data.slot_store import SlotStore, slots_folder, slots_key
-from textocvp.data.text_store import TextStore, TokenizedCaptions
-from textocvp.data.tokenizers import pad_tokens
-from textocvp.data.videos import DecodedVideos, StoredVideos, open_dataset, open_tokens, open_videos
-
-__all__ = [
-    "ClipDataset",
-    "SlotWindowDataset",
-    "check_lengths",
-    "collate",
-    "evaluation_loader",
-    "open_videos",
-    "open_windows",
-    "to_float",
-    "training_batches",
-    "training_loader",
-]
-
-Videos = Union[StoredVideos, DecodedVideos]
-Tokens = Union[TextStore, TokenizedCaptions]
+from textocvp.data.tokenizers import Tokenizer, open_tokenizer, tokenize
+from textocvp.data.videos import StoredVideos, Videos, open_videos
 
 
 class ClipDataset(Dataset):
@@ -54,8 +36,8 @@ class ClipDataset(Dataset):
         random_start: draw the first frame, from (seed, epoch, index); else it is the data set's eval_start.
         with_masks: add `masks`.
 
-    Items, asked for by Sample or by index (epoch 0):
-        video (T, 3, H, W) float32 in [0, 1], caption, video_id, start; masks (T, H, W) uint8 if asked for.
+    Items, by Sample or by index (epoch 0):
+        video (T, 3, H, W) float32 in [0, 1], caption, video_id, start; masks (T, H, W) uint8 on request.
     """
 
     def __init__(
@@ -72,7 +54,7 @@ class ClipDataset(Dataset):
         self.random_start = random_start
         self.with_masks = with_masks
         if isinstance(videos, StoredVideos):  # lengths of video files are known once they are decoded
-            check_lengths(videos, self._first_start() + num_frames)
+            check_lengths(videos, num_frames + (0 if random_start else videos.eval_start))
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -98,9 +80,6 @@ class ClipDataset(Dataset):
         last = max(self.videos.length(index) - num_frames, 0)
         return hashed("start", self.seed, epoch, index) % (last + 1)
 
-    def _first_start(self) -> int:
-        return 0 if self.random_start else self.videos.eval_start
-
     def _masks(self, index: int, start: int, num_frames: int) -> torch.Tensor:
         masks = self.videos.masks(index, start, start + num_frames)
         if masks is None:
@@ -113,9 +92,9 @@ class ClipDataset(Dataset):
 class SlotWindowDataset(Dataset):
     """Windows of a split for the predictor, from the slot store or, for `slots: online`, as frames.
 
-    Items, asked for by Sample or by index:
+    Items, by Sample or by index:
         caption, video_id, start, draw; slots (T, N, D) float32 with `store`; video (T, 3, H, W) float32 in
-        [0, 1] with `videos`; tokens (a list; `text` in a batch) with `tokens`.
+        [0, 1] with `videos`. A batch has `text` too, with `tokenizer`.
 
     Both modes enumerate the same (video, start, draw), so that they give the same batches.
     """
@@ -127,13 +106,13 @@ class SlotWindowDataset(Dataset):
         num_frames: int,
         store: Optional[SlotStore] = None,
         videos: Optional[Videos] = None,
-        tokens: Optional[Tokens] = None,
+        tokenizer: Optional[Tokenizer] = None,
     ) -> None:
         self.dataset = dataset
         self.windows = windows
         """(position in the split, window) of each item."""
         self.num_frames = num_frames
-        self.store, self.videos, self.tokens = store, videos, tokens
+        self.store, self.videos, self.tokenizer = store, videos, tokenizer
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -145,8 +124,6 @@ class SlotWindowDataset(Dataset):
             item["slots"] = torch.from_numpy(self.store.slots(window, self.num_frames))
         if self.videos:
             item["video"] = to_float(self.videos.frames(row, window.start, window.start + self.num_frames))
-        if self.tokens:
-            item["tokens"] = self.tokens.tokens(row)
         return item
 
 
@@ -161,16 +138,16 @@ def open_windows(
     """The windows of a split for a predictor experiment.
 
     Args:
-        experiment: of the predictor, whose text is added if it reads any; suite.slots.mode says whether items
-            hold stored slots or frames.
+        experiment: of the predictor, whose text is added if it reads any; suite.slots.mode decides between
+            stored slots and frames.
         folder: the experiment's folder, or that of one of its predictors.
         checkpoint_sha256: hash of the decomposition checkpoint that the store must come from.
         with_video: add the frames to stored slots (image loss, evaluation).
-        num_frames: another length than num_context + num_preds; longer than stored: as frames, not slots.
+        num_frames: another length than num_context + num_preds, as frames.
     """
     dataset = open_dataset(experiment, folder, split)
     stored = num_frames is None and uses_store(experiment, folder)
-    tokens = open_tokens(experiment, folder, dataset)
+    tokenizer = open_tokenizer(experiment, folder, dataset)
     videos = open_videos(experiment, folder, split) if with_video or not stored else None
     length = num_frames or experiment.prediction_params.num_frames
     store, windows = None, []
@@ -179,37 +156,28 @@ def open_windows(
         store = SlotStore.open(slots_folder(folder) / dataset.split, key, length)
     enumerated = num_frames or window_frames(experiment, folder)
     for row, video_id in enumerate(dataset.video_ids):
-        own = (
-            store.windows(video_id)
-            if store
-            else enumerate_windows(
-                video_id,
-                videos.length(row),
-                enumerated,
-                dataset.split,
-                slots_config(experiment),
-                dataset.eval_start,
-                experiment.dataset.random_start,
-            )
-        )
+        if store:
+            own = store.windows(video_id)
+        else:
+            own = enumerate_windows(experiment, dataset, row, videos.length(row), enumerated)
         windows += [(row, window) for window in own]
-    return SlotWindowDataset(dataset, windows, length, store, videos, tokens)
+    return SlotWindowDataset(dataset, windows, length, store, videos, tokenizer)
 
 
 def uses_store(experiment: Experiment, folder: Path) -> bool:
-    """Whether slots come from EXP/slots; of the original, which knows none, where one was written."""
+    """Whether slots come from EXP/slots; with an experiment of the original, if that folder exists."""
     if experiment.suite is None:
         return slots_folder(folder).is_dir()
     return slots_config(experiment).mode == "store"
 
 
 def check_lengths(videos: Videos, needed: int) -> None:
-    """UserError that names the shortest video where it has fewer than `needed` frames."""
+    """UserError naming the shortest video if it has fewer than `needed` frames."""
     length, index = min((videos.length(index), index) for index in range(len(videos)))
     if length < needed:
         raise UserError(
-            f"video {videos.video_ids[index]} has {length} frames, too few: clips need {needed} "
-            f"(start and length together); use shorter clips"
+            f"video {videos.video_ids[index]} has {length} frames, but clips need {needed} (start and length "
+            f"together); use shorter clips"
         )
 
 
@@ -218,23 +186,23 @@ def to_float(frames: Any) -> torch.Tensor:  # noqa: ANN401
     return torch.from_numpy(frames).float().div_(255)
 
 
-def collate(items: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
-    """Items as one batch: tensors stacked, numbers as an int64 tensor, texts as a list, `tokens` as Text."""
+def collate(items: Sequence[Dict[str, Any]], tokenizer: Optional[Tokenizer] = None) -> Dict[str, Any]:
+    """Items as one batch: tensors stacked, numbers as an int64 tensor, strings as a list; `text` if tokenised."""
     batch: Dict[str, Any] = {}
     for name in items[0]:
         values: List[Any] = [item[name] for item in items]
-        if name == "tokens":
-            batch["text"] = pad_tokens(values)
-        elif isinstance(values[0], torch.Tensor):
+        if isinstance(values[0], torch.Tensor):
             batch[name] = torch.stack(values)
         else:
             batch[name] = torch.tensor(values) if isinstance(values[0], int) else values
+    if tokenizer:
+        batch["text"] = tokenize(tokenizer, batch["caption"])
     return batch
 
 
-def training_loader(dataset: Dataset, batches: RankBatches, num_workers: int = 0) -> DataLoader:
+def training_loader(dataset: Dataset, batches: RankBatches, num_workers: int = 0) -> Loader:
     """The batches of this rank, in the order of the steps, from `batches.first_step` on."""
-    return DataLoader(dataset, batch_sampler=batches, **_worker_settings(num_workers))
+    return Loader(dataset, batches, num_workers)
 
 
 def evaluation_loader(
@@ -244,7 +212,7 @@ def evaluation_loader(
     shuffle: bool = False,
     rank: int = 0,
     world: int = 1,
-) -> DataLoader:
+) -> Loader:
     """Every item once, joined over the ranks; ranks may differ by one item.
 
     Args:
@@ -252,17 +220,50 @@ def evaluation_loader(
     """
     order = generator_of("eval").permutation(len(dataset)) if shuffle else range(len(dataset))
     rows = [int(row) for row in order[rank::world]]
-    batches = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
-    return DataLoader(dataset, batch_sampler=batches, **_worker_settings(num_workers))
+    return Loader(dataset, [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)], num_workers)
 
 
-def _worker_settings(num_workers: int) -> Dict[str, Any]:
-    """Workers are forked; the stores' files are opened by each worker itself."""
-    available = available_cores()
-    workers = {"multiprocessing_context": "fork", "prefetch_factor": 4} if num_workers else {}
-    return {
-        "collate_fn": collate,
-        "num_workers": min(num_workers, available),
-        **workers,
-        "pin_memory": torch.cuda.is_available(),
-    }
+class Loader(DataLoader):
+    """Batches of a data set, in forked workers, which open the stores' files themselves.
+
+    A UserError in a worker reaches the caller as it is, without the traceback that DataLoader adds to it.
+    """
+
+    def __init__(self, dataset: Dataset, batches: Iterable[Sequence[Any]], num_workers: int = 0) -> None:
+        workers = min(num_workers, available_cores())
+        forked = {"multiprocessing_context": "fork", "prefetch_factor": 4} if workers else {}
+        super().__init__(
+            _Batches(dataset),
+            batch_sampler=batches,
+            collate_fn=_unchanged,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            **forked,
+        )
+
+    def __iter__(self) -> Iterator[Dict[str, Any]]:
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+class _Batches(Dataset):
+    """Whole batches of a data set, or the UserError that kept one from being read."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, samples: Sequence[Any]) -> Union[Dict[str, Any], UserError]:
+        try:
+            items = [self.dataset[sample] for sample in samples]
+            return collate(items, getattr(self.dataset, "tokenizer", None))
+        except UserError as error:
+            return error
+
+
+def _unchanged(batch: Any) -> Any:  # noqa: ANN401
+    return batch

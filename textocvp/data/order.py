@@ -13,24 +13,25 @@ import torch
 
 from textocvp.config.data import SlotStoreConfig
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import FILE_NAME, Experiment, experiment_root, load_predictor_experiment
+from textocvp.config.experiment import Experiment, experiment_root
 from textocvp.config.training import CurriculumStage
+from textocvp.data.dataset import VideoDataset, load_predictors
 
 
 class Sample(NamedTuple):
-    """One clip of a training batch: the key that a data set is asked with."""
+    """One clip of a training batch: the key of a data set's item."""
 
     index: int
     """Position in the split."""
     epoch: int
     """Passes over the split before this one; random starts depend on it."""
     num_frames: Optional[int] = None
-    """Frames of the clip; None: what the data set was made for."""
+    """Frames of the clip; None: as many as the data set's clips have."""
 
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """An endless stream of shuffled passes over the split, cut into batches without a rest."""
+    """An endless stream of shuffled passes over the split, cut into full batches."""
 
     dataset_len: int
     batch_size: int
@@ -88,7 +89,7 @@ class RankBatches:
         for _, batch_size, _ in order.stages():
             if batch_size % world:
                 raise UserError(
-                    f"training.batch_size: {batch_size} clips cannot be shared evenly by {world} "
+                    f"training.batch_size: {batch_size} clips cannot be divided evenly among {world} "
                     f"processes; use a multiple of {world}"
                 )
         if order.dataset_len < 1:
@@ -124,7 +125,7 @@ def training_batches(
         num_frames: frames per clip; the curriculum's replace it.
 
     Raises:
-        UserError: the number of ranks divides no even share.
+        UserError: the number of ranks does not divide the batch size.
     """
     order = TrainingOrder(dataset_len, batch, seed, total_steps, num_frames, shuffle, tuple(curriculum))
     return RankBatches(order, first_step, rank, world)
@@ -155,33 +156,31 @@ class Window(NamedTuple):
 
 
 def enumerate_windows(
-    video_id: str,
-    length: int,
-    num_frames: int,
-    split: str,
-    config: SlotStoreConfig,
-    eval_start: int,
-    random_start: bool = True,
+    experiment: Experiment, dataset: VideoDataset, row: int, length: int, num_frames: int
 ) -> List[Window]:
-    """The windows of one video, for the store and for `slots: online` alike.
+    """The windows of one video of a split, for the store and for `slots: online` alike.
 
     Training: a start every `stride` frames (only `eval_start` without random_start), `draws` draws of each.
     Other splits: `eval_start`, draw 0.
 
+    Args:
+        row: the video's position in the split; length: its frames; num_frames: those of a window.
+
     Raises:
         UserError: the video is too short for one window.
     """
-    last = length - num_frames
-    training = split == "train"
-    starts = list(range(0, last + 1, config.stride)) if training and random_start else [eval_start]
-    if last < (starts[0] if starts else 0):
+    config, training = slots_config(experiment), dataset.split == "train"
+    random_start = training and experiment.dataset.random_start
+    first, last = 0 if random_start else dataset.eval_start, length - num_frames
+    if last < first:
         raise UserError(
-            f"video {video_id} has {length} frames, too few for windows of {num_frames} frames "
-            f"(num_context + num_preds) from frame {starts[0] if starts else 0}; "
-            "lower prediction_params.num_preds of the predictors or use longer videos"
+            f"video {dataset.video_ids[row]} has {length} frames, too few for windows of {num_frames} frames "
+            f"(num_context + num_preds) from frame {first}; lower prediction_params.num_preds of the "
+            f"predictors or use longer videos"
         )
-    draws = config.draws if training else 1
-    return [Window(video_id, start, draw) for start in starts for draw in range(draws)]
+    starts = range(0, last + 1, config.stride) if random_start else [first]
+    draws = range(config.draws if training else 1)
+    return [Window(dataset.video_ids[row], start, draw) for start in starts for draw in draws]
 
 
 def initial_noise(seed: int, video_id: str, start: int, draw: int, shape: Sequence[int]) -> torch.Tensor:
@@ -196,7 +195,7 @@ def window_noise(seed: int, windows: Iterable[Window], shape: Sequence[int]) -> 
 
 
 def windows_of(batch: Mapping[str, Any]) -> List[Window]:
-    """The windows of a batch of clips; draw 0 where the batch does not say which."""
+    """The windows of a batch of clips; draw 0 if the batch has no `draw`."""
     starts = batch["start"].tolist()
     draws = batch["draw"].tolist() if "draw" in batch else [0] * len(starts)
     return list(map(Window, batch["video_id"], starts, draws))
@@ -204,9 +203,7 @@ def windows_of(batch: Mapping[str, Any]) -> List[Window]:
 
 def window_frames(experiment: Experiment, folder: Path) -> int:
     """Frames per window: the most that any predictor of the experiment needs (num_context + num_preds)."""
-    root = experiment_root(folder)
-    names = [file.parent.name for file in sorted(root.glob(f"predictors/*/{FILE_NAME}"))]
-    predictors = [load_predictor_experiment(root, name) for name in names] or [experiment]
+    predictors = load_predictors(experiment_root(folder)) or [experiment]
     return max(own.prediction_params.num_frames for own in predictors)
 
 

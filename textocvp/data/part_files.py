@@ -1,4 +1,4 @@
-"""HDF5 stores in part files of at most 64 videos: written whole or not at all, opened lazily per process.
+"""HDF5 stores in part files of at most 64 videos: written whole or not at all, opened lazily by each process.
 
 A store's folder of one split holds part_0000.h5, part_0000.json, part_0001.h5, ... The JSON files are the
 manifests: the store's key, the number of parts, the file's bytes and hashes, and what the part holds. The
@@ -7,22 +7,20 @@ index of a store is a function of its manifests; a part without manifest does no
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 
-os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # network file systems; read when h5py is imported
+import h5py
+import numpy as np
 
-import hashlib  # noqa: E402
-import json  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple  # noqa: E402
-
-import h5py  # noqa: E402
-import numpy as np  # noqa: E402
-
-from textocvp.config.errors import UserError  # noqa: E402
-from textocvp.data.lost_file import lost_on_a_full_disk  # noqa: E402
-from textocvp.files import atomic_path, provenance, read_json, sha256_file, write_json  # noqa: E402
+from textocvp.config.errors import UserError
+from textocvp.files import atomic_path, full_disk_reason, provenance, read_json, sha256_file, write_json
 
 PART_VIDEOS = 64
 SCHEMA = 1
@@ -34,7 +32,7 @@ MAX_CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a split: which of its videos lie in which file."""
+    """One part of a split: which of its videos are in which file."""
 
     index: int
     num_parts: int
@@ -67,15 +65,15 @@ def write_part(
     """Write one part and its manifest; a kill at any moment leaves either both or nothing that counts.
 
     Args:
-        key: what the part was made from; readers refuse another one.
-        content: JSON value for the manifest, what the part holds.
-        fill: writes the datasets into the open file. What it returns (a dict or None) joins the manifest.
-        config: the resolved config, kept in the file beside the code revision and versions.
+        key: what the part is made from; readers refuse another one.
+        content: JSON value for the manifest, what the part contains.
+        fill: writes the datasets into the open file; what it returns (dict or None) is added to the manifest.
+        config: the resolved config, kept in the file next to the code revision and versions.
     """
     path = Path(folder) / f"{part.name}.h5"
     with atomic_path(path) as temporary:
         # no chunk waits for a dataset's end: where that fails HDF5 crashes the process at its exit
-        with h5py.File(temporary, "w", rdcc_nbytes=0) as file, lost_on_a_full_disk(file):
+        with h5py.File(temporary, "w", rdcc_nbytes=0) as file, _notice_a_full_disk(file):
             more = fill(file) or {}
             for name, value in {**key, "config": config, "provenance": provenance()}.items():
                 file.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value)
@@ -98,8 +96,40 @@ def write_part(
     )
 
 
+@contextlib.contextmanager
+def _notice_a_full_disk(file: h5py.File) -> Iterator[None]:
+    """Raise if something written to `file` inside did not reach the disk; h5py alone would only print that.
+
+    HDF5 writes when it closes something; h5py then prints the error instead of raising it, once for each
+    thing that is still open, and goes on trying until the process ends. So the first such error is raised
+    at the end, and what is left of the file goes into memory.
+    """
+    lost: List[BaseException] = []
+    hooks = sys.excepthook, sys.unraisablehook
+
+    def is_lost(error: Any) -> bool:  # noqa: ANN401
+        found = error is not None and full_disk_reason(error) is not None
+        lost.extend([error] * found)
+        return found
+
+    sys.excepthook = lambda *failure: None if is_lost(failure[1]) else hooks[0](*failure)
+    sys.unraisablehook = lambda failure: None if is_lost(failure.exc_value) else hooks[1](failure)
+    try:
+        yield
+        if lost:
+            raise lost[0]
+    except BaseException as error:
+        if lost or full_disk_reason(error):
+            memory = os.memfd_create("lost")
+            os.dup2(memory, file.id.get_vfd_handle())
+            os.close(memory)
+        raise
+    finally:
+        sys.excepthook, sys.unraisablehook = hooks
+
+
 def _read_back(path: Path) -> str:
-    """Read every row once: HDF5 compares each chunk with its checksum (OSError where they differ).
+    """Read every row once: HDF5 compares each chunk with its checksum (OSError if they differ).
 
     Returns:
         SHA-256 of the rows of all datasets, which, unlike the file's, does not depend on code or versions.
@@ -123,22 +153,14 @@ def create_rows(
     step_bytes = int(np.prod(shape[2:], dtype=np.int64)) * np.dtype(dtype).itemsize
     steps = max(1, min(shape[1], MAX_CHUNK_BYTES // step_bytes))
     longest = (shape[0], None if growing else shape[1], *shape[2:])
+    chunks = (1, steps, *shape[2:])
     return file.create_dataset(
-        name,
-        shape=tuple(shape),
-        dtype=dtype,
-        chunks=(1, steps, *shape[2:]),
-        maxshape=longest,
-        fletcher32=True,
+        name, shape=tuple(shape), dtype=dtype, chunks=chunks, maxshape=longest, fletcher32=True
     )
 
 
 def is_finished(folder: Path, part: Part, key: Mapping[str, Any]) -> bool:
-    """Whether the part is there, whole (by size) and of this key.
-
-    Raises:
-        UserError: it was made from something else; nothing is overwritten.
-    """
+    """Whether the part exists, whole (by size); UserError if it has another key: nothing is overwritten."""
     path = Path(folder) / f"{part.name}.json"
     if not path.is_file():
         return False
@@ -151,29 +173,31 @@ def is_finished(folder: Path, part: Part, key: Mapping[str, Any]) -> bool:
 
 def check_key(where: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """UserError that names each field in which a store's key differs from the expected one."""
-    names = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
-    if names:
-        lines = "; ".join(
-            f"{name} is {_short(found.get(name))}, not {_short(expected.get(name))}" for name in names
-        )
+    differences = [
+        f"{name} is {_short(found.get(name))}, not {_short(expected.get(name))}"
+        for name in {**found, **expected}
+        if found.get(name) != expected.get(name)
+    ]
+    if differences:
         raise UserError(
-            f"{where}: made from something else ({lines}); move {where.parent} aside and make it anew"
+            f"{where}: created from different data or settings ({'; '.join(differences)}); "
+            f"move {where.parent} aside and create it again"
         )
 
 
 def _short(value: Any) -> str:  # noqa: ANN401
     text = value if isinstance(value, str) else json.dumps(value)
-    return f"{text[:12]}..." if len(text) == 64 else text
+    return f"{text[:12]}..." if len(text) == 64 else text  # a hash
 
 
 def _read_manifest(path: Path) -> Dict[str, Any]:
-    again = "delete it, and its part is made anew"
+    again = "delete it and run the command that created it again"
     try:
         manifest = read_json(path)
     except UserError as error:
         raise UserError(f"{error}; {again}") from None
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise UserError(f"{path}: no part manifest of schema {SCHEMA}; written by another version?")
+        raise UserError(f"{path}: expected a manifest of schema {SCHEMA}; written by another version?")
     if not manifest.keys() >= NEEDED or not isinstance(manifest["key"], dict):
         raise UserError(f"{path}: damaged manifest; {again}")
     return manifest
@@ -184,14 +208,14 @@ def read_manifests(folder: Path, key: Mapping[str, Any], command: str) -> List[D
 
     Args:
         key: the key, or the fields of it, that the store must have.
-        command: the command that makes the store, for messages.
+        command: the command that creates the store, for messages.
 
     Raises:
-        UserError: parts are missing or cut off, or the store was made from something else.
+        UserError: parts are missing or cut off, or have another key.
     """
     paths = sorted(Path(folder).glob("part_*.json"), key=lambda path: (len(path.name), path.name))
     if not paths:
-        raise UserError(f"{folder}: no store there; run {command}")
+        raise UserError(f"{folder}: contains no store; run {command}")
     manifests = [_read_manifest(path) for path in paths]
     for path, manifest in zip(paths, manifests):
         check_key(path, {name: manifest["key"].get(name) for name in key}, key)
@@ -200,16 +224,16 @@ def read_manifests(folder: Path, key: Mapping[str, Any], command: str) -> List[D
     if expected != found:
         missing = ", ".join(f"part_{index:04d}" for index in sorted(expected ^ found)[:5])
         raise UserError(
-            f"{folder}: {len(expected & found)} of {len(expected)} parts are there "
-            f"(look at {missing}); run {command} again, it continues"
+            f"{folder}: has {len(expected & found)} of {len(expected)} parts (see {missing}); "
+            f"run {command} again, it continues"
         )
     for manifest in manifests:
         path = Path(folder) / manifest["file"]
         size = path.stat().st_size if path.is_file() else None
         if size != manifest["bytes"]:
             raise UserError(
-                f"{path}: {'missing' if size is None else f'{size} bytes'}, its manifest says "
-                f"{manifest['bytes']} bytes; run {command} again"
+                f"{path}: {'missing' if size is None else f'has {size} bytes'}, expected "
+                f"{manifest['bytes']} bytes (its manifest); run {command} again"
             )
     return manifests
 

@@ -1,7 +1,7 @@
 """slots/{train,valid,test}: slots of windows of every video, from one checkpoint of the decomposition model.
 
 Slots depend on where a clip starts (fresh initial slots, more iterations on the first frame), so the store
-holds windows, not videos. A part holds `slots` (W, T, N, D) float32, one chunk per window, and per window
+contains windows, not videos. A part holds `slots` (W, T, N, D) float32, one chunk per window, and per window
 `video_id`, `start` and `draw`; its attributes hold checkpoint_sha256, config, seed and statistics (count, sum
 and sum of squares per slot dimension).
 """
@@ -21,20 +21,9 @@ from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, experiment_root
 from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import frame_parts
-from textocvp.data.order import Window, enumerate_windows, initial_noise, slots_config, window_noise
+from textocvp.data.order import Window, enumerate_windows, slots_config
 from textocvp.data.part_files import Part, PartReader, create_rows, is_finished, read_manifests, write_part
-
-__all__ = [
-    "SlotPart",
-    "SlotStore",
-    "Window",
-    "enumerate_windows",
-    "initial_noise",
-    "plan_slot_parts",
-    "slots_folder",
-    "slots_key",
-    "window_noise",
-]
+from textocvp.data.videos import Videos
 
 COMMAND = "precompute-slots"
 Batch = Tuple[Sequence[Window], np.ndarray]
@@ -42,7 +31,7 @@ Batch = Tuple[Sequence[Window], np.ndarray]
 
 
 def slots_key(experiment: Experiment, dataset: VideoDataset, checkpoint_sha256: str) -> Dict[str, Any]:
-    """What a slot store is made from, all but the windows' length."""
+    """What a slot store is made from, except the length of its windows."""
     config = slots_config(experiment)
     height, width = experiment.dataset.img_size
     key = {
@@ -60,7 +49,7 @@ def slots_key(experiment: Experiment, dataset: VideoDataset, checkpoint_sha256: 
 
 @dataclass(frozen=True)
 class SlotPart:
-    """A part of the store: where it lies, and the windows it holds, video by video."""
+    """A part of the store: its folder, and its windows, video by video."""
 
     folder: Path
     part: Part
@@ -74,15 +63,15 @@ class SlotPart:
         return [window for _, windows in self.videos for window in windows]
 
     def is_finished(self) -> bool:
-        """Whether the part is there and whole; UserError where it was made from something else."""
+        """Whether the part exists and is whole; UserError if it has another key."""
         return is_finished(self.folder, self.part, self.key)
 
     def write(self, batches: Iterable[Batch], config: Mapping[str, Any]) -> None:
         """Write the part from (windows, slots (B, T, N, D)) batches that follow the order of `windows`.
 
         Raises:
-            UserError: slots that are no finite numbers.
-            ValueError: batches do not hold just this part's windows.
+            UserError: slots that are not finite.
+            ValueError: the batches' windows are not exactly those of this part.
         """
         content = [
             {
@@ -100,9 +89,11 @@ class SlotPart:
         for batch, slots in batches:
             slots = np.ascontiguousarray(slots, dtype=np.float32)
             if list(batch) != windows[row : row + len(batch)] or len(slots) != len(batch):
-                raise ValueError(f"{self.part.name}: slots of other windows than its own from row {row} on")
+                raise ValueError(f"{self.part.name}: from row {row}, slots of other windows than its own")
             if not np.isfinite(slots).all():
-                raise UserError(f"slots of video {batch[0].video_id} are not finite: a broken checkpoint")
+                raise UserError(
+                    f"slots of video {batch[0].video_id} are not finite; the checkpoint is broken"
+                )
             if "slots" not in file:
                 create_rows(file, "slots", (len(windows), *slots.shape[1:]), "float32")
             file["slots"][row : row + len(batch)] = slots
@@ -137,8 +128,7 @@ class Statistics:
 def plan_slot_parts(
     experiment: Experiment,
     folder: Path,
-    dataset: VideoDataset,
-    lengths: Sequence[int],
+    videos: Videos,
     checkpoint_sha256: str,
     num_frames: int,
     shard: int = 0,
@@ -147,36 +137,23 @@ def plan_slot_parts(
     """The parts of a split that this shard writes.
 
     Args:
-        folder: the experiment's folder; the store lies below it.
-        lengths: frames of each video of the split.
+        folder: the experiment's folder, where the store is, or that of one of its seeds or predictors.
         num_frames: frames per window (`window_frames`).
     """
+    dataset = videos.dataset
     key = {**slots_key(experiment, dataset, checkpoint_sha256), "num_frames": num_frames}
-    parts = []
-    for part in frame_parts(dataset)[shard::num_shards]:
-        videos = tuple(
-            (
-                row,
-                tuple(
-                    enumerate_windows(
-                        dataset.video_ids[row],
-                        lengths[row],
-                        num_frames,
-                        dataset.split,
-                        slots_config(experiment),
-                        dataset.eval_start,
-                        experiment.dataset.random_start,
-                    )
-                ),
-            )
-            for row in part.rows
-        )
-        parts.append(SlotPart(slots_folder(folder) / dataset.split, part, key, videos))
-    return parts
+
+    def windows(row: int) -> Tuple[Window, ...]:
+        return tuple(enumerate_windows(experiment, dataset, row, videos.length(row), num_frames))
+
+    return [
+        SlotPart(slots_folder(folder) / dataset.split, part, key, tuple((r, windows(r)) for r in part.rows))
+        for part in frame_parts(dataset)[shard::num_shards]
+    ]
 
 
 def slots_folder(folder: Path) -> Path:
-    """Where an experiment's slot store lies."""
+    """The folder of an experiment's slot store."""
     return experiment_root(folder) / "slots"
 
 
@@ -199,12 +176,12 @@ class SlotStore:
         """Open a split's store for windows of (at least) `num_frames` frames.
 
         Raises:
-            UserError: it is incomplete, cut off, of another checkpoint or data set, or its windows are short.
+            UserError: it is incomplete, cut off, of another checkpoint or data, or its windows are too short.
         """
         store = cls(folder, read_manifests(folder, key, COMMAND))
         if store.num_frames < num_frames:
             raise UserError(
-                f"{folder}: holds windows of {store.num_frames} frames, {num_frames} are needed "
+                f"{folder}: has windows of {store.num_frames} frames, but {num_frames} are needed "
                 f"(num_context + num_preds); move it aside and run {COMMAND} again"
             )
         return store
@@ -226,7 +203,7 @@ class SlotStore:
     def windows(self, video_id: str) -> List[Window]:
         """The windows of a video in the order of `enumerate_windows`."""
         if video_id not in self._by_video:
-            raise UserError(f"{self.folder}: holds no window of video {video_id!r}; run {COMMAND} again")
+            raise UserError(f"{self.folder}: has no window of video {video_id!r}; run {COMMAND} again")
         return self._by_video[video_id]
 
     def slots(self, window: Window, num_frames: Optional[int] = None) -> np.ndarray:

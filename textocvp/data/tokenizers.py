@@ -1,23 +1,34 @@
-"""Captions to token ids."""
+"""Captions to token ids: when they are read, by `tokenize` for training, evaluation and prediction alike."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
+import re
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Protocol, Sequence, Union
 
 import torch
 
 from textocvp.config import registry
 from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError, nearest
-from textocvp.data.dataset import read_text
-from textocvp.files import read_json, sha256_json, write_json
+from textocvp.config.experiment import Experiment, experiment_root
+from textocvp.data.dataset import VideoDataset, read_text
+from textocvp.files import read_json, write_json
 
 VOCABULARIES = Path(__file__).parent / "vocabularies"
 SPECIAL_WORDS = ("[PAD]", "[CLS]", "[SEP]")
+_CLITIC = re.compile(r"(?i)(?<=\w)(?=(?:n't|'(?:s|m|d|ll|re|ve))\b)")
+_WORD = re.compile(
+    r"""
+      \.{2,} | --                      # an ellipsis, a dash
+    | [][(){}<>;@#$%&?!*"]             # always a word of its own
+    | [,:](?!\d)                       # "1,3" is one word, "1, 3" are three
+    | \.(?=[])}>"']*(?:\s|$))          # the end of a sentence; "1.5" is one word
+    | (?: [^][(){}<>;@#$%&?!*",:.\s-] | [,:](?=\d) | \.(?!\.|[])}>"']*(?:\s|$)) | -(?!-) )+
+    """,
+    re.VERBOSE,
+)
 
 
 class Text(NamedTuple):
@@ -33,44 +44,91 @@ class Text(NamedTuple):
         return Text(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
 
 
-class CustomTokenizer:
-    """Words and punctuation of a fixed vocabulary, between [CLS] and [SEP]; no unknown token, no lower case.
+class Tokenizer(Protocol):
+    """What turns a caption into ids."""
 
-    The words are nltk's `word_tokenize`: sentences first, so that an inner full stop is a word of its own.
-    Punkt needs no trained parameters for that, hence no download.
+    def unknown_words(self, caption: str) -> List[str]:
+        """Words of the caption that have no id, in order, each once."""
+
+    def __call__(self, caption: str) -> List[int]:
+        """Token ids of one caption; UserError naming word, caption and vocabulary if a word is unknown."""
+
+
+def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> Text:
+    """The captions of a batch as a text encoder reads them, padded to the longest."""
+    ids = [tokenizer(caption) for caption in captions]
+    longest = max(map(len, ids))
+    tokens = torch.zeros(len(ids), longest, dtype=torch.int64)
+    mask = torch.zeros(len(ids), longest, dtype=torch.bool)
+    for row, values in enumerate(ids):
+        tokens[row, : len(values)] = torch.as_tensor(values, dtype=torch.int64)
+        mask[row, : len(values)] = True
+    return Text(tokens, mask)
+
+
+def open_tokenizer(experiment: Experiment, folder: Path, dataset: VideoDataset) -> Optional[Tokenizer]:
+    """The tokenizer of the experiment's predictor for the captions of a split; None: it reads no text.
+
+    Every caption is checked here, so that an unknown word stops a run at its start.
+
+    Raises:
+        UserError: no captions, no vocabulary, an unknown word, or no tokenizer of a pretrained encoder.
     """
+    predictor = experiment.predictor
+    name = predictor and predictor.predictor_params.tokenizer
+    if predictor is None or name is None:
+        return None
+    if not any(dataset.captions):
+        raise UserError(
+            f"{dataset.name} has no captions, but {predictor.predictor_name} reads text; "
+            f"take a predictor without text"
+        )
+    if name == T5Tokenizer.name:
+        return T5Tokenizer(predictor.predictor_params.tokenizer_weights, folder)
+    return open_custom_tokenizer(experiment, folder, dataset)
+
+
+def open_custom_tokenizer(experiment: Experiment, folder: Path, dataset: VideoDataset) -> CustomTokenizer:
+    """The experiment's own vocabulary, or that of its data set; UserError if it lacks a caption's word."""
+    vocabulary: Union[str, Path] = dataset.vocabulary
+    if experiment.dataset.vocabulary is not None:
+        inside = experiment_root(folder) / experiment.dataset.vocabulary
+        vocabulary = inside if inside.is_file() else Path(experiment.dataset.vocabulary)
+    tokenizer = CustomTokenizer(vocabulary)
+    for caption in dict.fromkeys(dataset.captions):
+        tokenizer(caption)
+    return tokenizer
+
+
+class CustomTokenizer:
+    """Words of a fixed vocabulary between [CLS] and [SEP]; no unknown token, case is kept."""
 
     name = "CustomTokenizer"
-
-    store_name = name
 
     def __init__(self, vocabulary: Union[str, Path]) -> None:
         """vocabulary: the name of one that comes with the suite, or a file that build-vocabulary wrote."""
         self.source = vocabulary
         self.vocabulary = read_vocabulary(vocabulary)
 
-    def key(self) -> Dict[str, str]:
-        """What identifies this tokenizer's ids."""
-        return {"tokenizer": self.name, "vocabulary_sha256": sha256_json(self.vocabulary)}
-
-    def words(self, caption: str) -> List[str]:
-        """Words and punctuation of a caption in order."""
-        return split_words(caption)
-
     def unknown_words(self, caption: str) -> List[str]:
         """Words of a caption that the vocabulary lacks, in order, each once."""
-        return [word for word in dict.fromkeys(self.words(caption)) if word not in self.vocabulary]
+        return [word for word in dict.fromkeys(split_words(caption)) if word not in self.vocabulary]
 
     def __call__(self, caption: str) -> List[int]:
-        """Token ids; UserError naming word, caption and vocabulary where a word is unknown."""
-        unknown = self.unknown_words(caption)
-        if unknown:
+        """Token ids; UserError naming word, caption and vocabulary if a word is unknown."""
+        words = ["[CLS]", *split_words(caption), "[SEP]"]
+        try:
+            return [self.vocabulary[word] for word in words]
+        except KeyError as error:
             raise UserError(
-                f"word {unknown[0]!r} of the caption {caption!r} is not in the vocabulary of "
+                f"word {error.args[0]!r} of the caption {caption!r} is not in the vocabulary of "
                 f"{self.source} ({len(self.vocabulary)} words)"
-            )
-        ids = [self.vocabulary[word] for word in self.words(caption)]
-        return [self.vocabulary["[CLS]"], *ids, self.vocabulary["[SEP]"]]
+            ) from None
+
+
+def split_words(caption: str) -> List[str]:
+    """Words and punctuation of a caption in order, as nltk's word_tokenize splits such sentences."""
+    return _WORD.findall(_CLITIC.sub(" ", caption))
 
 
 def read_vocabulary(vocabulary: Union[str, Path]) -> Dict[str, int]:
@@ -79,8 +137,8 @@ def read_vocabulary(vocabulary: Union[str, Path]) -> Dict[str, int]:
         words = read_json(vocabulary)
         if not isinstance(words, dict) or not all(word in words for word in SPECIAL_WORDS):
             raise UserError(
-                f"{vocabulary}: no vocabulary, words and ids with {', '.join(SPECIAL_WORDS)} are "
-                f"expected; build-vocabulary writes one"
+                f"{vocabulary}: not a vocabulary; expected words and their ids, with "
+                f"{', '.join(SPECIAL_WORDS)}, as build-vocabulary writes them"
             )
         return words
     path = VOCABULARIES / f"{vocabulary}.json"
@@ -93,38 +151,12 @@ def read_vocabulary(vocabulary: Union[str, Path]) -> Dict[str, int]:
     return json.loads(path.read_text())
 
 
-def split_words(caption: str) -> List[str]:
-    """Words and punctuation of a caption in order, as nltk's word_tokenize splits them."""
-    sentences, words = _nltk()
-    return [word for sentence in sentences(caption) for word in words(sentence)]
-
-
-@functools.cache
-def _nltk() -> Tuple[Callable[[str], List[str]], Callable[[str], List[str]]]:
-    """nltk's splitters of texts and of sentences; importing it takes seconds, which a text store saves."""
-    from nltk.tokenize import NLTKWordTokenizer
-    from nltk.tokenize.punkt import PunktSentenceTokenizer
-
-    return PunktSentenceTokenizer().tokenize, NLTKWordTokenizer().tokenize
-
-
-def pad_tokens(captions: Sequence[Sequence[int]]) -> Text:
-    """Token ids of several captions as one batch, padded to the longest."""
-    longest = max(map(len, captions))
-    tokens = torch.zeros(len(captions), longest, dtype=torch.int64)
-    mask = torch.zeros(len(captions), longest, dtype=torch.bool)
-    for row, ids in enumerate(captions):
-        tokens[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.int64)
-        mask[row, : len(ids)] = True
-    return Text(tokens, mask)
-
-
 class T5Tokenizer:
     """Token ids of a caption, with T5's end token.
 
     Args:
-        weights: name or folder of the T5 that the tokenizer lies with.
-        folder: the experiment's folder, for weights that lie in it.
+        weights: name or folder of the T5 whose tokenizer it is.
+        folder: the experiment's folder, which may contain the weights.
 
     Raises:
         UserError: the tokenizer is neither on this machine nor on the hub.
@@ -143,15 +175,9 @@ class T5Tokenizer:
                 f"weights {weights!r}: the tokenizer pads with {self._tokenizer.pad_token_id}, "
                 f"not with 0 as T5 does; give the folder of a T5"
             )
-        self._sha256 = hashlib.sha256(self._tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-        self.store_name = f"{self.name}-{self._sha256[:8]}"
-
-    def key(self) -> Dict[str, str]:
-        """What identifies this tokenizer's ids."""
-        return {"tokenizer": self.name, "tokenizer_sha256": self._sha256}
 
     def unknown_words(self, caption: str) -> List[str]:
-        """Always none: pieces of words serve for every caption."""
+        """None: pieces of words cover every caption."""
         return []
 
     def __call__(self, caption: str) -> List[int]:
@@ -167,13 +193,13 @@ def build_vocabulary(source: Path, out: Path, dataset: Optional[str] = None) -> 
             training captions are read.
 
     Raises:
-        UserError: no captions there, or `out` exists.
+        UserError: there are no captions, or `out` exists.
     """
     if out.exists():
-        raise UserError(f"{out}: exists; ids of a vocabulary must not change, choose another --out")
+        raise UserError(f"{out}: exists; the ids of a vocabulary must not change, choose another --out")
     captions = _captions(source, dataset)
     if not captions:
-        raise UserError(f"{source}: holds no caption")
+        raise UserError(f"{source}: contains no captions")
     words = sorted({word for caption in captions for word in split_words(caption)} - set(SPECIAL_WORDS))
     write_json(out, {word: number for number, word in enumerate([*SPECIAL_WORDS, *words])})
     print(
@@ -187,7 +213,7 @@ def _captions(source: Path, dataset: Optional[str]) -> List[str]:
         dataset_class = registry.DATASETS.get(dataset).load()
         captions = dataset_class(DatasetConfig(dataset_name=dataset), source, "train").captions
     elif source.is_dir():
-        raise UserError(f"{source}: is a folder; say with --dataset whose root it is, or give a text file")
+        raise UserError(f"{source}: is a folder; give --dataset if it is a data set's root, or a text file")
     else:
         captions = read_text(source).splitlines()
     return [caption.strip() for caption in captions if caption.strip()]

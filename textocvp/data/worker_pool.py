@@ -8,14 +8,34 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Callable, Iterator, List, Optional
+from typing import Callable, Iterator, List, Optional, Sequence, TypeVar
 
 from textocvp.config.errors import DiskFullError
 
 ASK_SECONDS, KILL_SECONDS = 0.3, 5.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_processes(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    method: str,
+    initializer: Optional[Callable[[], None]] = None,
+) -> Iterator[Result]:
+    """function(item) of every item, as they end, from at most `workers` processes; one: in this process."""
+    workers = min(workers, len(items))
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    with worker_pool(workers, method, initializer) as pool:
+        for future in as_completed([pool.submit(function, item) for item in items]):
+            yield future.result()
 
 
 @contextlib.contextmanager
@@ -25,13 +45,14 @@ def worker_pool(
     """A pool of processes, started by `method` ("fork" or "spawn").
 
     An exception that leaves the block (Ctrl-C) ends the workers in the middle of what they do; on a full disk
-    they come to their end themselves.
+    they finish by themselves.
     """
     before = multiprocessing.active_children()
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(workers, context, _start_worker, (initializer,))
     try:
-        yield pool
+        with _interruptible():
+            yield pool
     except DiskFullError:
         pool.shutdown(cancel_futures=True)
         raise
@@ -43,16 +64,32 @@ def worker_pool(
     pool.shutdown()
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, even in a command that `&` or nohup started with SIGINT ignored."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN and _in_main_thread()
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 def _end(processes: List[BaseProcess]) -> None:
     """End processes: each signal ends one task, and up to two more were handed out already."""
-    is_main = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
     deadline = time.monotonic() + KILL_SECONDS
     while alive := [process for process in processes if process.is_alive()]:
         for process in alive:
             process.terminate() if time.monotonic() < deadline else process.kill()
         alive[0].join(ASK_SECONDS)
-    if is_main:
+    if previous is not None:
         signal.signal(signal.SIGINT, previous)
 
 
@@ -70,5 +107,7 @@ def _on_term(number: int, frame: Optional[FrameType]) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)

@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from textocvp.data.median_image import far_from
+from textocvp.data.videos import far_from
 from textocvp.evaluation.forecast import decode_slots, encode_clips
 from textocvp.evaluation.metrics import SegmentationScores, psnr
 

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL, Experiment, load_experiment, load_predictor_experiment
+from textocvp.data.dataset import open_dataset
 from textocvp.data.order import slots_config
-from textocvp.data.videos import open_dataset, open_tokenizer
+from textocvp.data.tokenizers import open_tokenizer
 from textocvp.evaluation.decomposition import score_baselines, score_model
 from textocvp.evaluation.forecast import (
     REFERENCES,

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, FINAL, load_experiment, load_predictor_experiment
+from textocvp.data.dataset import open_dataset
 from textocvp.data.order import slots_config
-from textocvp.data.text_store import Tokenizer
-from textocvp.data.videos import open_dataset, open_tokenizer
+from textocvp.data.tokenizers import Tokenizer, open_tokenizer
 from textocvp.decomposition import Rendering
 from textocvp.evaluation.evaluate import load_forecasters
 from textocvp.evaluation.forecast import (

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from textocvp.config.experiment import Experiment
-from textocvp.data.loaders import ClipDataset, evaluation_loader, open_videos
-from textocvp.data.median_image import median_image
+from textocvp.data.loaders import ClipDataset, evaluation_loader
 from textocvp.data.order import window_noise, windows_of
-from textocvp.data.text_store import Tokenizer
-from textocvp.data.tokenizers import Text, pad_tokens
+from textocvp.data.tokenizers import Text, Tokenizer, tokenize
+from textocvp.data.videos import median_image, open_videos
 from textocvp.decomposition import Rendering
 from textocvp.evaluation.metrics import PredictionScores
 from textocvp.terminal import Progress
@@ -141,7 +140,7 @@ def forecast_frames(model: nn.Module, forecaster: nn.Module, scene: Scene, text:
 
 def caption_text(tokenizer: Tokenizer | None, captions: Sequence[str], device: torch.device) -> Text | None:
     """The captions as a predictor reads them; None for one without text."""
-    return tokenizer and pad_tokens([tokenizer(caption) for caption in captions]).to(device)
+    return tokenizer and tokenize(tokenizer, captions).to(device)
 
 
 def score_forecasters(

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from textocvp.config.errors import UserError
-from textocvp.data.median_image import far_from
+from textocvp.data.videos import far_from
 
 PSNR_EPSILON = 1e-8
 """Added to the mean squared error: identical images score exactly 80 dB."""

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FINAL, Experiment, load_experiment
-from textocvp.data.median_image import far_from
 from textocvp.data.order import slots_config
+from textocvp.data.videos import far_from
 from textocvp.evaluation.forecast import (
     best_device,
     clip_loader,

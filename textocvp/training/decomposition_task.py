@@ -12,8 +12,9 @@ from torch import Tensor
 from textocvp.config.experiment import Experiment, load_experiment
 from textocvp.config.schema import to_dict
 from textocvp.config.training import LossTerm
-from textocvp.data.loaders import ClipDataset, collate, open_videos
+from textocvp.data.loaders import ClipDataset, collate
 from textocvp.data.order import window_noise, windows_of
+from textocvp.data.videos import open_videos
 from textocvp.decomposition import Rendering, build_model
 from textocvp.training.deepspeed_engine import World
 from textocvp.training.recorder import segmentation, sheet

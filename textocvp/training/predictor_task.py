@@ -134,7 +134,7 @@ class PredictorTask(SplitTask[SlotWindowDataset]):
     def pictures(self) -> dict[str, Tensor]:
         """Per window: video, decoded true slots, context and forecast decoded, the forecast's masks."""
         items = [self._shown[index] for index in range(min(PICTURE_CLIPS, len(self._shown)))]
-        batch = to_device(collate(items), self._world.device)
+        batch = to_device(collate(items, self._shown.tokenizer), self._world.device)
         slots = self._slots(batch)
         context = slots[:, : self._future.start]
         forecast = self._decomposition.decode(torch.cat([context, self._forecast(slots, batch)], dim=1))

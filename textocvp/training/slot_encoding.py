@@ -14,10 +14,10 @@ from textocvp import stopping
 from textocvp.config.data import SPLITS
 from textocvp.config.experiment import load_experiment
 from textocvp.config.schema import to_dict
-from textocvp.data.loaders import Videos, to_float
+from textocvp.data.loaders import to_float
 from textocvp.data.order import Window, slots_config, window_frames, window_noise
 from textocvp.data.slot_store import Batch, SlotPart, plan_slot_parts
-from textocvp.data.videos import open_videos
+from textocvp.data.videos import Videos, open_videos
 from textocvp.files import sha256_file
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
@@ -122,16 +122,8 @@ class SlotWriter:
         sha256 = sha256_file(self.checkpoint)
         parts = []
         for videos in sources.values():
-            lengths = [videos.length(index) for index in range(len(videos))]
             planned = plan_slot_parts(
-                self.experiment,
-                self.folder,
-                videos.dataset,
-                lengths,
-                sha256,
-                self.num_frames,
-                shard,
-                num_shards,
+                self.experiment, self.folder, videos, sha256, self.num_frames, shard, num_shards
             )
             parts += [(part, videos) for part in planned]
         return parts

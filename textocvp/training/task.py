@@ -13,16 +13,9 @@ from torch import Tensor, nn
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.training import LossTerm
-from textocvp.data.loaders import (
-    ClipDataset,
-    SlotWindowDataset,
-    evaluation_loader,
-    open_videos,
-    training_batches,
-    training_loader,
-)
-from textocvp.data.median_image import far_from, median_image
-from textocvp.data.order import RankBatches, hashed
+from textocvp.data.loaders import ClipDataset, SlotWindowDataset, evaluation_loader, training_loader
+from textocvp.data.order import RankBatches, hashed, training_batches
+from textocvp.data.videos import far_from, median_image, open_videos
 from textocvp.training.deepspeed_engine import World
 
 Batch = dict[str, Any]

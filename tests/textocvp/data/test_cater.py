@@ -65,7 +65,7 @@ def test_videos_of_one_name_in_two_folders_get_their_paths_as_ids(make_cater):
 
 
 def test_missing_root(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere: no such folder; dataset.root must name"):
+    with pytest.raises(UserError, match=r"nowhere: no such folder; .*dataset.root"):
         CATER(CONFIG, tmp_path / "nowhere", "train")
 
 
@@ -90,12 +90,12 @@ def test_unknown_split(make_cater):
     "text, message",
     [
         ('{"0": {"video"', "damaged, not valid JSON"),
-        ("[1, 2]", "damaged, .* is expected"),
+        ("[1, 2]", "expected "),
         ('{"0": {"video": "a.avi", "caption": "x"}, "7": {"video": "b.avi"}}', "entry '7' has no caption"),
         ('{"0": {"video": "a.avi", "caption": " "}}', "entry '0' has no caption"),
         ('{"3": {"caption": "x"}}', "entry '3' has no video"),
         ('{"3": "x"}', "entry '3' has no video"),
-        ("{}", "no video is left for the split 'test'"),
+        ("{}", "has no video for the split 'test'"),
     ],
 )
 def test_damaged_split_file(make_cater, text, message):
@@ -110,7 +110,7 @@ def test_missing_and_damaged_video_file(make_cater):
     root = make_cater()
     data = CATER(CONFIG, root, "test")
     (root / "hard" / "videos" / "test_000.avi").unlink()
-    with pytest.raises(UserError, match=r"test_000.avi: missing, but .*test_explicit.json lists it"):
+    with pytest.raises(UserError, match=r"test_000.avi: .*test_explicit.json"):
         data.read_frames(0)
     (root / "hard" / "videos" / "test_001.avi").write_bytes(b"no video")
     with pytest.raises(UserError, match=r"test_001.avi"):
@@ -120,5 +120,5 @@ def test_missing_and_damaged_video_file(make_cater):
 def test_damaged_masks(make_cater):
     root = make_cater()
     (root / "hard" / "masks" / "test_000.npz").write_bytes(b"no zip")
-    with pytest.raises(UserError, match=r"test_000.npz: damaged masks"):
+    with pytest.raises(UserError, match=r"test_000.npz: damaged"):
         CATER(CONFIG, root, "test").masks(0)

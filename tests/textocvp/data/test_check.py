@@ -48,7 +48,7 @@ def test_everything_that_is_broken_is_named(make_cater, capsys):
         check_data("CATER_Hard", root, workers=1)
     out = capsys.readouterr().out
     for name in (
-        "train_001.avi: missing",
+        "train_001.avi: no such file",
         "train_002.avi",
         "train_003.npz: damaged",
         "valid_explicit.json",

@@ -48,7 +48,7 @@ def test_masks_and_states_of_generated_episodes(root):
     data = CLIPort(CONFIG, root, "valid")
     assert data.masks(0).sum() == 108 and data.states(0) == {"block": 1}
     (folder / "masks.npz").write_bytes(b"broken")
-    with pytest.raises(UserError, match="masks.npz: damaged masks"):
+    with pytest.raises(UserError, match="masks.npz: damaged"):
         data.masks(0)
 
 
@@ -76,28 +76,28 @@ def test_the_key_follows_episodes_and_captions(root):
 def test_what_is_missing_or_damaged_is_named(root):
     with pytest.raises(UserError, match="CLIPort has no split 'val'; it has train, valid, test"):
         CLIPort(CONFIG, root, "val")
-    with pytest.raises(UserError, match="nowhere/train: no such folder; CLIPort is expected there"):
+    with pytest.raises(UserError, match="nowhere/train: no such folder; .*dataset.root"):
         CLIPort(CONFIG, root / "nowhere", "train")
     (root / "empty/train").mkdir(parents=True)
-    with pytest.raises(UserError, match="empty/train: holds no episodeNNNNN folder"):
+    with pytest.raises(UserError, match="empty/train: contains no episodeNNNNN folder"):
         CLIPort(CONFIG, root / "empty", "train")
 
     data, folder = CLIPort(CONFIG, root, "train"), root / "train" / "episode00000"
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(folder / "color" / "002_color.png")
-    with pytest.raises(UserError, match="002_color.png: is 8x6 pixels, the episode's first frame 6x6"):
+    with pytest.raises(UserError, match="002_color.png: is 8x6 pixels, but the first frame 6x6"):
         data.read_frames(0)
     (folder / "color" / "001_color.png").write_bytes(b"broken")
     with pytest.raises(UserError, match="001_color.png: unreadable .*; generate or copy it again"):
         data.read_frames(0)
     for path in (folder / "color").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="episode00000/color: holds no NNN_color.png"):
+    with pytest.raises(UserError, match="episode00000/color: contains no NNN_color.png"):
         data.read_frames(0)
     (folder / "task_description.txt").write_text(" \n")
     with pytest.raises(UserError, match="task_description.txt: empty"):
         CLIPort(CONFIG, root, "train")
     (folder / "task_description.txt").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(UserError, match="task_description.txt: damaged, no text"):
+    with pytest.raises(UserError, match="task_description.txt: damaged, not UTF-8"):
         CLIPort(CONFIG, root, "train")
     (folder / "task_description.txt").unlink()
     with pytest.raises(UserError, match="task_description.txt: no such file"):

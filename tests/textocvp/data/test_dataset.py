@@ -79,7 +79,7 @@ def test_a_sound_file_is_named(tmp_path):
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
-    with pytest.raises(UserError, match=r"sound\.wav: holds no video stream"):
+    with pytest.raises(UserError, match=r"sound\.wav: contains no video stream"):
         read_video(tmp_path / "sound.wav")
 
 
@@ -88,7 +88,7 @@ def test_a_file_that_breaks_off_is_named(tmp_path, frames, kept):
     write_video(tmp_path / "clip.avi", frames)
     content = (tmp_path / "clip.avi").read_bytes()
     (tmp_path / "clip.avi").write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(UserError, match=r"clip\.avi: (breaks off after|cannot be read)"):
+    with pytest.raises(UserError, match=r"clip\.avi: (ends after|cannot be read)"):
         read_video(tmp_path / "clip.avi")
 
 
@@ -97,7 +97,7 @@ def test_a_file_cut_between_two_frames_is_named(tmp_path, frames):
     content = (tmp_path / "clip.avi").read_bytes()
     last_frame = content.rindex(b"00dc", 0, content.rindex(b"idx1"))
     (tmp_path / "clip.avi").write_bytes(content[:last_frame])
-    with pytest.raises(UserError, match=r"clip\.avi: breaks off after 4 of 5 frames"):
+    with pytest.raises(UserError, match=r"clip\.avi: ends after 4 of 5 frames"):
         read_video(tmp_path / "clip.avi")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -9,16 +10,20 @@ import torch
 
 from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
+from textocvp.config.experiment import create_predictor_experiment
+from textocvp.data import part_files
 from textocvp.data.cater import CATER
-from textocvp.data.dataset import write_video
+from textocvp.data.dataset import open_dataset, write_video
 from textocvp.data.frame_store import (
     FrameStore,
     frame_parts,
     frames_key,
+    prepare_data,
     resize_frames,
     resize_masks,
     write_frame_part,
 )
+from textocvp.data.videos import StoredVideos, open_videos
 
 SIZE = (4, 4)
 
@@ -110,10 +115,110 @@ def test_a_store_of_another_size_or_list_is_refused(tmp_path, dataset):
     with pytest.raises(UserError, match="height is 4, not 8; width is 4, not 8"):
         FrameStore.open(tmp_path / "frames", frames_key(dataset, (8, 8)))
     dataset.file.write_text(dataset.file.read_text() + "\n")
-    with pytest.raises(UserError, match="json_sha256 is .*move .*frames aside and make it anew"):
+    with pytest.raises(UserError, match="json_sha256 is .*move .*frames aside"):
         FrameStore.open(tmp_path / "frames", frames_key(dataset, SIZE))
 
 
 def test_unknown_video(tmp_path, dataset):
-    with pytest.raises(UserError, match="holds no video 'nobody'; run prepare-data again"):
+    with pytest.raises(UserError, match="no video 'nobody'; run prepare-data again"):
         write_store(tmp_path / "frames", dataset).frames("nobody")
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("part_*"))}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_prepares_all_splits(make_experiment, capsys, workers):
+    folder, experiment = make_experiment(img_size=4, train=66, valid=2, length=5, size=4)
+    prepare_data(folder, workers)
+    for split, count in (("train", 66), ("valid", 2), ("test", 2)):
+        videos = open_videos(experiment, folder, split)
+        assert isinstance(videos, StoredVideos) and len(videos) == count
+        assert videos.frames(count - 1, 1, 4).shape == (3, 3, 4, 4)
+    assert f"{folder / 'frames'}: 4 parts" in capsys.readouterr().out
+    assert len(list((folder / "frames" / "train").glob("*.h5"))) == 2
+
+
+def test_run_again_it_writes_nothing(make_experiment, caplog):
+    folder, _ = make_experiment()
+    prepare_data(folder, 1)
+    before = stamps(folder)
+    caplog.set_level("INFO")
+    prepare_data(folder, 1)
+    assert stamps(folder) == before and "3 of 3 parts" in caplog.text
+
+
+def test_continues_after_the_finished_parts(make_experiment):
+    folder, experiment = make_experiment()
+    prepare_data(folder, 1)
+    before = stamps(folder)
+    lost = folder / "frames" / "train" / "part_0000.h5"
+    lost.write_bytes(lost.read_bytes()[:100])  # cut off by a full disk, say
+    prepare_data(folder, 1)
+    after = stamps(folder)
+    changed = {path.relative_to(folder).as_posix() for path in after if after[path] != before.get(path)}
+    assert changed == {"frames/train/part_0000.h5", "frames/train/part_0000.json"}
+    assert open_videos(experiment, folder, "train").frames(0).shape == (8, 3, 8, 8)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_missing_video_is_named_and_the_rest_is_kept(make_experiment, workers):
+    folder, _ = make_experiment()
+    (folder / "data" / "hard" / "videos" / "test_001.avi").unlink()
+    with pytest.raises(UserError, match=r"test_001.avi: .*\(1 of 3 parts not written"):
+        prepare_data(folder, workers)
+    assert len(stamps(folder)) == 4
+    assert not list((folder / "frames" / "test").glob("*"))
+
+
+def test_an_unknown_word_is_found_before_anything_is_decoded(make_experiment):
+    folder, _ = make_experiment(overrides=["dataset.tokenizer=T5"])
+    file = folder / "data" / "hard" / "test_explicit.json"
+    file.write_text(file.read_text().replace("red metal", "pink metal"))
+    create_predictor_experiment(folder, "mute", "VanillaTransformer")
+    prepare_data(folder, 1)
+    create_predictor_experiment(folder, "reader", "TextOCVP_CustomTF")
+    shutil.rmtree(folder / "frames")
+    with pytest.raises(UserError, match="word 'pink' of the caption .* not in the vocabulary of CATER_Hard"):
+        prepare_data(folder, 1)
+    assert not (folder / "frames").exists()
+
+
+def test_without_predictors_the_experiments_own_vocabulary_is_checked(make_experiment):
+    folder, _ = make_experiment(overrides=["dataset.vocabulary=words.json"])
+    (folder / "words.json").write_text('{"[PAD]": 0, "[CLS]": 1, "[SEP]": 2}')
+    with pytest.raises(UserError, match="word 'the' of the caption .* not in .*words.json"):
+        prepare_data(folder, 1)
+
+
+def test_a_store_of_other_data_is_not_overwritten(make_experiment):
+    folder, _ = make_experiment()
+    prepare_data(folder, 1)
+    before = stamps(folder)
+    file = folder / "data" / "hard" / "test_explicit.json"
+    file.write_text(file.read_text().replace("red", "blue"))
+    with pytest.raises(UserError, match="created from different data"):
+        prepare_data(folder, 1)
+    assert stamps(folder) == before
+
+
+def test_missing_data_says_where_it_was_looked_for(make_experiment):
+    folder, experiment = make_experiment()
+    (folder / "data").rename(folder / "elsewhere")
+    with pytest.raises(UserError, match="data: no such data folder; set dataset.root"):
+        prepare_data(folder, 1)
+    with pytest.raises(UserError, match="no such data folder"):
+        open_dataset(experiment, folder, "train")
+
+
+def test_the_disk_is_checked_before_a_part_counts(make_experiment, monkeypatch):
+    folder, _ = make_experiment()
+
+    def damaged(path):
+        raise OSError("checksum")
+
+    monkeypatch.setattr(part_files, "_read_back", damaged)
+    with pytest.raises(OSError, match="checksum"):
+        prepare_data(folder, 1)
+    assert not stamps(folder)

@@ -12,20 +12,18 @@ from textocvp.config.experiment import (
     load_predictor_experiment,
 )
 from textocvp.config.predictors import VanillaTransformerConfig
+from textocvp.data.frame_store import prepare_data
 from textocvp.data.loaders import (
     ClipDataset,
     collate,
     evaluation_loader,
-    open_videos,
     open_windows,
-    training_batches,
     training_loader,
 )
-from textocvp.data.order import Sample
+from textocvp.data.order import Sample, training_batches
 from textocvp.data.part_files import PartReader
-from textocvp.data.prepare import prepare_data
 from textocvp.data.slot_store import plan_slot_parts
-from textocvp.data.videos import DecodedVideos
+from textocvp.data.videos import DecodedVideos, open_videos
 
 SHA = "c" * 64
 
@@ -117,10 +115,10 @@ def test_evaluation_visits_everything_once(experiment, shuffle):
 def test_clips_longer_than_a_video_are_refused_at_once(experiment):
     folder, config = experiment
     videos = open_videos(config, folder, "train")
-    with pytest.raises(UserError, match=r"video train_\d+ has 8 frames, too few: clips need 9"):
+    with pytest.raises(UserError, match=r"video train_\d+ has 8 frames, but clips need 9"):
         ClipDataset(videos, 8)
     ClipDataset(videos, 8, random_start=True)
-    with pytest.raises(UserError, match="has 8 frames, too few: clips need 9"):
+    with pytest.raises(UserError, match="has 8 frames, but clips need 9"):
         ClipDataset(videos, 9, random_start=True)
     (folder / "frames").rename(folder / "gone")
     with pytest.raises(UserError, match="has 8 frames, too few for a clip of 8 frames from frame 1"):
@@ -155,8 +153,7 @@ def predictor(experiment):
         own[mode] = load_predictor_experiment(folder, mode)
     for split in ("train", "test"):
         videos = open_videos(config, folder, split)
-        lengths = [videos.length(row) for row in range(len(videos))]
-        for part in plan_slot_parts(config, folder, videos.dataset, lengths, SHA, 4):
+        for part in plan_slot_parts(config, folder, videos, SHA, 4):
             part.write(
                 ((windows, torch.randn(len(windows), 4, 3, 2).numpy()) for _, windows in part.videos), {}
             )
@@ -197,4 +194,4 @@ def test_slots_without_the_image_loss_read_no_frames(predictor, monkeypatch):
     data = open_windows(own["store"], folder, "train", SHA)
     read, datasets = PartReader.read, []
     monkeypatch.setattr(PartReader, "read", lambda *args: datasets.append(args[2]) or read(*args))
-    assert "video" not in data[0] and set(datasets) == {"slots", "tokens"}
+    assert "video" not in data[0] and set(datasets) == {"slots"}

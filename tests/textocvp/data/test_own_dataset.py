@@ -208,14 +208,14 @@ def test_build_vocabulary_from_lines(tmp_path, capsys):
     ]
     assert "9 words of 2 captions" in capsys.readouterr().out
     assert run("build-vocabulary", "--from", tmp_path / "captions.txt", "--out", out) == 2
-    assert "ids of a vocabulary must not change" in capsys.readouterr().err
-    with pytest.raises(UserError, match="is a folder; say with --dataset whose root it is"):
+    assert "the ids of a vocabulary must not change" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is a folder; give --dataset"):
         build_vocabulary(tmp_path, tmp_path / "other.json")
     (tmp_path / "no_text.txt").write_bytes(b"\x89PNG")
-    with pytest.raises(UserError, match="no_text.txt: damaged, no text"):
+    with pytest.raises(UserError, match="no_text.txt: damaged, not UTF-8"):
         build_vocabulary(tmp_path / "no_text.txt", tmp_path / "other.json")
     (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(UserError, match="empty.txt: holds no caption"):
+    with pytest.raises(UserError, match="empty.txt: contains no captions"):
         build_vocabulary(tmp_path / "empty.txt", tmp_path / "other.json")
     assert run("build-vocabulary", "--from", tmp_path / "nowhere.txt", "--out", tmp_path / "x.json") == 2
     assert "nowhere.txt: No such file" in capsys.readouterr().err

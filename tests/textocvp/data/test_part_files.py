@@ -95,10 +95,10 @@ def test_a_truncated_part_is_not_finished_and_not_read(tmp_path):
     path = tmp_path / "part_0000.h5"
     path.write_bytes(path.read_bytes()[:-10])
     assert not is_finished(tmp_path, part, KEY)
-    with pytest.raises(UserError, match=r"0000.h5: \d+ bytes, its manifest says \d+ bytes; run cmd again"):
+    with pytest.raises(UserError, match=r"0000.h5: has \d+ bytes, expected \d+ bytes .*; run cmd again"):
         read_manifests(tmp_path, KEY, "cmd")
     path.unlink()
-    with pytest.raises(UserError, match=r"part_0000.h5: missing, its manifest says"):
+    with pytest.raises(UserError, match=r"part_0000.h5: missing, expected"):
         read_manifests(tmp_path, KEY, "cmd")
 
 
@@ -106,9 +106,9 @@ def test_missing_parts_are_named(tmp_path):
     parts = plan_parts(130)
     write(tmp_path, parts[0])
     write(tmp_path, parts[2])
-    with pytest.raises(UserError, match=r"2 of 3 parts are there \(look at part_0001\); run cmd again"):
+    with pytest.raises(UserError, match=r"2 of 3 parts \(see part_0001\); run cmd again"):
         read_manifests(tmp_path, KEY, "cmd")
-    with pytest.raises(UserError, match=r"empty: no store there; run cmd"):
+    with pytest.raises(UserError, match=r"empty: .*run cmd"):
         read_manifests(tmp_path / "empty", KEY, "cmd")
 
 
@@ -116,7 +116,7 @@ def test_another_key_is_refused_with_the_difference(tmp_path):
     (part,) = plan_parts(2)
     write(tmp_path, part)
     other = {**KEY, "made_from": "b" * 64}
-    message = r"0000.json: made from something else \(made_from is aaaaaaaaaaaa..., not bbbbbbbbbbbb...\)"
+    message = r"0000.json: created from different data or settings \(made_from is aaaaaaaaaaaa..., not bbbbbbbbbbbb...\)"
     with pytest.raises(UserError, match=message):
         is_finished(tmp_path, part, other)
     with pytest.raises(UserError, match=message):
@@ -128,7 +128,9 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path):
     parts = plan_parts(70)
     write(tmp_path, parts[0], key={**KEY, "num_frames": 7})
     write(tmp_path, parts[1], key={**KEY, "num_frames": 10})
-    with pytest.raises(UserError, match=r"0001.json: made from something else \(num_frames is 10, not 7\)"):
+    with pytest.raises(
+        UserError, match=r"0001.json: created from different data or settings \(num_frames is 10, not 7\)"
+    ):
         read_manifests(tmp_path, KEY, "cmd")
 
 
@@ -144,7 +146,7 @@ def test_a_foreign_manifest_is_refused(tmp_path):
     (part,) = plan_parts(2)
     write(tmp_path, part)
     (tmp_path / "part_0000.json").write_text('{"schema": 99}')
-    with pytest.raises(UserError, match="part_0000.json: no part manifest of schema 1"):
+    with pytest.raises(UserError, match="part_0000.json: .*schema 1"):
         read_manifests(tmp_path, KEY, "cmd")
 
 
@@ -153,7 +155,7 @@ def test_a_damaged_manifest_is_named_and_what_helps(tmp_path, text):
     (part,) = plan_parts(2)
     (tmp_path / "part_0000.json").write_text(text)
     for look in (lambda: read_manifests(tmp_path, KEY, "cmd"), lambda: is_finished(tmp_path, part, KEY)):
-        with pytest.raises(UserError, match="part_0000.json: damaged.*; delete it, and its part is made"):
+        with pytest.raises(UserError, match="part_0000.json: damaged.*; delete it"):
             look()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from textocvp.config.errors import UserError
-from textocvp.data.prepare import prepare_data
+from textocvp.data.frame_store import prepare_data
 from textocvp.data.slot_store import SlotStore, plan_slot_parts, slots_key
 from textocvp.data.videos import open_videos
 
@@ -43,8 +43,7 @@ def make_store(make_experiment):
 
 def plan(folder, experiment, split="train", sha=SHA, num_frames=4, **shards):
     videos = open_videos(experiment, folder, split)
-    lengths = [videos.length(row) for row in range(len(videos))]
-    return plan_slot_parts(experiment, folder, videos.dataset, lengths, sha, num_frames, **shards)
+    return plan_slot_parts(experiment, folder, videos, sha, num_frames, **shards)
 
 
 def open_store(folder, experiment, split="train", sha=SHA, num_frames=4):
@@ -61,7 +60,7 @@ def test_gives_back_every_window(make_store):
         assert store.slots(window, num_frames=2).shape == (2, 3, 2)
     first = part.windows[0].video_id
     assert store.windows(first) == [window for window in part.windows if window.video_id == first]
-    with pytest.raises(UserError, match="holds no window of video 'nobody'; run precompute-slots"):
+    with pytest.raises(UserError, match="no window of video 'nobody'.*precompute-slots"):
         store.windows("nobody")
 
 
@@ -99,14 +98,14 @@ def test_another_checkpoint_is_refused(make_store):
     with pytest.raises(UserError, match=r"checkpoint_sha256 is cccccccccccc\.\.\., not dddddddddddd\.\.\."):
         open_store(folder, experiment, sha="d" * 64)
     (other,) = plan(folder, experiment, sha="d" * 64)
-    with pytest.raises(UserError, match="part_0000.json: made from something else"):
+    with pytest.raises(UserError, match="part_0000.json: created from different data"):
         other.is_finished()
     assert part.is_finished()
 
 
 def test_other_settings_are_refused(make_store):
     folder, experiment, _ = make_store()
-    with pytest.raises(UserError, match="windows of 4 frames, 6 are needed"):
+    with pytest.raises(UserError, match="windows of 4 frames, but 6 are needed"):
         open_store(folder, experiment, num_frames=6)
     assert open_store(folder, experiment, num_frames=3).num_frames == 4
     (longer,) = plan(folder, experiment, num_frames=5)
@@ -121,7 +120,7 @@ def test_shards_write_different_parts_of_one_store(make_store, monkeypatch):
     assert [[part.part.index for part in shard] for shard in shards] == [[0, 2], [1]]
     for part in shards[0]:
         part.write(batches(part), {})
-    with pytest.raises(UserError, match=r"2 of 3 parts are there \(look at part_0001\)"):
+    with pytest.raises(UserError, match=r"2 of 3 parts \(see part_0001\)"):
         open_store(folder, experiment)
     assert [part.is_finished() for part in parts] == [True, False, True]  # a rerun continues
     shards[1][0].write(batches(shards[1][0]), {})

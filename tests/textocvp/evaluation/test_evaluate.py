@@ -79,7 +79,7 @@ def test_data_without_masks_gives_psnr_and_says_so(tiny_without_masks, capsys):
 
 
 def test_frame_store_and_video_files_give_the_same_figures(tiny):
-    from textocvp.data.prepare import prepare_data
+    from textocvp.data.frame_store import prepare_data
 
     evaluate_decomp(tiny.folder)
     before = read(tiny.folder / "results/decomposition.json")
@@ -116,7 +116,7 @@ def test_references_are_the_same_for_every_predictor(tiny):
 
 
 def test_copied_frame_is_scored_on_the_clips_from_the_readers_start(tiny):
-    from textocvp.data.loaders import open_videos
+    from textocvp.data.videos import open_videos
     from textocvp.evaluation.metrics import psnr
 
     tiny.add_predictor("VanillaTransformer")

@@ -37,8 +37,9 @@ def test_winner_is_copied_and_every_score_of_every_seed_is_kept(seeded, capsys, 
 
 
 def test_validation_loss_is_the_training_loss_of_the_validation_clips(seeded):
-    from textocvp.data.loaders import ClipDataset, open_videos
-    from textocvp.data.slot_store import initial_noise
+    from textocvp.data.loaders import ClipDataset
+    from textocvp.data.order import initial_noise
+    from textocvp.data.videos import open_videos
     from textocvp.training.checkpoint import load_decomposition
 
     select_decomp(seeded.folder)

@@ -6,7 +6,7 @@ import torch
 from textocvp.cli import main
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
-from textocvp.data.prepare import prepare_data
+from textocvp.data.frame_store import prepare_data
 from textocvp.training.checkpoint import load_decomposition, load_pth
 from textocvp.training.decomposition_task import DecompositionTask
 from textocvp.training.deepspeed_engine import Engine, World
@@ -40,7 +40,7 @@ def test_user_errors_are_one_line_and_exit_2(make_experiment, capsys):
 
 def test_world_size_must_divide_the_batch(make_experiment):
     folder = make_experiment()
-    with pytest.raises(UserError, match="2 clips cannot be shared evenly by 3 processes"):
+    with pytest.raises(UserError, match="2 clips cannot be divided evenly among 3 processes"):
         DecompositionTask(load_experiment(folder), folder, World(0, 3, torch.device("cpu")))
 
 
@@ -89,7 +89,7 @@ def test_curriculum_changes_clip_length_and_batch(make_experiment):
 def test_a_curriculum_of_clips_that_are_too_long_is_refused_before_it_starts(make_experiment):
     folder = make_experiment(training__curriculum=[{"until": 1.0, "num_frames": 9, "batch_size": 2}])
     prepare_data(folder, workers=1)
-    with pytest.raises(UserError, match="has 8 frames, too few: clips need 9"):
+    with pytest.raises(UserError, match="has 8 frames, but clips need 9"):
         tasks(folder, 0)
 
 

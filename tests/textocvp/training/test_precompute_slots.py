@@ -123,7 +123,7 @@ def test_signal_drops_the_part_in_hand_and_a_rerun_continues(experiment, monkeyp
     [
         (["--shard", "2", "--num_shards", "2"], "--shard 2: expected 0 <= shard < num_shards, which is 2"),
         (["--decomp_ckpt", "none.pth"], "none.pth: no such checkpoint"),
-        (["--decomp_ckpt", "other.pth"], "made from something else (checkpoint_sha256"),
+        (["--decomp_ckpt", "other.pth"], "created from different data or settings (checkpoint_sha256"),
     ],
 )
 def test_bad_requests(experiment, capsys, options, message):

@@ -162,7 +162,7 @@ def test_store_of_another_checkpoint_is_refused(experiment, make_predictor):
             {"training__curriculum": [{"until": 1.0, "num_frames": 2, "batch_size": 2}]},
             "curriculum: predictors train on windows of one length",
         ),
-        ({"prediction_params__num_preds": 6}, "holds windows of 4 frames, 7 are needed"),
+        ({"prediction_params__num_preds": 6}, "windows of 4 frames, but 7 are needed"),
     ],
 )
 def test_settings_that_do_not_fit(experiment, make_predictor, changes, message):

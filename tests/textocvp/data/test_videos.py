@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from textocvp.config.errors import UserError
-from textocvp.data.median_image import FAR, far_from, median_image
+from textocvp.data.videos import FAR, far_from, median_image
 
 
 class MovingDot:
@@ -28,7 +28,7 @@ class MovingDot:
 
 
 def test_the_median_shows_what_does_not_move_and_is_computed_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("textocvp.data.median_image.frames_key", lambda dataset, size: {"size": size})
+    monkeypatch.setattr("textocvp.data.videos.frames_key", lambda dataset, size: {"size": size})
     videos = MovingDot()
     median = median_image(videos, tmp_path / "exp" / "seeds" / "0")
     assert median.shape == (3, 4, 8) and torch.allclose(median, torch.tensor(100 / 255))
@@ -39,10 +39,10 @@ def test_the_median_shows_what_does_not_move_and_is_computed_once(tmp_path, monk
 
 
 def test_a_damaged_file_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("textocvp.data.median_image.frames_key", lambda dataset, size: {"size": size})
+    monkeypatch.setattr("textocvp.data.videos.frames_key", lambda dataset, size: {"size": size})
     median_image(MovingDot(), tmp_path)
     next(tmp_path.glob("*.png")).write_text("x")
-    with pytest.raises(UserError, match=r"\.png: damaged .*; delete it, and it is computed anew"):
+    with pytest.raises(UserError, match=r"\.png: damaged .*; delete it"):
         median_image(MovingDot(), tmp_path)
 
 
