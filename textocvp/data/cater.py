@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set
 
 import numpy as np
 
@@ -25,13 +24,11 @@ from textocvp.files import read_json, sha256_file
 VALID_FRACTION = 0.05
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One caption and the video it belongs to."""
+class Entry(NamedTuple):
+    """One caption and its video."""
 
     video_id: str
     video: Path
-    """Path of the video file."""
     caption: str
 
 
@@ -56,9 +53,9 @@ class CATER:
         self.eval_start = EVAL_START[self.name]
         self.split = split
         self.folder = _level_folder(config.dataset_name, Path(root))
-        has_valid = _split_file(self.folder, "valid").is_file()
+        has_valid = (self.folder / "valid_explicit.json").is_file()
         source = split if split != "valid" or has_valid else "train"
-        self.file = _split_file(self.folder, source)
+        self.file = self.folder / f"{source}_explicit.json"
         """The JSON file that lists this split."""
         entries = _read_entries(self.file, self.folder)
         self.holds_out = hold_out and not has_valid and split != "test"
@@ -75,7 +72,7 @@ class CATER:
         return len(self.entries)
 
     def key(self) -> Dict[str, Any]:
-        """What identifies this split's content: the hash of the file that lists it, and what is left out."""
+        """The hash of the file that lists the split, and whether videos are held out."""
         return {
             "dataset": self.name,
             "split": self.split,
@@ -84,18 +81,15 @@ class CATER:
         }
 
     def read_frames(self, index: int) -> np.ndarray:
-        """See `VideoDataset`."""
         entry = self.entries[index]
         if not entry.video.is_file():
             raise UserError(f"{entry.video}: no such file, but {self.file} lists it")
         return read_video(entry.video)
 
     def masks(self, index: int) -> Optional[np.ndarray]:
-        """See `VideoDataset`."""
         return read_masks(self.folder / "masks" / f"{self.video_ids[index]}.npz")
 
     def states(self, index: int) -> Optional[Any]:
-        """See `VideoDataset`."""
         return read_states(self.folder / "states" / f"{self.video_ids[index]}.json")
 
 
@@ -110,16 +104,12 @@ def held_out_ids(video_ids: Iterable[str]) -> Set[str]:
 def _level_folder(name: str, root: Path) -> Path:
     if not root.is_dir():
         raise UserError(
-            f"{root}: no such folder; set dataset.root to the folder of {name}, or generate one with make-data"
+            f"{root}: no such folder; set dataset.root to the folder of {name}, or generate it with make-data"
         )
     folder = root / LEVELS[name]
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {name} is expected there (dataset.root is {root})")
     return folder
-
-
-def _split_file(folder: Path, split: str) -> Path:
-    return folder / f"{split}_explicit.json"
 
 
 def _read_entries(file: Path, folder: Path) -> List[Entry]:

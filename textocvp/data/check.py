@@ -1,4 +1,4 @@
-"""`python -m textocvp check-data --dataset CATER_Hard --root DIR`: is the data whole, and what does it look like?"""
+"""`python -m textocvp check-data --dataset CATER_Hard --root DIR`: is the data whole, how does it look?"""
 
 from __future__ import annotations
 

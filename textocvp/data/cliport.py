@@ -51,7 +51,7 @@ class CLIPort:
         if not self.folder.is_dir():
             raise UserError(
                 f"{self.folder}: no such folder; set dataset.root (now {root}) to the folder of {self.name}, "
-                f"or generate one with make-data"
+                f"or generate it with make-data"
             )
         self.video_ids = sorted(
             path.name for path in self.folder.glob("episode*") if path.is_dir() and path.name not in EXCLUDED
@@ -64,12 +64,11 @@ class CLIPort:
         return len(self.video_ids)
 
     def key(self) -> Dict[str, Any]:
-        """What identifies this split's content: the hash of its episodes and captions."""
+        """The hash of the episodes and their captions."""
         episodes = dict(zip(self.video_ids, self.captions))
         return {"dataset": self.name, "split": self.split, "episodes_sha256": sha256_json(episodes)}
 
     def read_frames(self, index: int) -> np.ndarray:
-        """See `VideoDataset`."""
         folder = self.folder / self.video_ids[index] / "color"
         paths = sorted(folder.glob("*_color.png"))
         if not paths:
@@ -84,11 +83,9 @@ class CLIPort:
         return np.stack(frames)
 
     def masks(self, index: int) -> Optional[np.ndarray]:
-        """See `VideoDataset`."""
         return read_masks(self.folder / self.video_ids[index] / "masks.npz")
 
     def states(self, index: int) -> Optional[Any]:
-        """See `VideoDataset`."""
         return read_states(self.folder / self.video_ids[index] / "states.json")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Protocol, Sequence, Tuple, Union
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -13,7 +13,6 @@ from textocvp.config.experiment import Experiment
 from textocvp.config.job import available_cores
 from textocvp.data.dataset import VideoDataset, open_dataset
 from textocvp.data.order import (
-    RankBatches,
     Sample,
     Window,
     enumerate_windows,
@@ -27,16 +26,24 @@ from textocvp.data.tokenizers import Tokenizer, open_tokenizer, tokenize
 from textocvp.data.videos import StoredVideos, Videos, open_videos
 
 
+class Items(Protocol):
+    """What a Loader reads: items by Sample or by position."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, sample: Any) -> Dict[str, Any]: ...  # noqa: ANN401
+
+
 class ClipDataset(Dataset):
     """Clips of a split.
 
     Args:
         videos: from `open_videos`.
-        num_frames: frames per clip, where a Sample does not say otherwise.
-        random_start: draw the first frame, from (seed, epoch, index); else it is the data set's eval_start.
+        num_frames: frames per clip, unless a Sample says otherwise.
+        random_start: draw the first frame, from (seed, epoch, row); else it is the data set's eval_start.
         with_masks: add `masks`.
 
-    Items, by Sample or by index (epoch 0):
+    Items, by Sample or by row (epoch 0):
         video (T, 3, H, W) float32 in [0, 1], caption, video_id, start; masks (T, H, W) uint8 on request.
     """
 
@@ -48,45 +55,43 @@ class ClipDataset(Dataset):
         random_start: bool = False,
         with_masks: bool = False,
     ) -> None:
-        self.videos = videos
-        self.num_frames = num_frames
-        self.seed = seed
-        self.random_start = random_start
-        self.with_masks = with_masks
+        self.videos, self.num_frames, self.seed = videos, num_frames, seed
+        self.random_start, self.with_masks = random_start, with_masks
         if isinstance(videos, StoredVideos):  # lengths of video files are known once they are decoded
-            check_lengths(videos, num_frames + (0 if random_start else videos.eval_start))
+            needed = num_frames + (0 if random_start else videos.eval_start)
+            length, row = min((videos.length(row), row) for row in range(len(videos)))
+            if length < needed:
+                raise UserError(
+                    f"video {videos.video_ids[row]} has {length} frames, but clips need {needed} (start and "
+                    f"length together); use shorter clips"
+                )
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, sample: Union[int, Sample]) -> Dict[str, Any]:
-        index, epoch, num_frames = sample if isinstance(sample, Sample) else Sample(int(sample), 0)
-        num_frames = num_frames or self.num_frames
-        start = self.start(index, epoch, num_frames)
+        row, epoch, num_frames = sample if isinstance(sample, Sample) else Sample(int(sample), 0)
+        length = num_frames or self.num_frames
+        start = self.start(row, epoch, length)
         item = {
-            "video": to_float(self.videos.frames(index, start, start + num_frames)),
+            "video": to_float(self.videos.frames(row, start, start + length)),
             "start": start,
-            "caption": self.videos.captions[index],
-            "video_id": self.videos.video_ids[index],
+            "caption": self.videos.captions[row],
+            "video_id": self.videos.video_ids[row],
         }
         if self.with_masks:
-            item["masks"] = self._masks(index, start, num_frames)
+            masks = self.videos.masks(row, start, start + length)
+            if masks is None:
+                raise UserError(f"video {item['video_id']} has no object masks; only generated data has them")
+            item["masks"] = torch.from_numpy(masks)
         return item
 
-    def start(self, index: int, epoch: int, num_frames: int) -> int:
+    def start(self, row: int, epoch: int, num_frames: int) -> int:
         """First frame of a clip."""
         if not self.random_start:
             return self.videos.eval_start
-        last = max(self.videos.length(index) - num_frames, 0)
-        return hashed("start", self.seed, epoch, index) % (last + 1)
-
-    def _masks(self, index: int, start: int, num_frames: int) -> torch.Tensor:
-        masks = self.videos.masks(index, start, start + num_frames)
-        if masks is None:
-            raise UserError(
-                f"video {self.videos.video_ids[index]} has no object masks; only generated data has them"
-            )
-        return torch.from_numpy(masks)
+        last = max(self.videos.length(row) - num_frames, 0)
+        return hashed("start", self.seed, epoch, row) % (last + 1)
 
 
 class SlotWindowDataset(Dataset):
@@ -108,17 +113,15 @@ class SlotWindowDataset(Dataset):
         videos: Optional[Videos] = None,
         tokenizer: Optional[Tokenizer] = None,
     ) -> None:
-        self.dataset = dataset
-        self.windows = windows
-        """(position in the split, window) of each item."""
-        self.num_frames = num_frames
+        """windows: (row of its video in the split, window) of each item."""
+        self.dataset, self.windows, self.num_frames = dataset, windows, num_frames
         self.store, self.videos, self.tokenizer = store, videos, tokenizer
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, sample: Union[int, Sample]) -> Dict[str, Any]:
-        row, window = self.windows[sample.index if isinstance(sample, Sample) else sample]
+        row, window = self.windows[sample.row if isinstance(sample, Sample) else sample]
         item: Dict[str, Any] = {"caption": self.dataset.captions[row], **window._asdict()}
         if self.store:
             item["slots"] = torch.from_numpy(self.store.slots(window, self.num_frames))
@@ -150,17 +153,18 @@ def open_windows(
     tokenizer = open_tokenizer(experiment, folder, dataset)
     videos = open_videos(experiment, folder, split) if with_video or not stored else None
     length = num_frames or experiment.prediction_params.num_frames
-    store, windows = None, []
+    rows, windows, store = range(len(dataset)), [], None
     if stored:
         key = slots_key(experiment, dataset, checkpoint_sha256)
         store = SlotStore.open(slots_folder(folder) / dataset.split, key, length)
-    enumerated = num_frames or window_frames(experiment, folder)
-    for row, video_id in enumerate(dataset.video_ids):
-        if store:
-            own = store.windows(video_id)
-        else:
-            own = enumerate_windows(experiment, dataset, row, videos.length(row), enumerated)
-        windows += [(row, window) for window in own]
+        windows = [(row, window) for row in rows for window in store.windows(dataset.video_ids[row])]
+    elif videos:
+        frames = num_frames or window_frames(experiment, folder)
+        windows = [
+            (row, window)
+            for row in rows
+            for window in enumerate_windows(experiment, dataset, row, videos.length(row), frames)
+        ]
     return SlotWindowDataset(dataset, windows, length, store, videos, tokenizer)
 
 
@@ -171,23 +175,13 @@ def uses_store(experiment: Experiment, folder: Path) -> bool:
     return slots_config(experiment).mode == "store"
 
 
-def check_lengths(videos: Videos, needed: int) -> None:
-    """UserError naming the shortest video if it has fewer than `needed` frames."""
-    length, index = min((videos.length(index), index) for index in range(len(videos)))
-    if length < needed:
-        raise UserError(
-            f"video {videos.video_ids[index]} has {length} frames, but clips need {needed} (start and length "
-            f"together); use shorter clips"
-        )
-
-
 def to_float(frames: Any) -> torch.Tensor:  # noqa: ANN401
     """(T, 3, H, W) uint8 array -> float32 tensor in [0, 1]."""
     return torch.from_numpy(frames).float().div_(255)
 
 
 def collate(items: Sequence[Dict[str, Any]], tokenizer: Optional[Tokenizer] = None) -> Dict[str, Any]:
-    """Items as one batch: tensors stacked, numbers as an int64 tensor, strings as a list; `text` if tokenised."""
+    """Items as one batch: tensors stacked, integers too (int64), strings as a list; `text` if tokenised."""
     batch: Dict[str, Any] = {}
     for name in items[0]:
         values: List[Any] = [item[name] for item in items]
@@ -200,13 +194,8 @@ def collate(items: Sequence[Dict[str, Any]], tokenizer: Optional[Tokenizer] = No
     return batch
 
 
-def training_loader(dataset: Dataset, batches: RankBatches, num_workers: int = 0) -> Loader:
-    """The batches of this rank, in the order of the steps, from `batches.first_step` on."""
-    return Loader(dataset, batches, num_workers)
-
-
 def evaluation_loader(
-    dataset: Dataset,
+    dataset: Items,
     batch_size: int,
     num_workers: int = 0,
     shuffle: bool = False,
@@ -224,14 +213,14 @@ def evaluation_loader(
 
 
 class Loader(DataLoader):
-    """Batches of a data set, in forked workers, which open the stores' files themselves.
+    """Batches of a data set (lists of Sample or rows), in forked workers, which open the stores themselves.
 
     A UserError in a worker reaches the caller as it is, without the traceback that DataLoader adds to it.
     """
 
-    def __init__(self, dataset: Dataset, batches: Iterable[Sequence[Any]], num_workers: int = 0) -> None:
+    def __init__(self, dataset: Items, batches: Iterable[List[Any]], num_workers: int = 0) -> None:
         workers = min(num_workers, available_cores())
-        forked = {"multiprocessing_context": "fork", "prefetch_factor": 4} if workers else {}
+        forked: Dict[str, Any] = {"multiprocessing_context": "fork", "prefetch_factor": 4} if workers else {}
         super().__init__(
             _Batches(dataset),
             batch_sampler=batches,
@@ -241,7 +230,7 @@ class Loader(DataLoader):
             **forked,
         )
 
-    def __iter__(self) -> Iterator[Dict[str, Any]]:
+    def __iter__(self) -> Any:  # noqa: ANN401 (DataLoader's is not typed as an iterator of batches)
         for batch in super().__iter__():
             if isinstance(batch, UserError):
                 raise batch
@@ -251,7 +240,7 @@ class Loader(DataLoader):
 class _Batches(Dataset):
     """Whole batches of a data set, or the UserError that kept one from being read."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Items) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ from textocvp.data.dataset import VideoDataset, load_predictors
 class Sample(NamedTuple):
     """One clip of a training batch: the key of a data set's item."""
 
-    index: int
+    row: int
     """Position in the split."""
     epoch: int
     """Passes over the split before this one; random starts depend on it."""
@@ -38,14 +38,14 @@ class TrainingOrder:
     """Clips per step over all ranks."""
     seed: int
     total_steps: int
-    num_frames: Optional[int] = None
     shuffle: bool = True
     curriculum: Tuple[CurriculumStage, ...] = ()
+    """Its batch sizes replace batch_size."""
 
     def stages(self) -> List[Tuple[int, int, Optional[int]]]:
         """(first step after the stage, batch size, frames per clip) for each stage of the curriculum."""
         if not self.curriculum:
-            return [(self.total_steps, self.batch_size, self.num_frames)]
+            return [(self.total_steps, self.batch_size, None)]
         return [
             (round(stage.until * self.total_steps), stage.batch_size, stage.num_frames)
             for stage in self.curriculum
@@ -77,13 +77,16 @@ class TrainingOrder:
         first, samples = self.samples_before(step), []
         for position in range(first, first + batch_size):
             epoch, place = divmod(position, self.dataset_len)
-            index = int(_permutation(self.dataset_len, self.seed, epoch)[place]) if self.shuffle else place
-            samples.append(Sample(index, epoch, num_frames))
+            row = int(_permutation(self.dataset_len, self.seed, epoch)[place]) if self.shuffle else place
+            samples.append(Sample(row, epoch, num_frames))
         return samples
 
 
 class RankBatches:
-    """This rank's part of the batches of steps first_step .. total_steps-1 (a batch sampler)."""
+    """This rank's part of the batches of steps first_step .. total_steps-1, as lists of Sample.
+
+    Joined over the ranks they are the same for every world size; UserError if it does not divide the batches.
+    """
 
     def __init__(self, order: TrainingOrder, first_step: int = 0, rank: int = 0, world: int = 1) -> None:
         for _, batch_size, _ in order.stages():
@@ -104,31 +107,6 @@ class RankBatches:
             batch = self.order.batch(step)
             share = len(batch) // self.world
             yield batch[self.rank * share : (self.rank + 1) * share]
-
-
-def training_batches(
-    dataset_len: int,
-    batch: int,
-    seed: int,
-    first_step: int,
-    total_steps: int,
-    rank: int = 0,
-    world: int = 1,
-    curriculum: Sequence[CurriculumStage] = (),
-    shuffle: bool = True,
-    num_frames: Optional[int] = None,
-) -> RankBatches:
-    """The batches of one rank, as lists of Sample; joined over ranks they are the same for every world size.
-
-    Args:
-        batch: clips per step over all ranks; the curriculum's batch sizes replace it.
-        num_frames: frames per clip; the curriculum's replace it.
-
-    Raises:
-        UserError: the number of ranks does not divide the batch size.
-    """
-    order = TrainingOrder(dataset_len, batch, seed, total_steps, num_frames, shuffle, tuple(curriculum))
-    return RankBatches(order, first_step, rank, world)
 
 
 def generator_of(*parts: object) -> np.random.Generator:
@@ -184,7 +162,7 @@ def enumerate_windows(
 
 
 def initial_noise(seed: int, video_id: str, start: int, draw: int, shape: Sequence[int]) -> torch.Tensor:
-    """Standard normal float32 noise for the initial slots of a window: a function of the arguments alone."""
+    """Standard normal float32 noise for the initial slots of a window; a pure function of the arguments."""
     generator = generator_of("slots", seed, video_id, start, draw)
     return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
 

@@ -85,7 +85,8 @@ class SlotPart:
 
     def _fill(self, file: h5py.File, batches: Iterable[Batch]) -> Dict[str, Any]:
         windows, row = self.windows, 0
-        total = Statistics()
+        total: Any = 0.0
+        squares: Any = 0.0
         for batch, slots in batches:
             slots = np.ascontiguousarray(slots, dtype=np.float32)
             if list(batch) != windows[row : row + len(batch)] or len(slots) != len(batch):
@@ -97,32 +98,17 @@ class SlotPart:
             if "slots" not in file:
                 create_rows(file, "slots", (len(windows), *slots.shape[1:]), "float32")
             file["slots"][row : row + len(batch)] = slots
-            total, row = total.add(slots), row + len(batch)
+            values = slots.reshape(-1, slots.shape[-1]).astype(np.float64)
+            total, squares, row = total + values.sum(0), squares + (values**2).sum(0), row + len(batch)
         if row != len(windows):
             raise ValueError(f"{self.part.name}: {row} of {len(windows)} windows")
         file["video_id"] = np.array([window.video_id for window in windows], dtype=h5py.string_dtype())
         file["start"] = np.array([window.start for window in windows], dtype=np.int32)
         file["draw"] = np.array([window.draw for window in windows], dtype=np.int32)
-        file.attrs["statistics"] = json.dumps(total.to_json())
-        return {"statistics": total.to_json()}
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Sums over all slots seen, per slot dimension, float64."""
-
-    count: int = 0
-    sum: Any = 0.0
-    sumsq: Any = 0.0
-
-    def add(self, slots: np.ndarray) -> Statistics:
-        """With the slots (..., D) added."""
-        rows = slots.reshape(-1, slots.shape[-1]).astype(np.float64)
-        return Statistics(self.count + len(rows), self.sum + rows.sum(0), self.sumsq + (rows**2).sum(0))
-
-    def to_json(self) -> Dict[str, Any]:
-        """Lists of numbers."""
-        return {"count": self.count, "sum": list(self.sum), "sumsq": list(self.sumsq)}
+        count = int(np.prod(file["slots"].shape[:-1]))
+        statistics = {"count": count, "sum": list(total), "sumsq": list(squares)}
+        file.attrs["statistics"] = json.dumps(statistics)
+        return {"statistics": statistics}
 
 
 def plan_slot_parts(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.training import LossTerm
-from textocvp.data.loaders import ClipDataset, SlotWindowDataset, evaluation_loader, training_loader
-from textocvp.data.order import RankBatches, hashed, training_batches
+from textocvp.data.loaders import ClipDataset, Loader, SlotWindowDataset, evaluation_loader
+from textocvp.data.order import RankBatches, TrainingOrder, hashed
 from textocvp.data.videos import far_from, median_image, open_videos
 from textocvp.training.deepspeed_engine import World
 
@@ -78,24 +78,22 @@ class SplitTask(Generic[Data]):
         self._train, self._valid = train, valid
         epoch_steps = math.ceil(len(train) / self._config.batch_size)
         self.total_steps = self._config.num_steps or self._config.num_epochs * epoch_steps
-        self._order = self._rank_batches(0).order
+        self._order = TrainingOrder(
+            len(train),
+            self._config.batch_size,
+            self._config.seed,
+            self.total_steps,
+            self._experiment.dataset.shuffle_train,
+            self._config.curriculum,
+        )
+        self._rank_batches(0)
         self._median: Tensor | None = None
         if any(term.needs_median for term in self._terms):
             videos = open_videos(self._experiment, self._folder, "train")
             self._median = median_image(videos, self._folder).to(self._world.device)
 
     def _rank_batches(self, first_step: int) -> RankBatches:
-        return training_batches(
-            len(self._train),
-            self._config.batch_size,
-            self._config.seed,
-            first_step,
-            self.total_steps,
-            self._world.rank,
-            self._world.size,
-            self._config.curriculum,
-            self._experiment.dataset.shuffle_train,
-        )
+        return RankBatches(self._order, first_step, self._world.rank, self._world.size)
 
     def epoch_at(self, step: int) -> int:
         """Complete passes through the training split before this step."""
@@ -103,7 +101,7 @@ class SplitTask(Generic[Data]):
 
     def batches(self, first_step: int) -> Iterator[Batch]:
         """Items of the training split from `first_step` on."""
-        loader = training_loader(self._train, self._rank_batches(first_step), self._config.num_workers)
+        loader = Loader(self._train, self._rank_batches(first_step), self._config.num_workers)
         return (to_device(batch, self._world.device) for batch in loader)
 
     def validation_batches(self) -> Iterator[tuple[Batch, int]]:

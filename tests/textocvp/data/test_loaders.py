@@ -15,12 +15,12 @@ from textocvp.config.predictors import VanillaTransformerConfig
 from textocvp.data.frame_store import prepare_data
 from textocvp.data.loaders import (
     ClipDataset,
+    Loader,
     collate,
     evaluation_loader,
     open_windows,
-    training_loader,
 )
-from textocvp.data.order import Sample, training_batches
+from textocvp.data.order import RankBatches, Sample, TrainingOrder
 from textocvp.data.part_files import PartReader
 from textocvp.data.slot_store import plan_slot_parts
 from textocvp.data.videos import DecodedVideos, open_videos
@@ -77,8 +77,8 @@ def test_random_starts_are_a_function_of_seed_epoch_and_index(experiment):
 def test_batches_do_not_depend_on_workers(experiment, num_workers):
     data = clips(experiment, random_start=True)
     data[0]  # the parent's open files must not reach the workers
-    batches = training_batches(len(data), 4, seed=3, first_step=2, total_steps=9)
-    alone, workers = (list(training_loader(data, batches, count)) for count in (0, num_workers))
+    batches = RankBatches(TrainingOrder(len(data), 4, seed=3, total_steps=9), first_step=2)
+    alone, workers = (list(Loader(data, batches, count)) for count in (0, num_workers))
     assert len(alone) == len(workers) == 7
     for one, other in zip(alone, workers):
         assert one["video_id"] == other["video_id"] and torch.equal(one["start"], other["start"])
@@ -89,8 +89,8 @@ def test_resuming_gives_the_rest_of_the_same_batches(experiment):
     data = clips(experiment, random_start=True)
 
     def videos(first_step):
-        batches = training_batches(len(data), 4, 0, first_step, 8)
-        return [batch["video"] for batch in training_loader(data, batches)]
+        batches = RankBatches(TrainingOrder(len(data), 4, 0, 8), first_step)
+        return [batch["video"] for batch in Loader(data, batches)]
 
     whole, rest = videos(0), videos(5)
     assert len(rest) == 3 and all(torch.equal(one, other) for one, other in zip(whole[5:], rest))
@@ -195,3 +195,12 @@ def test_slots_without_the_image_loss_read_no_frames(predictor, monkeypatch):
     read, datasets = PartReader.read, []
     monkeypatch.setattr(PartReader, "read", lambda *args: datasets.append(args[2]) or read(*args))
     assert "video" not in data[0] and set(datasets) == {"slots"}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_in_a_worker_is_one_line_of_its_own_kind(experiment, num_workers):
+    data = clips(experiment, with_masks=True)
+    (experiment[0] / "frames" / "train" / "part_0000.h5").write_bytes(b"broken")
+    with pytest.raises(UserError, match="part_0000.h5: damaged") as caught:
+        list(evaluation_loader(data, 4, num_workers))
+    assert "\n" not in str(caught.value)

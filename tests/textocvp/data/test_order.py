@@ -12,6 +12,7 @@ from textocvp.config.errors import UserError
 from textocvp.config.experiment import create_predictor_experiment
 from textocvp.config.training import CurriculumStage
 from textocvp.data.order import (
+    RankBatches,
     Sample,
     TrainingOrder,
     Window,
@@ -19,7 +20,6 @@ from textocvp.data.order import (
     generator_of,
     hashed,
     initial_noise,
-    training_batches,
     window_frames,
     window_noise,
 )
@@ -28,7 +28,7 @@ CURRICULUM = (CurriculumStage(0.3, 1, 8), CurriculumStage(0.75, 3, 6), Curriculu
 
 
 def batches(first_step=0, total_steps=20, rank=0, world=1, seed=0, **settings):
-    return list(training_batches(10, 4, seed, first_step, total_steps, rank, world, **settings))
+    return list(RankBatches(TrainingOrder(10, 4, seed, total_steps, **settings), first_step, rank, world))
 
 
 @pytest.mark.parametrize("curriculum", [(), CURRICULUM])
@@ -48,7 +48,7 @@ def test_ranks_share_the_same_global_batches(world):
 
 def test_every_epoch_visits_everything_once_in_another_order():
     samples = sum(batches(total_steps=10), [])
-    epochs = [[sample.index for sample in samples if sample.epoch == epoch] for epoch in range(4)]
+    epochs = [[sample.row for sample in samples if sample.epoch == epoch] for epoch in range(4)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert batches(seed=1) != batches(seed=0)
@@ -56,7 +56,7 @@ def test_every_epoch_visits_everything_once_in_another_order():
 
 def test_without_shuffling_the_order_is_that_of_the_split():
     samples = sum(batches(total_steps=5, shuffle=False), [])
-    assert [sample.index for sample in samples] == [*range(10)] * 2
+    assert [sample.row for sample in samples] == [*range(10)] * 2
 
 
 def test_the_curriculum_changes_clip_length_and_batch_size():
@@ -84,7 +84,7 @@ def test_a_world_size_that_does_not_divide_the_batch_is_an_error():
 
 def test_an_empty_split_is_an_error():
     with pytest.raises(UserError, match="the training split is empty"):
-        training_batches(0, 4, 0, 0, 10)
+        RankBatches(TrainingOrder(0, 4, 0, 10))
 
 
 def test_random_numbers_never_change():
