@@ -1,9 +1,14 @@
-"""Sections `dataset`, `prediction_params`, `suite.slots` of experiment_params.json; no imports."""
+"""Sections `dataset`, `prediction_params`, `suite.slots` of experiment_params.json."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Optional, Tuple
+from typing import Any, ClassVar, Literal, Mapping, Optional, Tuple
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+from typing_extensions import Annotated
+
+from textocvp.config.registry import DATASETS
+from textocvp.config.schema import Settings
 
 SPLITS = ("train", "valid", "test")
 LEVELS = {"CATER_Easy": "easy", "CATER_Hard": "hard"}
@@ -12,60 +17,56 @@ EVAL_START = {"CATER_Easy": 1, "CATER_Hard": 1}
 """First frame of clips that do not start at random; 0 for data sets that are not named."""
 
 
-@dataclass(frozen=True)
-class DatasetConfig:
+class DatasetConfig(Settings):
     """Which videos, and how clips are cut out of them. The fields are the original's."""
 
-    dataset_name: str = "CATER_Hard"
+    dataset_name: Annotated[str, DATASETS.name]
     """Name in the registry DATASETS."""
     shuffle_train: bool = True
     """Visit the training split in a new order every epoch."""
     shuffle_eval: bool = False
     """Visit the other splits in a random order (the same one every time)."""
-    root: str = "./datasets/CATER"
+    root: str = Field("./datasets/CATER", min_length=1)
     """Folder of the data. A relative path is looked up in the experiment's folder, then in the current one.
     Part of no hash."""
-    tokenizer: str = field(default="T5", metadata={"choices": ("CustomTokenizer", "T5")})
+    tokenizer: Literal["CustomTokenizer", "T5"] = "T5"
     """How captions become token ids: CustomTokenizer (words of a fixed vocabulary) or T5 (SentencePiece)."""
     vocabulary: Optional[str] = None
     """CustomTokenizer's file of words and ids (see build-vocabulary), looked up in the experiment's folder,
     then in the current one; null: the data set's own. Part of no hash but by its content."""
-    num_frames: int = field(default=8, metadata={"min": 1})
+    num_frames: PositiveInt = 8
     """Frames per clip when the decomposition model trains (frames)."""
-    img_size: Tuple[int, int] = (64, 64)
+    img_size: Tuple[PositiveInt, PositiveInt] = (64, 64)
     """Height and width that frames are resized to (pixels)."""
     random_start: bool = True
     """Training clips start at a random frame; false: at the frame where evaluation starts (CATER: 1)."""
 
-    def __post_init__(self) -> None:
-        """Raise ValueError("field: why") for sizes that no image has and an empty root."""
-        if min(self.img_size) < 1:
-            raise ValueError(f"img_size: at least 1 x 1 pixels are needed, found {list(self.img_size)}")
-        if not self.root:
-            raise ValueError("root: must name the folder of the data")
+
+class CLIPortConfig(DatasetConfig):
+    """CLIPort, whose new experiments have larger frames."""
+
+    new: ClassVar[Mapping[str, Any]] = {"root": "./datasets/CLIPort_PutInBowl", "img_size": [336, 336]}
 
 
-@dataclass(frozen=True)
-class PredictionConfig:
+class PredictionConfig(Settings):
     """How far a predictor looks back and ahead. The first four fields are the original's."""
 
-    num_context: int = field(default=1, metadata={"min": 1})
+    num_context: PositiveInt = 1
     """Frames that the predictor is shown."""
-    num_preds: int = field(default=9, metadata={"min": 1})
+    num_preds: PositiveInt = 9
     """Frames that it forecasts, one after the other."""
     teacher_force: bool = False
     """Training shows the true slots, not its own predictions, at every step. Never in evaluation."""
-    input_buffer_size: Optional[int] = field(default=10, metadata={"min": 1})
+    input_buffer_size: Optional[PositiveInt] = 10
     """The predictor sees at most this many of the latest frames; null: all of them."""
     standardize_slots: bool = False
     """Slots are normalised by the training split's mean and standard deviation before the predictor."""
 
-    def __post_init__(self) -> None:
-        """Raise ValueError where the buffer cannot hold the context."""
+    def check(self) -> None:
         if self.input_buffer_size is not None and self.input_buffer_size < self.num_context:
             raise ValueError(
-                f"input_buffer_size: {self.input_buffer_size} frames cannot hold "
-                f"num_context {self.num_context}"
+                f"input_buffer_size: expected at least num_context {self.num_context}, "
+                f"got {self.input_buffer_size}"
             )
 
     @property
@@ -74,15 +75,14 @@ class PredictionConfig:
         return self.num_context + self.num_preds
 
 
-@dataclass(frozen=True)
-class SlotStoreConfig:
+class SlotStoreConfig(Settings):
     """Where a predictor's slots come from."""
 
-    mode: str = field(default="store", metadata={"choices": ("store", "online")})
+    mode: Literal["store", "online"] = "store"
     """store: precomputed windows in slots/; online: the frozen decomposition model encodes every batch."""
-    stride: int = field(default=4, metadata={"min": 1})
+    stride: PositiveInt = 4
     """Frames between the starts of two training windows of one video."""
-    draws: int = field(default=1, metadata={"min": 1})
+    draws: PositiveInt = 1
     """Draws of the initial slots' noise per training window."""
-    seed: int = field(default=0, metadata={"min": 0})
+    seed: NonNegativeInt = 0
     """Seed of the initial slots' noise."""

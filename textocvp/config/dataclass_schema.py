@@ -1,4 +1,4 @@
-"""Frozen dataclasses from JSON values: the engine before `Settings`, until the last dataclass is converted."""
+"""Frozen dataclasses from JSON values: the engine before `Settings`."""
 
 from __future__ import annotations
 

@@ -7,69 +7,72 @@ suite and is checked strictly; one without it is the original's: its behaviours 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
+from pydantic import Field, field_validator
+from typing_extensions import Annotated
+
 from textocvp.config.data import DatasetConfig, PredictionConfig, SlotStoreConfig
 from textocvp.config.errors import ConfigError, UserError, nearest
-from textocvp.config.models import SAViConfig
-from textocvp.config.registry import DATASETS, DEFAULTS_FOLDER, MODELS, PREDICTORS, Registry
-from textocvp.config.schema import (
-    apply_overrides,
-    build,
-    difference,
-    filled_in,
-    merged,
-    parse_overrides,
-    to_dict,
-)
+from textocvp.config.models import DecompositionConfig
+from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
+from textocvp.config.schema import Settings, apply_overrides, build, difference, parse_overrides, to_dict
 from textocvp.config.training import LossTerm, TrainingConfig
 from textocvp.files import read_json, write_json
 
 FILE_NAME = "experiment_params.json"
+FINAL = "checkpoint_epoch_final.pth"
+"""What a training writes when it ends."""
 SUITE_VERSION = 1
+VOCABULARIES = Path(__file__).parent.parent / "data" / "vocabularies"
 
 
-@dataclass(frozen=True)
-class ModelSection:
+class ModelSection(Settings):
     """The decomposition model: its registered name and its parameters."""
 
-    model_name: str
-    model_params: Any
+    model_name: Annotated[str, MODELS.name]
+    model_params: Annotated[Any, MODELS.parameters_of("model_name")] = Field({}, validate_default=True)
 
 
-@dataclass(frozen=True)
-class PredictorSection:
+class PredictorSection(Settings):
     """The slot predictor: its registered name and its parameters."""
 
-    predictor_name: str
-    predictor_params: Any
+    predictor_name: Annotated[str, PREDICTORS.name]
+    predictor_params: Annotated[Any, PREDICTORS.parameters_of("predictor_name")] = Field(
+        {}, validate_default=True
+    )
 
 
-@dataclass(frozen=True)
-class SuiteConfig:
+class SuiteConfig(Settings):
     """What this suite adds to the original's file."""
 
-    version: int = field(default=SUITE_VERSION, metadata={"choices": (SUITE_VERSION,)})
+    version: int = Field(SUITE_VERSION, ge=SUITE_VERSION, le=SUITE_VERSION)
     """Version of the file's format."""
     slots: SlotStoreConfig = SlotStoreConfig()
     """How slots reach the predictor's training."""
 
 
-@dataclass(frozen=True)
-class Experiment:
+class Experiment(Settings):
     """The resolved configuration of a decomposition or predictor experiment. Nothing mutates it."""
 
-    dataset: DatasetConfig
+    dataset: Annotated[DatasetConfig, DATASETS.section_named_by("dataset_name")]
     model: ModelSection
-    loss: Tuple[LossTerm, ...]
-    training: TrainingConfig
-    predictor: Optional[PredictorSection]
-    predictor_loss: Tuple[LossTerm, ...]
-    prediction_params: PredictionConfig
-    suite: Optional[SuiteConfig]
+    loss: Tuple[LossTerm, ...] = Field((LossTerm(),), min_length=1)
+    training: TrainingConfig = TrainingConfig()
+    predictor: Optional[PredictorSection] = None
+    predictor_loss: Tuple[LossTerm, ...] = Field(
+        (LossTerm(type="pred_img_mse"), LossTerm(type="pred_slot_mse")), min_length=1
+    )
+    prediction_params: PredictionConfig = PredictionConfig()
+    suite: Optional[SuiteConfig] = None
     """None for an experiment of the original implementation."""
+
+    @field_validator("predictor", mode="before")
+    @classmethod
+    def _none_without_name(cls, values: Any) -> Any:
+        """The original's file of a decomposition has a predictor section without a name."""
+        return None if isinstance(values, Mapping) and not values.get("predictor_name") else values
 
 
 def load_experiment(folder: Path) -> Experiment:
@@ -96,32 +99,7 @@ def load_predictor_experiment(folder: Path, name: str) -> Experiment:
 
 def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:
     """Build an Experiment from the JSON values of a file; absent sections and values take their defaults."""
-    _check_section(values, f"{source}: the file")
-    strict = "suite" in values
-    values = merged(_read_defaults(), values)
-    for name in ("dataset", "predictor"):
-        _check_section(values[name], f"{source}: {name}")
-    for name in values:
-        if strict and name not in Experiment.__dataclass_fields__:
-            raise ConfigError(
-                f"{source}: {name}: unknown key{nearest(name, Experiment.__dataclass_fields__)}"
-            )
-    predictor = values["predictor"] if values["predictor"].get("predictor_name") else None
-    suite = values.get("suite")
-
-    def section(cls: Any, name: str, own: Any = None) -> Any:
-        return build(cls, values[name] if own is None else own, source, name, strict)
-
-    return Experiment(
-        dataset=section(_dataset_class(values, source), "dataset"),
-        model=_named(ModelSection, MODELS, values["model"], "model", source, strict),
-        loss=_loss_terms(values["loss"], "loss", source, strict),
-        training=section(TrainingConfig, "training"),
-        predictor=predictor and _named(PredictorSection, PREDICTORS, predictor, "predictor", source, strict),
-        predictor_loss=_loss_terms(values["predictor_loss"], "predictor_loss", source, strict),
-        prediction_params=section(PredictionConfig, "prediction_params"),
-        suite=None if suite is None else section(SuiteConfig, "suite"),
-    )
+    return build(Experiment, values, source, strict=not isinstance(values, Mapping) or "suite" in values)
 
 
 def create_experiment(
@@ -149,15 +127,15 @@ def create_predictor_experiment(
 def experiment_values(model_name: str, dataset_name: str, overrides: Mapping[str, Any]) -> Dict[str, Any]:
     """The complete JSON values of a new decomposition experiment; `overrides` maps dotted paths to values."""
     model = MODELS.get(model_name)
+    losses: Tuple[str, ...] = getattr(model.load_config(), "losses", ("mse",))
     values = {
-        "dataset": DATASETS.get(dataset_name).read_defaults(),
-        "model": {"model_name": model_name, "model_params": model.read_defaults()},
-        "loss": [{"type": name, "weight": 1} for name in model.load_config().losses],
-        "suite": to_dict(SuiteConfig()),
+        "dataset": DATASETS.get(dataset_name).new_values(dataset_name=dataset_name),
+        "model": {"model_name": model_name, "model_params": model.new_values()},
+        "loss": [{"type": name} for name in losses],
+        "suite": {},
     }
-    return _resolved(
-        values, overrides, f"new experiment ({model_name}, {dataset_name})", ("predictor", "predictor_loss")
-    )
+    source = f"new experiment ({model_name}, {dataset_name})"
+    return _resolved(values, overrides, source, ("predictor", "predictor_loss"))
 
 
 def predictor_values(
@@ -166,10 +144,12 @@ def predictor_values(
     """The complete JSON values of a new predictor experiment on the decomposition experiment `parent`."""
     entry = PREDICTORS.get(predictor_name)
     tokenizer = getattr(entry.load_config(), "tokenizer", None)
-    dataset = dict(parent["dataset"], **({"tokenizer": tokenizer} if tokenizer else {}))
-    values = {"dataset": dataset, "model": parent["model"], "predictor": entry.read_defaults()}
-    if "suite" in parent:
-        values["suite"] = parent["suite"]
+    values = {
+        "dataset": {**parent["dataset"], **({"tokenizer": tokenizer} if tokenizer else {})},
+        "model": parent["model"],
+        "predictor": {"predictor_name": predictor_name, "predictor_params": entry.new_values()},
+        **({"suite": parent["suite"]} if "suite" in parent else {}),
+    }
     return _resolved(values, overrides, f"new predictor experiment ({predictor_name})", ("loss",))
 
 
@@ -180,7 +160,8 @@ def save_experiment(folder: Path, values: Mapping[str, Any]) -> None:
         changes = difference(read_json(path), values)
         if changes:
             raise UserError(
-                f"{path}: exists with another configuration ({'; '.join(map(str, changes))}); choose another name"
+                f"{path}: exists with another configuration ({'; '.join(map(str, changes))}); "
+                "choose another name"
             )
         return
     write_json(path, values)
@@ -195,65 +176,14 @@ def dataset_root(config: DatasetConfig, folder: Path) -> Path:
     return root
 
 
-def _read_defaults() -> Dict[str, Any]:
-    return json.loads((DEFAULTS_FOLDER / "defaults.json").read_text())
-
-
 def _resolved(
     values: Mapping[str, Any], overrides: Mapping[str, Any], source: str, without: Sequence[str]
 ) -> Dict[str, Any]:
     """Complete, checked values: what is not said is written out, so that a later default changes nothing."""
-    values = apply_overrides(merged(_read_defaults(), values), overrides)
-    resolved = to_dict(parse_experiment(values, source))
+    resolved = to_dict(parse_experiment(apply_overrides(values, overrides), source))
     return {
         name: section for name, section in resolved.items() if section is not None and name not in without
     }
-
-
-def _check_section(values: Any, where: str) -> None:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: {values!r} is no section of names and values")
-
-
-def _dataset_class(values: Mapping[str, Any], source: str) -> Any:
-    try:
-        return DATASETS.get(values["dataset"].get("dataset_name", "")).load_config()
-    except UserError as error:
-        raise ConfigError(f"{source}: dataset.dataset_name: {error}") from None
-
-
-def _named(cls: Any, registry: Registry, values: Any, path: str, source: str, strict: bool) -> Any:
-    """A section {X_name, X_params} whose parameters' class is registered under X_name."""
-    name_key, params_key = f"{path}_name", f"{path}_params"
-    plain = build(cls, values, source, path, strict)
-    try:
-        entry = registry.get(getattr(plain, name_key))
-    except UserError as error:
-        raise ConfigError(f"{source}: {path}.{name_key}: {error}") from None
-    config_class, values = entry.load_config(), getattr(plain, params_key)
-    if not strict and isinstance(values, Mapping):
-        values = filled_in(values, config_class.original)
-    params = build(config_class, values, source, f"{path}.{params_key}", strict)
-    return cls(**{name_key: getattr(plain, name_key), params_key: params})
-
-
-def _loss_terms(values: Any, path: str, source: str, strict: bool) -> Tuple[LossTerm, ...]:
-    if not isinstance(values, list) or not values:
-        raise ConfigError(f"{source}: {path}: {values!r} is not allowed, a list of loss terms is needed")
-    if not strict:
-        values = [_original_term(value) for value in values]
-    return tuple(build(LossTerm, value, source, f"{path}[{i}]", strict) for i, value in enumerate(values))
-
-
-def _original_term(value: Any) -> Any:
-    """A loss term as the original means it: it clamps features, without a setting for it."""
-    if isinstance(value, Mapping) and value.get("type") == "pred_feature_mse":
-        return {"clamp_features": True, **value}
-    return value
-
-
-FINAL = "checkpoint_epoch_final.pth"
-"""What a training writes when it ends: where it lies, the training is finished."""
 
 
 def experiment_root(folder: Path) -> Path:
@@ -266,36 +196,15 @@ def experiment_root(folder: Path) -> Path:
     return folder
 
 
-VOCABULARIES = Path(__file__).parent.parent / "data" / "vocabularies"
-
-
 def check_fit(experiment: Experiment, source: str) -> None:
-    """ConfigError, one line with the file `source`, where something cannot work."""
-    params, img_size = experiment.model.model_params, experiment.dataset.img_size
-    if isinstance(params, SAViConfig):
-        _check_savi(params, img_size, source)
-    elif (params.img_size, params.img_size) != img_size:
-        raise ConfigError(
-            f"{source}: model.model_params.img_size: {params.img_size}, but dataset.img_size "
-            f"is {list(img_size)}: make them equal (frames must be square)"
-        )
+    """ConfigError, one line with the file `source`, where model, frames and vocabulary do not fit."""
+    params = experiment.model.model_params
+    if isinstance(params, DecompositionConfig):
+        try:
+            params.check_img_size(experiment.dataset.img_size)
+        except ValueError as error:
+            raise ConfigError(f"{source}: model.model_params.{error}") from None
     _check_vocabulary(experiment, source)
-
-
-def _check_savi(params: SAViConfig, img_size: Tuple[int, int], source: str) -> None:
-    made = params.decoder.decoder_params.out_resolution()
-    if made != img_size:
-        raise ConfigError(
-            f"{source}: model.model_params.decoder: makes frames of {list(made)}, but "
-            f"dataset.img_size is {list(img_size)}: change resolution or upsampling"
-        )
-    expected: Optional[Tuple[int, int]] = params.encoder.encoder_params.resolution
-    if expected is not None and expected != img_size:
-        raise ConfigError(
-            f"{source}: model.model_params.encoder.encoder_params.resolution: "
-            f"{list(expected)}, but dataset.img_size is {list(img_size)}: make them equal, or "
-            f"resolution null"
-        )
 
 
 def _check_vocabulary(experiment: Experiment, source: str) -> None:
@@ -309,6 +218,6 @@ def _check_vocabulary(experiment: Experiment, source: str) -> None:
     words = len(json.loads(path.read_text()))
     if rows < words:
         raise ConfigError(
-            f"{source}: predictor.predictor_params.text_encoder_params.vocab_size: {rows}, but "
-            f"the vocabulary of {path.stem} has {words} words"
+            f"{source}: predictor.predictor_params.text_encoder_params.vocab_size: expected at least "
+            f"{words}, the words of the vocabulary of {path.stem}, got {rows}"
         )

@@ -1,24 +1,24 @@
-"""Settings of the predictors (section `predictor` of experiment_params.json). Standard library only."""
+"""Settings of the predictors (section `predictor` of experiment_params.json)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Mapping, Optional
+
+from pydantic import Field, PositiveInt
+
+from textocvp.config.schema import Settings
 
 
 def _check_heads(width: int, num_heads: int, name: str) -> None:
     if width % num_heads:
-        raise ValueError(f"{name}: {num_heads} does not divide the width {width}")
+        raise ValueError(f"{name}: expected a divisor of the width {width}, got {num_heads}")
 
 
-class PredictorConfig:
+class PredictorConfig(Settings):
     """What every predictor's settings answer."""
 
     tokenizer: ClassVar[Optional[str]] = None
     """Which tokenizer makes the text that the predictor needs; None: it needs no text."""
-
-    original: ClassVar[Mapping[str, Any]] = {}
-    """What experiments that the original created mean where they do not say it: dotted path -> value."""
 
     @property
     def tokenizer_weights(self) -> Optional[str]:
@@ -26,108 +26,101 @@ class PredictorConfig:
         return None
 
 
-@dataclass(frozen=True)
 class VanillaTransformerConfig(PredictorConfig):
     """Transformer over all slots of all frames in the buffer; sees no text."""
 
-    token_dim: int = field(default=128, metadata={"min": 1})
+    token_dim: PositiveInt = 128
     """Width of the transformer; slots are projected to it."""
-    hidden_dim: int = field(default=256, metadata={"min": 1})
+    hidden_dim: PositiveInt = 256
     """Hidden units of the feed-forward part."""
-    num_layers: int = field(default=2, metadata={"min": 1})
+    num_layers: PositiveInt = 2
     """Transformer layers."""
-    n_heads: int = field(default=4, metadata={"min": 1})
+    n_heads: PositiveInt = 4
     """Attention heads; token_dim must be divisible by it."""
     residual: bool = True
     """Predict the change from the latest slots instead of the slots."""
-    dropout: float = field(default=0.1, metadata={"min": 0.0, "max": 1.0})
+    dropout: float = Field(0.1, ge=0, le=1)
     """Dropout in the layers and after the position embedding (the original's fixed 0.1)."""
     output_scale: float = 1.0
     """Factor on the output layer's initial values; with `residual`, 0.05 starts by copying the slots."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _check_heads(self.token_dim, self.n_heads, "n_heads")
 
 
-@dataclass(frozen=True)
 class OCVPSeqConfig(VanillaTransformerConfig):
     """OCVP-Seq (Villar-Corrales et al. 2023): attention over a frame's slots, then over a slot's history."""
 
 
-@dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Settings):
     """The transformer of TextOCVP."""
 
-    token_dim: int = field(default=512, metadata={"min": 1})
+    token_dim: PositiveInt = 512
     """Width of the transformer; slots and text are projected to it."""
-    n_heads: int = field(default=8, metadata={"min": 1})
+    n_heads: PositiveInt = 8
     """Heads of the self-attention over slots; token_dim must be divisible by it."""
-    hidden_dim: int = field(default=2048, metadata={"min": 1})
+    hidden_dim: PositiveInt = 2048
     """Hidden units of a layer's MLP."""
-    num_layers: int = field(default=8, metadata={"min": 1})
+    num_layers: PositiveInt = 8
     """Text-guided layers."""
     residual: bool = True
     """Predict the change from the latest slots instead of the slots."""
     output_scale: float = 1.0
     """Factor on the output layer's initial values; with `residual`, 0.05 starts by copying the slots."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _check_heads(self.token_dim, self.n_heads, "n_heads")
 
 
-@dataclass(frozen=True)
-class FusionConfig:
+class FusionConfig(Settings):
     """Cross-attention from slots to text, in every layer."""
 
-    num_heads: int = field(default=8, metadata={"min": 1})
+    num_heads: PositiveInt = 8
     """Heads of the cross-attention."""
-    head_dim: int = field(default=64, metadata={"min": 1})
+    head_dim: PositiveInt = 64
     """Width of one head."""
-    mlp_size: int = field(default=2048, metadata={"min": 1})
+    mlp_size: PositiveInt = 2048
     """Hidden units of the MLP after the cross-attention."""
     mask_padding: bool = True
     """Padding of shorter captions is not attended. The original attends it, so that there a prediction
     depends on the longest caption of its batch; false reproduces that."""
 
 
-@dataclass(frozen=True)
-class TextTransformerConfig:
+class TextTransformerConfig(Settings):
     """The text encoder that is trained along with the predictor."""
 
-    input_dim: int = field(default=128, metadata={"min": 1})
+    input_dim: PositiveInt = 128
     """Width of the text transformer; its feed-forward part is four times as wide."""
-    num_layers: int = field(default=2, metadata={"min": 1})
+    num_layers: PositiveInt = 2
     """Layers."""
-    num_heads: int = field(default=4, metadata={"min": 1})
+    num_heads: PositiveInt = 4
     """Attention heads; input_dim must be divisible by it."""
-    vocab_size: int = field(default=50, metadata={"min": 1})
+    vocab_size: PositiveInt = 50
     """Token ids the embedding has rows for: at least the vocabulary's size."""
-    context_length: int = field(default=50, metadata={"min": 1})
+    context_length: PositiveInt = 50
     """Longest caption (token ids, [CLS] and [SEP] included); fixed in the original."""
-    dropout: float = field(default=0.1, metadata={"min": 0.0, "max": 1.0})
+    dropout: float = Field(0.1, ge=0, le=1)
     """Dropout after the embedding and in the layers (the original's fixed 0.1)."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _check_heads(self.input_dim, self.num_heads, "num_heads")
 
 
-@dataclass(frozen=True)
 class TextOCVPConfig(PredictorConfig):
     """TextOCVP with its own text transformer (Villar-Corrales, Plepi, Behnke 2025)."""
 
     tokenizer: ClassVar[Optional[str]] = "CustomTokenizer"
     original: ClassVar[Mapping[str, Any]] = {"fusion_params.mask_padding": False}
 
-    predictor_params: TransformerConfig = field(default_factory=TransformerConfig)
+    predictor_params: TransformerConfig = TransformerConfig()
     """Transformer over the slots of all frames in the buffer."""
-    fusion_params: FusionConfig = field(default_factory=FusionConfig)
+    fusion_params: FusionConfig = FusionConfig()
     """How the text reaches the slots."""
-    text_encoder_params: TextTransformerConfig = field(default_factory=TextTransformerConfig)
+    text_encoder_params: TextTransformerConfig = TextTransformerConfig()
     """Text encoder."""
 
 
-@dataclass(frozen=True)
-class T5EncoderConfig:
+class T5EncoderConfig(Settings):
     """A frozen, pretrained T5 encoder (Raffel et al. 2020), of any width."""
 
     weights: str = "google-t5/t5-small"
@@ -135,18 +128,17 @@ class T5EncoderConfig:
     a path), or a name on the hub. Where its width is not token_dim, a learned projection follows."""
 
 
-@dataclass(frozen=True)
 class TextOCVPT5Config(PredictorConfig):
     """TextOCVP with a frozen T5 (Villar-Corrales, Plepi, Behnke 2025)."""
 
     tokenizer: ClassVar[Optional[str]] = "T5"
     original: ClassVar[Mapping[str, Any]] = TextOCVPConfig.original
 
-    predictor_params: TransformerConfig = field(default_factory=TransformerConfig)
+    predictor_params: TransformerConfig = TransformerConfig()
     """Transformer over the slots of all frames in the buffer."""
-    fusion_params: FusionConfig = field(default_factory=FusionConfig)
+    fusion_params: FusionConfig = FusionConfig()
     """How the text reaches the slots."""
-    text_encoder_params: T5EncoderConfig = field(default_factory=T5EncoderConfig)
+    text_encoder_params: T5EncoderConfig = T5EncoderConfig()
     """Text encoder."""
 
     @property

@@ -1,141 +1,173 @@
 """Names of models, predictors, data sets and their parts -> the classes behind them, imported when asked for.
 
-To add one: write its class, its config dataclass and its default JSON, and put one line here.
+To add one: write its class and its settings class, and put one line here; or write "module:Class" where an
+experiment names it. That is either the class itself, whose attribute `config_class` is its settings class, or
+the settings class, whose attribute `builds` names the class (then a login node can plan without torch).
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Mapping, Tuple, Type, Union
+
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from textocvp.config.errors import UserError, nearest
-
-DEFAULTS_FOLDER = Path(__file__).parent / "defaults"
+from textocvp.config.schema import Settings, apply_overrides, to_dict
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name."""
+    """What is behind one name."""
 
     target: str
     """"module:Class" of what is built."""
-    config: Optional[str] = None
-    """"module:Class" of the dataclass with its parameters."""
-    defaults: Optional[str] = None
-    """Default parameters, a JSON file under config/defaults."""
+    config: Union[str, Type[Settings]] = ""
+    """Its settings class, or "module:Class" of it."""
 
     def load(self) -> Any:
         """Import and return what is registered."""
         return _import(self.target)
 
-    def load_config(self) -> Any:
-        """Import and return the config dataclass."""
-        return _import(self.config)
+    def load_config(self) -> Type[Settings]:
+        """Import and return the settings class."""
+        return _import(self.config) if isinstance(self.config, str) else self.config
 
-    def read_defaults(self) -> Dict[str, Any]:
-        """The default JSON as it stands in the file."""
-        return json.loads((DEFAULTS_FOLDER / self.defaults).read_text())
+    def new_values(self, **given: Any) -> Dict[str, Any]:
+        """The complete parameters of a new experiment, as JSON values."""
+        config = self.load_config()
+        return to_dict(config.model_validate(apply_overrides(given, config.new)))
 
 
 class Registry:
-    """Entries of one kind by name."""
+    """Entries of one kind by name.
 
-    def __init__(self, kind: str, entries: Dict[str, Entry]) -> None:
-        self.kind = kind
-        self.entries = entries
+    Args:
+        config: "module:Class" of the settings of a class from elsewhere that does not say which it has.
+    """
 
-    def get(self, name: str) -> Entry:
-        """The entry of that name; UserError with the nearest name where there is none."""
-        if name not in self.entries:
-            raise UserError(f"unknown {self.kind} {name!r}{nearest(str(name), self.entries)}")
-        return self.entries[name]
+    def __init__(self, kind: str, entries: Mapping[str, Entry], config: str = "") -> None:
+        self.kind, self.entries, self.config = kind, dict(entries), config
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 
+    def get(self, name: str) -> Entry:
+        """The entry of that name or "module:Class"; UserError with the nearest name where there is none."""
+        if name in self.entries:
+            return self.entries[name]
+        if ":" not in str(name):
+            raise UserError(f"unknown {self.kind} {name!r}{nearest(str(name), self.entries)}")
+        found = _import(name)
+        if isinstance(found, type) and issubclass(found, Settings):
+            return Entry(found.builds, found)
+        return Entry(name, getattr(found, "config_class", self.config))
+
+    @property
+    def name(self) -> AfterValidator:
+        """Validator of a field that holds a name."""
+
+        def validate(name: str) -> str:
+            try:
+                self.get(name)
+            except UserError as error:
+                raise PydanticCustomError("unknown_name", "{text}", {"text": str(error)}) from None
+            return name
+
+        return AfterValidator(validate)
+
+    def parameters_of(self, field: str) -> BeforeValidator:
+        """Validator of a section whose settings class is registered under the name in another field."""
+
+        def validate(values: Any, info: ValidationInfo) -> Any:
+            if (
+                isinstance(values, Settings) or field not in info.data
+            ):  # the name was wrong: that is the error
+                return values
+            return self.get(info.data[field]).load_config().model_validate(values, context=info.context)
+
+        return BeforeValidator(validate)
+
+    def section_named_by(self, key: str) -> BeforeValidator:
+        """Validator of a section whose settings class is registered under the name in its own `key`."""
+
+        def validate(values: Any, info: ValidationInfo) -> Any:
+            try:
+                config = self.get(values[key]).load_config()
+            except (TypeError, KeyError, UserError):
+                return values  # the field's own class says what is wrong
+            return config.model_validate(values, context=info.context)
+
+        return BeforeValidator(validate)
+
 
 def _import(target: str) -> Any:
-    module, name = target.split(":")
-    return getattr(importlib.import_module(module), name)
+    module, _, name = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{target}: cannot be imported ({error})") from error
 
 
-MODELS = Registry(
+def _registry(kind: str, entries: Mapping[str, Tuple[str, ...]], config: str = "") -> Registry:
+    return Registry(kind, {name: Entry(*targets) for name, targets in entries.items()}, config)
+
+
+MODELS = _registry(
     "decomposition model",
     {
-        "SAVi": Entry(
-            "textocvp.decomposition.savi:SAVi", "textocvp.config.models:SAViConfig", "models/SAVi.json"
-        ),
-        "ExtendedDINOSAUR": Entry(
+        "SAVi": ("textocvp.decomposition.savi:SAVi", "textocvp.config.models:SAViConfig"),
+        "ExtendedDINOSAUR": (
             "textocvp.decomposition.extended_dinosaur:ExtendedDINOSAUR",
             "textocvp.config.models:ExtendedDINOSAURConfig",
-            "models/ExtendedDINOSAUR.json",
         ),
     },
 )
-PREDICTORS = Registry(
+PREDICTORS = _registry(
     "predictor",
     {
-        "VanillaTransformer": Entry(
+        "VanillaTransformer": (
             "textocvp.predictors.vanilla_transformer:VanillaTransformer",
             "textocvp.config.predictors:VanillaTransformerConfig",
-            "predictors/VanillaTransformer.json",
         ),
-        "OCVPSeq": Entry(
-            "textocvp.predictors.ocvp_seq:OCVPSeq",
-            "textocvp.config.predictors:OCVPSeqConfig",
-            "predictors/OCVPSeq.json",
-        ),
-        "TextOCVP_CustomTF": Entry(
+        "OCVPSeq": ("textocvp.predictors.ocvp_seq:OCVPSeq", "textocvp.config.predictors:OCVPSeqConfig"),
+        "TextOCVP_CustomTF": (
             "textocvp.predictors.textocvp:TextOCVPCustomTF",
             "textocvp.config.predictors:TextOCVPConfig",
-            "predictors/TextOCVP_CustomTF.json",
         ),
-        "TextOCVP_T5": Entry(
+        "TextOCVP_T5": (
             "textocvp.predictors.textocvp:TextOCVPT5",
             "textocvp.config.predictors:TextOCVPT5Config",
-            "predictors/TextOCVP_T5.json",
         ),
     },
 )
-DATASETS = Registry(
+DATASETS = _registry(
     "data set",
     {
-        "CATER_Easy": Entry(
-            "textocvp.data.cater:CATER", "textocvp.config.data:DatasetConfig", "datasets/CATER_Easy.json"
-        ),
-        "CATER_Hard": Entry(
-            "textocvp.data.cater:CATER", "textocvp.config.data:DatasetConfig", "datasets/CATER_Hard.json"
-        ),
-        "CLIPort": Entry(
-            "textocvp.data.cliport:CLIPort", "textocvp.config.data:DatasetConfig", "datasets/CLIPort.json"
-        ),
+        "CATER_Easy": ("textocvp.data.cater:CATER", "textocvp.config.data:DatasetConfig"),
+        "CATER_Hard": ("textocvp.data.cater:CATER", "textocvp.config.data:DatasetConfig"),
+        "CLIPort": ("textocvp.data.cliport:CLIPort", "textocvp.config.data:CLIPortConfig"),
     },
+    config="textocvp.config.data:DatasetConfig",
 )
-ENCODERS = Registry(
+ENCODERS = _registry(
     "encoder",
-    {
-        "ConvEncoder": Entry(
-            "textocvp.modules.encoders:ConvEncoder", "textocvp.config.models:ConvEncoderConfig"
-        ),
-    },
+    {"ConvEncoder": ("textocvp.modules.encoders:ConvEncoder", "textocvp.config.models:ConvEncoderConfig")},
 )
-DECODERS = Registry(
+DECODERS = _registry(
     "decoder",
     {
-        "ConvDecoder": Entry(
-            "textocvp.modules.decoders:ConvDecoder", "textocvp.config.models:ConvDecoderConfig"
-        ),
-        "TransposedConvDecoder": Entry(
+        "ConvDecoder": ("textocvp.modules.decoders:ConvDecoder", "textocvp.config.models:ConvDecoderConfig"),
+        "TransposedConvDecoder": (
             "textocvp.modules.decoders:TransposedConvDecoder",
             "textocvp.config.models:TransposedConvDecoderConfig",
         ),
     },
 )
-_VIT = Entry("textocvp.modules.encoders:ViTEncoder", "textocvp.config.models:ViTEncoderConfig")
-VIT_ENCODERS = Registry(
+_VIT = ("textocvp.modules.encoders:ViTEncoder", "textocvp.config.models:ViTEncoderConfig")
+VIT_ENCODERS = _registry(
     "vision transformer",
     {
         "vit_small_patch14_dinov2": _VIT,
@@ -146,27 +178,22 @@ VIT_ENCODERS = Registry(
         "vit_base_patch16_224_dino": _VIT,
     },
 )
-PATCH_DECODERS = Registry(
+PATCH_DECODERS = _registry(
     "decoder of patches",
     {
-        "MLPPatchDecoder": Entry(
-            "textocvp.modules.decoders:MLPPatchDecoder", "textocvp.config.models:MLPPatchDecoderConfig"
-        ),
+        "MLPPatchDecoder": (
+            "textocvp.modules.decoders:MLPPatchDecoder",
+            "textocvp.config.models:MLPPatchDecoderConfig",
+        )
     },
 )
-INITIALIZERS = Registry(
+INITIALIZERS = _registry(
     "initializer",
     {
-        "Learned": Entry("textocvp.modules.slot_attention:Learned"),
-        "LearnedRandom": Entry("textocvp.modules.slot_attention:LearnedRandom"),
-        "BackgroundRandom": Entry("textocvp.modules.slot_attention:BackgroundRandom"),
+        name: (f"textocvp.modules.slot_attention:{name}",)
+        for name in ("Learned", "LearnedRandom", "BackgroundRandom")
     },
 )
-TRANSITIONS = Registry(
-    "transition module",
-    {
-        "TransformerBlock": Entry(
-            "textocvp.modules.slot_attention:TransformerTransition", "textocvp.config.models:TransitionConfig"
-        ),
-    },
+TRANSITIONS = _registry(
+    "transition module", {"TransformerBlock": ("textocvp.modules.slot_attention:TransformerTransition",)}
 )

@@ -1,8 +1,7 @@
 """Settings: pydantic models that are schema, default, documentation and command-line option at once.
 
 A section of a file is a class below `Settings`. A field's annotation says what is allowed, the text under it
-what it means (with its unit). Checks between fields go into a validator that raises
-`ValueError("field: what is wrong")`. Nothing here mutates the values it is given.
+what it means (with its unit). Checks between fields go into `check`. Nothing here mutates the values given.
 """
 
 from __future__ import annotations
@@ -28,8 +27,9 @@ from typing import (
 )
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from typing_extensions import Self
 
 from textocvp.config import dataclass_schema
 from textocvp.config.errors import ConfigError, UserError, nearest
@@ -51,14 +51,30 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+    new: ClassVar[Mapping[str, Any]] = {}
+    """What a new experiment says where that is not the default: dotted path -> value."""
+    original: ClassVar[Mapping[str, Any]] = {}
+    """What experiments that the original created mean where they do not say it: dotted path -> value."""
     dropped: ClassVar[Tuple[str, ...]] = ()
     """Keys among WITHOUT_EFFECT that are accepted and left out."""
+    builds: ClassVar[str] = ""
+    """"module:Class" of what these settings belong to; where an experiment names them."""
+
+    def check(self) -> None:
+        """Raise ValueError("field: what is wrong") for values that contradict each other."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.check()
+        return self
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_keys(cls, values: Any) -> Any:
+    def _known_keys(cls, values: Any, info: ValidationInfo) -> Any:
         if not isinstance(values, Mapping):
             return values
+        if info.context and info.context["original"]:
+            values = filled_in(values, cls.original)
         known = {name: value for name, value in values.items() if name not in cls.dropped}
         unknown: List[InitErrorDetails] = [
             {
@@ -120,7 +136,7 @@ def build(cls: Type[T], values: Any, source: str, path: str = "", strict: bool =
 def to_dict(instance: Any) -> Any:
     """The JSON values that `build` makes the same instance from."""
     if isinstance(instance, BaseModel):
-        return instance.model_dump(mode="json")
+        return instance.model_dump(mode="json", serialize_as_any=True)
     return dataclass_schema.to_dict(instance)
 
 
@@ -144,6 +160,8 @@ def _one_line(problems: List[ErrorDetails], values: Any, path: str) -> str:
     name, found = _join(path, where), problem["input"]
     if problem["type"] == "unknown_key":
         return f"{name}: unknown key{problem['ctx']['hint']}"
+    if problem["type"] == "unknown_name":
+        return f"{name}: {problem['msg']}"
     if problem["type"] == "missing":
         return f"{name}: missing, a value is required"
     if problem["type"] == "value_error":
