@@ -19,8 +19,7 @@ from typing import (
 
 from pydantic import BaseModel
 
-from textocvp.config import registry
-from textocvp.config.errors import ConfigError, UserError, nearest
+from textocvp.config.errors import ConfigError, nearest
 
 T = TypeVar("T")
 
@@ -94,22 +93,10 @@ class _Builder:
                 self.check_range(field.metadata, arguments[name], where)
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise self.error(where, f"missing, a value of type {_describe(hints[name])} is needed")
-            if "registry" in field.metadata:
-                arguments[name] = self.registered(cls, field, arguments, path)
         try:
             return cls(**arguments)
         except ValueError as error:
             raise ConfigError(f"{self.source}: {_join(path, str(error))}") from None
-
-    def registered(self, cls: Any, field: Any, arguments: Mapping[str, Any], path: str) -> Any:
-        """Parameters whose dataclass is registered under the name in the sibling field `named_by`."""
-        key = field.metadata["named_by"]
-        name = arguments.get(key, cls.__dataclass_fields__[key].default)
-        try:
-            entry = getattr(registry, field.metadata["registry"]).get(name)
-        except UserError as error:
-            raise self.error(_join(path, key), str(error)) from None
-        return self.section(entry.load_config(), arguments.get(field.name, {}), _join(path, field.name))
 
     def convert(self, kind: Any, value: Any, path: str) -> Any:
         if kind is Any:

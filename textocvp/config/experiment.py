@@ -99,7 +99,11 @@ def load_predictor_experiment(folder: Path, name: str) -> Experiment:
 
 def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:
     """Build an Experiment from the JSON values of a file; absent sections and values take their defaults."""
-    return build(Experiment, values, source, strict=not isinstance(values, Mapping) or "suite" in values)
+    if not isinstance(values, Mapping) or "suite" in values:
+        return build(Experiment, values, source)
+    # the original notes in `_general` when it made the file
+    values = {name: section for name, section in values.items() if name != "_general"}
+    return build(Experiment, values, source, strict=False)
 
 
 def create_experiment(

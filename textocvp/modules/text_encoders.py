@@ -79,7 +79,7 @@ class FrozenT5(nn.Module):
 
         if pretrained:
             self.model = read_model(T5EncoderModel, config.weights, folder)
-        elif config.weights == T5EncoderConfig.weights and find_weights(config.weights, folder) is None:
+        elif config.weights == T5EncoderConfig().weights and find_weights(config.weights, folder) is None:
             self.model = T5EncoderModel(T5Config())  # t5-small: transformers' own default
         else:
             self.model = T5EncoderModel(read_config(T5Config, config.weights, folder))

@@ -1,35 +1,53 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from textocvp.config import experiment as module
 from textocvp.config.errors import ConfigError, UserError
+from textocvp.config.models import DecompositionConfig
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
-from textocvp.config.schema import apply_overrides
+from textocvp.config.schema import apply_overrides, difference, to_dict
+
+ORIGINAL = json.loads((Path(__file__).parent / "original_defaults.json").read_text())
+"""The original's default files."""
+
+
+def assert_says(values, expected):
+    """Every value of the original, apart from those it never uses, is among ours."""
+    changes = [change for change in difference(expected, values, known_only=True)]
+    assert changes == []
 
 
 @pytest.mark.parametrize("model", list(MODELS))
 @pytest.mark.parametrize("dataset", list(DATASETS))
-def test_created_experiment_is_complete_and_loads_back(tmp_path, model, dataset):
-    folder = module.create_experiment(tmp_path, "exp", model, dataset, ["training.lr=0.003"])
+def test_a_new_experiment_has_the_originals_defaults_and_loads_back(tmp_path, model, dataset):
+    folder = module.create_experiment(tmp_path, "exp", model, dataset, ["training.seed=3"])
     loaded = module.load_experiment(folder)
     assert loaded.model.model_name == model and loaded.dataset.dataset_name == dataset
-    assert loaded.training.lr == 0.003 and loaded.suite.version == 1 and loaded.predictor is None
+    assert loaded.training.seed == 3 and loaded.suite.version == 1 and loaded.predictor is None
     written = json.loads((folder / "experiment_params.json").read_text())
-    assert written["training"]["clipping_max_value"] == 0.05, "the defaults are written out"
+    assert_says(written["dataset"], ORIGINAL["datasets"][dataset])
+    assert_says(written["model"]["model_params"], ORIGINAL["models"][model])
+    assert_says(written["training"], ORIGINAL["defaults"]["training"])
+    assert_says(written["prediction_params"], ORIGINAL["defaults"]["prediction_params"])
+    assert written["loss"][0]["type"] == ORIGINAL["defaults"]["loss"][0]["type"]
 
 
 @pytest.mark.parametrize("predictor", list(PREDICTORS))
-def test_predictor_experiment_inherits_model_and_data(tmp_path, predictor):
+def test_a_new_predictor_experiment_inherits_model_and_data(tmp_path, predictor):
     folder = module.create_experiment(
         tmp_path, "exp", "SAVi", "CATER_Hard", ["model.model_params.num_slots=5"]
     )
     module.create_predictor_experiment(folder, "pred", predictor, ["prediction_params.num_preds=3"])
     loaded = module.load_predictor_experiment(folder, "pred")
-    assert loaded.predictor.predictor_name == predictor
     assert loaded.model.model_params.num_slots == 5 and loaded.prediction_params.num_preds == 3
+    written = json.loads((folder / "predictors/pred/experiment_params.json").read_text())
+    assert_says(written["predictor"], ORIGINAL["predictors"][predictor])
+    for term, original in zip(written["predictor_loss"], ORIGINAL["defaults"]["predictor_loss"]):
+        assert_says(term, original)
 
 
 def test_custom_text_encoder_gets_its_own_tokenizer(tmp_path):
@@ -66,8 +84,10 @@ def _edit(folder, **changes):
             {"model.model_params.num_slot": 2},
             "model.model_params.num_slot: unknown key, did you mean 'num_slots'?",
         ),
-        ({"loss": {}}, "loss: {} is not allowed, a list of loss terms is needed"),
-        ({"suite.version": 2}, "suite.version: 2 is not allowed"),
+        ({"loss": {}}, "loss: expected a list, got {}"),
+        ({"loss": []}, "loss: expected at least 1 values, got []"),
+        ({"loss": [{"type": "mse"}, {"type": "mes"}]}, "loss[1].type: expected 'mse'"),
+        ({"suite.version": 2}, "suite.version: expected a value <= 1, got 2"),
     ],
 )
 def test_errors_name_file_and_path(tmp_path, changes, message):
@@ -80,8 +100,8 @@ def test_errors_name_file_and_path(tmp_path, changes, message):
 
 def test_an_experiment_of_the_original_loads_with_defaults_and_warnings(tmp_path):
     values = {
-        "dataset": DATASETS.get("CATER_Hard").read_defaults(),
-        "model": {"model_name": "SAVi", "model_params": MODELS.get("SAVi").read_defaults()},
+        "dataset": ORIGINAL["datasets"]["CATER_Hard"],
+        "model": {"model_name": "SAVi", "model_params": ORIGINAL["models"]["SAVi"]},
         "predictor": {"predictor_name": "", "predictor_params": {}},
         "training": {"lr": 0.5, "old_option": 3},
         "_general": {"created": "2025"},
@@ -131,9 +151,78 @@ def test_data_root_inside_the_experiment_comes_first(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["dataset", "model", "predictor", "training", "prediction_params", "suite"])
 @pytest.mark.parametrize("value", [3, [1]])
-def test_a_section_that_is_none_is_named(name, value):
+def test_a_section_that_is_a_value_is_named(name, value):
     values = {"dataset": {"dataset_name": "CATER_Hard"}, "model": {"model_name": "SAVi"}, "suite": {}}
-    with pytest.raises(ConfigError, match=rf"f.json: {name}: .* is no section of names and values"):
+    with pytest.raises(ConfigError, match=rf"f.json: {name}: expected a section"):
         module.parse_experiment({**values, name: value}, "f.json")
-    with pytest.raises(ConfigError, match="f.json: the file: .* is no section of names and values"):
+    with pytest.raises(ConfigError, match="f.json: the file: expected a section"):
         module.parse_experiment(value, "f.json")
+
+
+def test_keys_without_effect_of_earlier_revisions_are_dropped(recwarn):
+    values = {
+        "dataset": ORIGINAL["datasets"]["CLIPort"],
+        "model": {"model_name": "SAVi", "model_params": ORIGINAL["models"]["SAVi"]},
+        "suite": {},
+    }
+    assert values["model"]["model_params"]["encoder"]["encoder_params"]["downsample"] == 2
+    experiment = module.parse_experiment(values, "f.json")
+    assert "downsample" not in json.dumps(to_dict(experiment)) and not recwarn
+    with pytest.raises(ConfigError, match="f.json: training.downsample: unknown key"):
+        module.parse_experiment({**values, "training": {"downsample": 2}}, "f.json")
+
+
+def test_the_originals_files_keep_the_originals_meaning():
+    values = {
+        "dataset": ORIGINAL["datasets"]["CLIPort"],
+        "model": {"model_name": "ExtendedDINOSAUR", "model_params": ORIGINAL["models"]["ExtendedDINOSAUR"]},
+        "predictor": ORIGINAL["predictors"]["TextOCVP_T5"],
+        "loss": [{"type": "mse", "weight": 1}, {"type": "pred_feature_mse", "weight": 1}],
+    }
+    for suite, original in (({}, True), ({"suite": {}}, False)):
+        experiment = module.parse_experiment({**values, **suite}, "f.json")
+        assert experiment.predictor.predictor_params.fusion_params.mask_padding is not original
+        normalization = experiment.model.model_params.encoder.encoder_params.normalization
+        assert normalization == ("mean" if original else "imagenet")
+        assert [term.clamp_features for term in experiment.loss] == [False, original]
+
+
+class OwnConfig(DecompositionConfig):
+    """Settings of a model from elsewhere."""
+
+    builds = f"{__name__}:OwnModel"
+    depth: int = 2
+
+
+class OwnModel:
+    config_class = OwnConfig
+
+
+@pytest.mark.parametrize("name", [f"{__name__}:OwnModel", f"{__name__}:OwnConfig"])
+def test_a_class_from_anywhere_on_the_path_can_be_named(name):
+    values = module.experiment_values(name, "CATER_Hard", {"model.model_params.depth": 3})
+    section = module.parse_experiment(values, "f.json").model
+    assert isinstance(section.model_params, OwnConfig) and section.model_params.depth == 3
+    assert MODELS.get(section.model_name).load() is OwnModel
+    with pytest.raises(UserError, match="nowhere:Model: cannot be imported"):
+        module.experiment_values("nowhere:Model", "CATER_Hard", {})
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        ("SAVi", {"dataset.img_size": [32, 32]}, r"decoder: .*\[64, 64\].*dataset.img_size is \[32, 32\]"),
+        (
+            "SAVi",
+            {"model.model_params.encoder.encoder_params.resolution": [32, 32]},
+            r"encoder.encoder_params.resolution: .*got \[32, 32\]",
+        ),
+        ("ExtendedDINOSAUR", {"dataset.img_size": [336, 350]}, "img_size: 336, but"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_frames_is_named(model, changes, message):
+    values = module.experiment_values(model, "CLIPort" if model != "SAVi" else "CATER_Hard", {})
+    module.check_fit(module.parse_experiment(values, "f.json"), "f.json")
+    wrong = module.parse_experiment(apply_overrides(values, changes), "f.json")
+    with pytest.raises(ConfigError, match=f"f.json: model.model_params.{message}"):
+        module.check_fit(wrong, "f.json")

@@ -6,25 +6,11 @@ from pathlib import Path
 import pytest
 
 from textocvp.config.errors import ConfigError
-from textocvp.config.models import ConvEncoderConfig, SAViConfig, per_layer
+from textocvp.config.models import ExtendedDINOSAURConfig, SAViConfig, per_layer
 from textocvp.config.predictors import TextOCVPConfig, VanillaTransformerConfig
-from textocvp.config.registry import MODELS, PREDICTORS
-from textocvp.config.schema import build, to_dict
+from textocvp.config.schema import apply_overrides, build, to_dict
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-
-
-def test_defaults_are_the_originals():
-    assert build(SAViConfig, MODELS.get("SAVi").read_defaults(), "SAVi.json") == SAViConfig(
-        encoder=SAViConfig().encoder.__class__(encoder_params=ConvEncoderConfig(resolution=(64, 64)))
-    )
-
-
-@pytest.mark.parametrize("name", list(PREDICTORS))
-def test_predictor_defaults_are_accepted(name):
-    values = PREDICTORS.get(name).read_defaults()
-    assert values["predictor_name"] == name
-    build(PREDICTORS.get(name).load_config(), values["predictor_params"], f"{name}.json")
 
 
 @pytest.mark.parametrize("case", ["savi_tiny", "savi_tiny_learned"])
@@ -36,72 +22,69 @@ def test_written_values_make_the_same_config(case):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("path", "value", "message"),
     [
-        ({"num_slot": 3}, "m: num_slot: unknown key, did you mean 'num_slots'?"),
-        ({"initializer": "LearntRandom"}, "m: initializer: 'LearntRandom' is not allowed, did you mean"),
-        ({"slot_dim": 10}, "m: transition_module.num_heads: 4 does not divide slot_dim 10"),
-        (
-            {"transition_module": {"model_name": "GRU"}},
-            "m: transition_module.model_name: 'GRU' is not allowed",
-        ),
-        (
-            {"encoder": {"encoder_name": "ConvEncodr"}},
-            "m: encoder.encoder_name: unknown encoder 'ConvEncodr', ",
-        ),
-        (
-            {"encoder": {"encoder_params": {"kernel": 3}}},
-            "m: encoder.encoder_params.kernel: unknown key, did you mean 'kernel_size'?",
-        ),
-        (
-            {"encoder": {"encoder_params": {"kernel_size": 4}}},
-            "m: encoder.encoder_params.kernel_size: must be odd",
-        ),
-        (
-            {"encoder": {"encoder_params": {"num_channels": [8, 8], "strides": [2]}}},
-            "m: encoder.encoder_params.strides: has 1 entries, but num_channels has 2",
-        ),
-        (
-            {"encoder": {"encoder_params": {"strides": 0}}},
-            "m: encoder.encoder_params.strides: entries must be at least 1, found 0",
-        ),
-        (
-            {"decoder": {"decoder_params": {"num_channels": []}}},
-            "m: decoder.decoder_params.num_channels: needs one positive number of channels per layer",
-        ),
-        (
-            {"decoder": {"decoder_name": "TransposedConvDecoder", "decoder_params": {"upsample": 2}}},
-            "m: decoder.decoder_params.upsample: unknown key",
-        ),
-        (
-            {
-                "decoder": {
-                    "decoder_name": "TransposedConvDecoder",
-                    "decoder_params": {"upsample_kernel_size": 3},
-                }
-            },
-            "m: decoder.decoder_params.upsample_kernel_size: must be even, found 3",
-        ),
+        ("num_slot", 3, "unknown key, did you mean 'num_slots'?"),
+        ("initializer", "LearntRandom", "unknown initializer 'LearntRandom', did you mean 'LearnedRandom'?"),
+        ("transition_module.num_heads", 3, "expected a divisor of slot_dim 128, got 3"),
+        ("transition_module.model_name", "GRU", "unknown transition module 'GRU'; known: TransformerBlock"),
+        ("encoder.encoder_name", "ConvEncodr", "unknown encoder 'ConvEncodr', did you mean 'ConvEncoder'?"),
+        ("encoder.encoder_params.kernel", 3, "unknown key, did you mean 'kernel_size'?"),
+        ("encoder.encoder_params.kernel_size", 4, "expected odd values"),
+        ("encoder.encoder_params.strides", [2], "expected 4 values, one per entry of num_channels, got 1"),
+        ("encoder.encoder_params.strides", 0, "expected values >= 1, got 0"),
+        ("encoder.encoder_params.strides", "2", 'expected an integer or a list, got "2"'),
+        ("decoder.decoder_params.num_channels", [], "expected one integer >= 1 per layer, got []"),
+        ("decoder.decoder_params.upsample_kernel_size", 4, "unknown key, did you mean"),
     ],
 )
-def test_bad_model_values_are_one_clear_line(values, message):
+def test_bad_model_values_are_one_clear_line(path, value, message):
     with pytest.raises(ConfigError) as error:
-        build(SAViConfig, values, "m")
-    assert message in str(error.value) and "\n" not in str(error.value)
+        build(SAViConfig, apply_overrides({}, {path: value}), "m")
+    assert str(error.value).startswith(f"m: {path}: {message}") and "\n" not in str(error.value)
 
 
-def test_bad_predictor_values():
-    with pytest.raises(ConfigError, match="p: n_heads: 3 does not divide the width 128"):
-        build(VanillaTransformerConfig, {"n_heads": 3}, "p")
-    with pytest.raises(
-        ConfigError, match="p: text_encoder_params.num_heads: 5 does not divide the width 128"
-    ):
-        build(TextOCVPConfig, {"text_encoder_params": {"num_heads": 5}}, "p")
+def test_another_decoder_has_its_own_settings():
+    transposed = {"decoder_name": "TransposedConvDecoder", "decoder_params": {"upsample_kernel_size": 3}}
+    path = "m: decoder.decoder_params"
+    with pytest.raises(ConfigError, match=f"{path}.upsample_kernel_size: expected an even value, got 3"):
+        build(SAViConfig, {"decoder": transposed}, "m")
+    transposed["decoder_params"] = {"upsample": 2}
+    with pytest.raises(ConfigError, match=f"{path}.upsample: unknown key"):
+        build(SAViConfig, {"decoder": transposed}, "m")
 
 
-def test_settings_without_effect_warn():
-    with pytest.warns(UserWarning, match="downsample_encoder has no effect"):
-        build(ConvEncoderConfig, {"downsample_encoder": True}, "m")
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"img_size": 330}, "img_size: expected a multiple of the patch size 14, got 330"),
+        ({"img_size": 28}, "decoder.decoder_params.num_patches: expected 4, "),
+        ({"slot_dim": 64}, "decoder.decoder_params.in_dim: expected 64, slot_dim, got 128"),
+        ({"mlp_encoder_dim": 32}, "decoder.decoder_params.out_dim: expected 33, "),
+        (
+            {"encoder.encoder_name": "vit_base_patch8_224_dino"},
+            "decoder.decoder_params.patch_size: expected 8, ",
+        ),
+        ({"in_channels": 1}, "in_channels: expected 3, got 1"),
+    ],
+)
+def test_sizes_of_extended_dinosaur_belong_together(changes, path):
+    with pytest.raises(ConfigError) as error:
+        build(ExtendedDINOSAURConfig, apply_overrides({}, changes), "m")
+    assert str(error.value).startswith(f"m: {path}")
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "path"),
+    [
+        (VanillaTransformerConfig, {"n_heads": 3}, "n_heads"),
+        (TextOCVPConfig, {"text_encoder_params": {"num_heads": 3}}, "text_encoder_params.num_heads"),
+        (TextOCVPConfig, {"predictor_params": {"n_heads": 3}}, "predictor_params.n_heads"),
+    ],
+)
+def test_heads_divide_the_width(cls, values, path):
+    with pytest.raises(ConfigError, match=f"p: {path}: expected a divisor of the width .*, got 3"):
+        build(cls, values, "p")
 
 
 def test_one_value_serves_all_layers():

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -11,7 +9,6 @@ from textocvp.config.experiment import (
     create_predictor_experiment,
     load_predictor_experiment,
 )
-from textocvp.config.predictors import VanillaTransformerConfig
 from textocvp.data.frame_store import prepare_data
 from textocvp.data.loaders import (
     ClipDataset,
@@ -133,7 +130,7 @@ def test_masks_of_data_without_masks(make_experiment):
 
 def test_a_frame_store_of_another_size_is_refused(experiment):
     folder, config = experiment
-    larger = replace(config, dataset=replace(config.dataset, img_size=(6, 6)))
+    larger = config.model_copy(update={"dataset": config.dataset.model_copy(update={"img_size": (6, 6)})})
     with pytest.raises(UserError, match="height is 4, not 6"):
         open_videos(larger, folder, "train")
 
@@ -179,7 +176,9 @@ def test_a_batch_of_windows_has_slots_and_text(predictor):
     assert set(batch) == {"slots", "text", "caption", "video_id", "start", "draw"}
     assert batch["slots"].shape == (2, 4, 3, 2) and batch["start"].tolist() == [1, 1]
     assert batch["text"].tokens.shape == (2, 16) == batch["text"].mask.shape and batch["text"].mask.all()
-    mute = replace(own["store"], predictor=PredictorSection("VanillaTransformer", VanillaTransformerConfig()))
+    mute = own["store"].model_copy(
+        update={"predictor": PredictorSection(predictor_name="VanillaTransformer")}
+    )
     assert "text" not in collate([open_windows(mute, folder, "test", SHA)[0]])
 
 

@@ -24,7 +24,10 @@ from textocvp.data.order import (
     window_noise,
 )
 
-CURRICULUM = (CurriculumStage(0.3, 1, 8), CurriculumStage(0.75, 3, 6), CurriculumStage(1.0, 6, 4))
+CURRICULUM = tuple(
+    CurriculumStage(until=until, num_frames=frames, batch_size=batch)
+    for until, frames, batch in ((0.3, 1, 8), (0.75, 3, 6), (1.0, 6, 4))
+)
 
 
 def batches(first_step=0, total_steps=20, rank=0, world=1, seed=0, **settings):

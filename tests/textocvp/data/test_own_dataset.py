@@ -54,7 +54,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setitem(
         DATASETS.entries,
         "Squares",
-        Entry(f"{__name__}:Squares", "textocvp.config.data:DatasetConfig", "datasets/CATER_Hard.json"),
+        Entry(f"{__name__}:Squares", "textocvp.config.data:DatasetConfig"),
     )
     (tmp_path / "captions.json").write_text('["go right", "go left"]')
     yield tmp_path

@@ -14,8 +14,8 @@ from textocvp.config.training import LossTerm
 from textocvp.decomposition.extended_dinosaur import ExtendedDINOSAUR
 from textocvp.training.task import feature_loss, frame_loss
 
-MSE = LossTerm("mse")
-FEATURES = LossTerm("pred_feature_mse", clamp_features=True)
+MSE = LossTerm(type="mse")
+FEATURES = LossTerm(type="pred_feature_mse", clamp_features=True)
 
 
 @pytest.fixture

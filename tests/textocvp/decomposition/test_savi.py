@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from torch.testing import assert_close
@@ -130,10 +128,11 @@ def test_fast_options_are_what_they_say():
 
 def test_position_gain_scales_the_initial_projection():
     fast = build(SAViConfig, FAST, "test")
-    once = dataclasses.replace(fast.decoder.decoder_params, position_gain=1.0)
+    once = fast.decoder.decoder_params.model_copy(update={"position_gain": 1.0})
     torch.manual_seed(0)
     plain = SAVi(
-        dataclasses.replace(fast, decoder=dataclasses.replace(fast.decoder, decoder_params=once)), (16, 16)
+        fast.model_copy(update={"decoder": fast.decoder.model_copy(update={"decoder_params": once})}),
+        (16, 16),
     )
     scaled = savi(FAST)
     assert_close(scaled.decoder.position.projection.weight, 4 * plain.decoder.position.projection.weight)

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -187,7 +186,7 @@ def test_shuffle_eval_changes_the_order_and_nothing_else(tiny):
     experiment = load_experiment(tiny.folder)
     orders = []
     for shuffle in (False, True, True):
-        dataset = replace(experiment.dataset, shuffle_eval=shuffle)
-        clips = clip_loader(replace(experiment, dataset=dataset), tiny.folder, "train", 4, 2)
+        dataset = experiment.dataset.model_copy(update={"shuffle_eval": shuffle})
+        clips = clip_loader(experiment.model_copy(update={"dataset": dataset}), tiny.folder, "train", 4, 2)
         orders.append([name for batch in clips for name in batch["video_id"]])
     assert orders[0] == sorted(orders[0]) != orders[1] == orders[2] and sorted(orders[1]) == orders[0]

@@ -69,7 +69,7 @@ def test_every_predictor_forecasts_and_learns(name):
 @pytest.mark.parametrize("name", list(PREDICTORS))
 def test_original_defaults_build(name):
     config_class = PREDICTORS.get(name).load_config()
-    params = build(config_class, PREDICTORS.get(name).read_defaults()["predictor_params"], "defaults")
+    params = build(config_class, PREDICTORS.get(name).new_values(), "defaults")
     predictor_class = PREDICTORS.get(name).load()
     weights = (None, False) if predictor_class.reads_weights else ()
     predictor = predictor_class(params, 128, 10, *weights)

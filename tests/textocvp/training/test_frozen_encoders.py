@@ -249,32 +249,3 @@ def test_missing_weights_are_one_line(folder, capsys, monkeypatch):
     (folder / "shared/weights").mkdir(parents=True)
     (folder / "weights/elsewhere").rename(folder / "shared/weights/vit")
     assert main(["train-decomp", "-d", str(folder)]) == 0
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        (
-            {"decoder.decoder_params.num_patches": 9},
-            r"num_patches: 9, but \(img_size / patch_size\) squared is",
-        ),
-        ({"decoder.decoder_params.in_dim": 9}, "in_dim: 9, but slot_dim is 8: make them equal"),
-        ({"decoder.decoder_params.out_dim": 12}, "out_dim: 12, but mlp_encoder_dim . 1 is 9"),
-        ({"decoder.decoder_params.patch_size": 16}, "patch_size: 16, but the patches of vit_small_.* is 14"),
-        ({"decoder.decoder_params.reconstruct_images": False}, "reconstruct_images: must be true"),
-        ({"encoder.encoder_name": "vit_smal_patch14_dinov2"}, "did you mean 'vit_small_patch14_dinov2'"),
-        ({"img_size": 30}, "img_size: 30 is no multiple of the patch size 14"),
-    ],
-)
-def test_sizes_that_do_not_fit_are_named(tmp_path, setting, message):
-    from textocvp.config.errors import UserError
-
-    settings = {f"model.model_params.{name}": value for name, value in setting.items()}
-    with pytest.raises(UserError, match=message):
-        create_experiment(
-            tmp_path,
-            "bad",
-            "ExtendedDINOSAUR",
-            "CLIPort",
-            overrides({"model.model_params": MODEL, **settings}),
-        )

@@ -33,7 +33,7 @@ def test_background_term_sees_slot_0_alone():
 def test_terms_are_weighted_and_named():
     prediction = torch.zeros(1, 1, 2, 4, requires_grad=True)
     value = slot_loss(prediction, torch.ones(1, 1, 2, 4))
-    terms = (LossTerm("pred_slot_mse", 0.5), LossTerm("pred_img_mse", 2.0))
+    terms = (LossTerm(type="pred_slot_mse", weight=0.5), LossTerm(type="pred_img_mse", weight=2.0))
     total, named = weighted_sum(terms, [value, 3 * value])
     assert total.item() == 6.5 and total.requires_grad
     assert {name: (value.item(), value.requires_grad) for name, value in named.items()} == {
