@@ -34,7 +34,7 @@ ANY_READY := $(if $(wildcard $(ENV_READY)),$(ENV_READY),$(LOGIN_READY))
 LOOK := $(if $(wildcard $(ENV_READY)),$(ENV),$(LOGIN))/bin/python -m launch
 
 WHAT = $(if $(RECIPE)$(EXP),$(strip $(if $(RECIPE),--recipe $(RECIPE)) $(if $(EXP),--exp $(EXP))),$(error say RECIPE=experiments/recipes/NAME.yaml or EXP=experiments/NAME))
-FLAGS = $(WHAT)$(if $(CLUSTER), --cluster $(CLUSTER))$(if $(SEEDS), --seeds "$(SEEDS)")$(if $(PRED), --predictor $(PRED))$(if $(DECOMP_CKPT), --decomp_ckpt $(DECOMP_CKPT))$(if $(RES), --res "$(RES)")$(if $(RERUN), --rerun)$(if $(WAIT), --wait)
+FLAGS = $(WHAT)$(if $(CLUSTER), --cluster $(CLUSTER))$(if $(SEEDS), --seeds "$(SEEDS)")$(if $(PRED), --pred $(PRED))$(if $(DECOMP_CKPT), --decomp-ckpt $(DECOMP_CKPT))$(if $(RES), --res "$(RES)")$(if $(RERUN), --rerun)$(if $(WAIT), --wait)
 EXPERIMENT = $(if $(EXP),--exp $(EXP),$(error say EXP=experiments/NAME))
 HERE := $(or $(CLUSTER),local)
 
@@ -114,7 +114,7 @@ efficiency: $(ANY_READY)  ## EXP=: requested against used time, memory and cores
 	$(LOOK) efficiency $(EXPERIMENT)
 
 fork: $(ANY_READY)  ## EXP= TO= SET="training.lr=0.001" [PRED=]: a variant that takes over what stays the same
-	$(LOOK) fork $(EXPERIMENT) --to $(or $(TO),$(error say TO=experiments/NAME)) --set '$(or $(SET),$(error say SET="training.lr=0.001"))'$(if $(PRED), --predictor $(PRED))
+	$(LOOK) fork $(EXPERIMENT) --to $(or $(TO),$(error say TO=experiments/NAME)) --set '$(or $(SET),$(error say SET="training.lr=0.001"))'$(if $(PRED), --pred $(PRED))
 
 shell: $(READY)  ## CLUSTER= [EXP= STAGE= TASK=0 RES=]: a shell as the jobs of a stage have it, in the image
 	$(LAUNCH) shell --cluster $(HERE)$(if $(EXP), --exp $(EXP))$(if $(STAGE), --stage $(STAGE))$(if $(TASK), --task $(TASK))$(if $(RES), --res "$(RES)")

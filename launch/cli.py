@@ -18,9 +18,11 @@ from launch.shell import run_shell, run_tensorboard
 from launch.stages import DISTRIBUTED
 from launch.submit import make_request, plan_request, submission_details, submit
 from launch.views.efficiency import efficiency_lines
-from launch.views.plan import plan_lines, script_lines, stages_text
+from launch.views.logs import run_logs
+from launch.views.plan import plan_lines, script_lines, tasks_text
 from launch.views.space import space_lines
-from launch.views.why import run_logs, run_status, run_verify, run_why
+from launch.views.status import run_status
+from launch.views.why import run_verify, run_why
 from slurm.container import build_image, unpack_image
 from textocvp.config.errors import UserError
 from textocvp.config.schema import parse_overrides
@@ -72,7 +74,7 @@ def _experiment_commands(commands: Any) -> None:
     status = _command(commands, "status", run_status, "where each task is")
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a list of {stage, task, job_id, state, ...}")
-    form.add_argument("--watch", action="store_true", help="anew every few seconds, until nothing runs")
+    form.add_argument("--watch", action="store_true", help="again every few seconds, until nothing runs")
     logs = _command(commands, "logs", run_logs, "the log of one task")
     logs.add_argument("--stage", required=True, help="for example train-decomp")
     logs.add_argument("--task", type=_number, default=0, help="index in its stage (0)")
@@ -88,7 +90,7 @@ def _experiment_commands(commands: Any) -> None:
     forking = _command(commands, "fork", run_fork, "a variant that takes over what stays the same")
     forking.add_argument("--to", type=Path, required=True, help="the new experiment's folder")
     forking.add_argument("--set", required=True, help='what is different: "training.lr=0.001 ..."')
-    forking.add_argument("--predictor", help="the values are this predictor's, not the decomposition's")
+    forking.add_argument("--pred", help="the values are this predictor's, not the decomposition's")
     for command in (status, logs, why, cancelling, verifying, pruning, efficiency, forking):
         command.add_argument("--exp", type=Path, required=True, help="the experiment's folder")
 
@@ -126,7 +128,7 @@ class OneLineParser(argparse.ArgumentParser):
 def _number(text: str) -> int:
     if text.isdecimal():
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    raise argparse.ArgumentTypeError(f"expected an integer >= 0, got {text!r}")
 
 
 def _command(commands: Any, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
@@ -143,8 +145,10 @@ def _submission(parser: argparse.ArgumentParser) -> None:
         "--cluster", help="a name in cluster_configs/ (without sbatch on this machine: local)"
     )
     parser.add_argument("--seeds", default="", help='train-decomp, train-predictor: for example "0 1 2"')
-    parser.add_argument("--predictor", help="train-predictor, evaluate: only this predictor experiment")
-    parser.add_argument("--decomp_ckpt", help="use this decomposition checkpoint, whatever trained it")
+    parser.add_argument("--pred", help="train-predictor, evaluate: only this predictor experiment")
+    parser.add_argument(
+        "--decomp-ckpt", "--decomp_ckpt", help="use this decomposition checkpoint, whatever trained it"
+    )
     parser.add_argument(
         "--res",
         default="",
@@ -182,7 +186,7 @@ def run_plan(options: argparse.Namespace) -> int:
 def run_cancel(options: argparse.Namespace) -> int:
     """Cancel what waits or runs."""
     jobs = cancel_experiment(from_folder(options.exp).root)
-    names = ", ".join(stages_text(sorted(jobs, key=lambda task: (list(DISTRIBUTED).index(task[0]), task[1]))))
+    names = ", ".join(tasks_text(sorted(jobs, key=lambda task: (list(DISTRIBUTED).index(task[0]), task[1]))))
     print(f"{options.exp}: {len(jobs)} jobs cancelled{': ' + names if jobs else ''}")
     return 0
 
@@ -190,7 +194,7 @@ def run_cancel(options: argparse.Namespace) -> int:
 def run_fork(options: argparse.Namespace) -> int:
     """Create a variant."""
     overrides = parse_overrides(shlex.split(options.set))
-    taken, left = fork(options.exp, options.to, overrides, options.predictor)
+    taken, left = fork(options.exp, options.to, overrides, options.pred)
     names = ", ".join(task.name for task in taken) or "nothing"
     print(f"{options.to}: {names} taken over, {left} tasks to run: make pipeline EXP={options.to}")
     return 0

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 import yaml
 
-from launch.pipeline import INDICES, Pipeline, from_folder, shorten
+from launch.pipeline import INDICES, Pipeline, check_predictor, from_folder, shorten
 from launch.recipe import RECIPE_FILE, write_experiment
 from launch.stages import all_tasks
 from launch.state.manifest import (
@@ -25,7 +25,7 @@ from launch.state.manifest import (
     write_task,
 )
 from launch.state.task import Task, TaskId
-from textocvp.config.errors import UserError, nearest
+from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, parse_experiment
 from textocvp.config.schema import apply_overrides, read_yaml
 from textocvp.files import write_json
@@ -55,11 +55,8 @@ def fork(
     base, to = from_folder(exp), shorten(to)
     if to.exists():
         raise UserError(f"{to}: exists already; choose another name")
-    if predictor is not None and predictor not in base.predictor_names:
-        raise UserError(
-            f"{base.root / 'predictors' / predictor}: no such predictor experiment"
-            f"{nearest(predictor, base.predictor_names)}"
-        )
+    if predictor is not None:
+        check_predictor(base, predictor)
     files = {folder: _changed(folder, values, overrides, predictor) for folder, values in base.files.items()}
     for folder, values in files.items():
         parse_experiment(values, str(to / folder / FILE_NAME))

@@ -127,7 +127,7 @@ class LocalRunner:
             broken = [edge for edge in task.after if edge.mode == OK and edge.id in self.failed]
             if broken:
                 self.failed[task.id] = "not started"
-                self.watch.event(f"{title(task)} not started: {broken[0].stage}[{broken[0].index}] failed")
+                self.watch.event(f"{title(task)} not started: {broken[0].id} failed")
             elif any(edge.id in busy for edge in task.after):
                 still.append(task)
             else:

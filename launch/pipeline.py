@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from launch.recipe import (
     RECIPE_FILE,
@@ -17,11 +17,28 @@ from launch.recipe import (
     load_recipe,
     seed_files,
 )
-from textocvp.config.errors import UserError, nearest
-from textocvp.config.experiment import FILE_NAME, parse_experiment
+from launch.state.task import OK, Edge, Task
+from textocvp.config.data import EVAL_START
+from textocvp.config.errors import ConfigError, UserError, nearest
+from textocvp.config.experiment import FILE_NAME, FINAL, Experiment, check_fit, parse_experiment
+from textocvp.config.synthetic import DEFAULTS
 from textocvp.files import read_json
 
 INDICES = "jobs/indices.json"
+FOLDERS = ("", "seeds/*", "predictors/*", "predictors/*/seeds/*")
+"""Where an experiment has an experiment_params.json."""
+CHECKPOINT = f"models/{FINAL}"
+WATCHED = (
+    "log_frequency",
+    "image_log_frequency",
+    "save_frequency",
+    "save_every_steps",
+    "save_minutes",
+    "num_workers",
+)
+"""Fields of `training` that decide what one sees and how fast, not what comes out."""
+Planned = Mapping[str, Sequence[Task]]
+"""Stage -> its tasks, for the stages before."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,8 @@ class Pipeline:
     """EXP, as the user wrote it."""
     files: Mapping[str, Mapping[str, Any]]
     """Folder below EXP -> the values of its experiment_params.json, written or still to be written."""
+    experiments: Mapping[str, Experiment]
+    """The same files, parsed."""
     seeds: Tuple[int, ...] = ()
     """Of the decomposition model; none: one training in EXP itself."""
     predictors: Tuple[str, ...] = ()
@@ -45,15 +64,14 @@ class Pipeline:
     """A decomposition checkpoint named by the user: what trained and selected it is not asked for."""
     workers: Mapping[str, Optional[int]] = field(default_factory=dict)
     """Stage -> cores of its task, where the cluster's config says."""
-
     indices: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Stage -> seed or predictor -> index of its task: numbers are given once, and never to another."""
 
     @property
     def slots_online(self) -> bool:
         """Whether predictors encode their batches themselves, without a slot store."""
-        suite = self.files[""].get("suite", {})
-        return suite.get("slots", {}).get("mode", "store") == "online"
+        suite = self.experiments[""].suite
+        return suite is not None and suite.slots.mode == "online"
 
     @property
     def decomposition_folders(self) -> Tuple[str, ...]:
@@ -65,15 +83,84 @@ class Pipeline:
         """Predictor experiments, each once whatever its seeds."""
         return tuple(dict.fromkeys(training.split("/")[0] for training in self.predictors))
 
+    @property
+    def predictor_experiments(self) -> Tuple[Experiment, ...]:
+        """The parsed file of each training of a predictor."""
+        return tuple(self.experiments[f"predictors/{name}"] for name in self.predictors)
+
     def folder(self, below: str) -> str:
         """A folder of the experiment for a command line."""
         return str(self.root / below)
 
+    def dataset_fields(self, folder: str) -> Dict[str, Any]:
+        """The dataset section of an experiment folder without its root, which decides nothing."""
+        return {name: value for name, value in self.files[folder]["dataset"].items() if name != "root"}
 
-def from_recipe(recipe: Recipe, experiments: Path, data_root: Optional[str]) -> Pipeline:
-    """The pipeline of a recipe; nothing needs to exist yet."""
-    pipeline = Pipeline(shorten(experiments / recipe.name), experiment_files(recipe, data_root))
-    return numbered(_with_recipe(pipeline, recipe))
+    def sections(self, folder: str, *names: str, training: bool = True) -> Dict[str, Any]:
+        """The config fields of an experiment folder that decide what comes out."""
+        values = self.files[folder]
+        config = {"dataset": self.dataset_fields(folder), **{name: values.get(name) for name in names}}
+        if training:
+            section = values.get("training", {})
+            config["training"] = {name: value for name, value in section.items() if name not in WATCHED}
+        return config
+
+    def worker_option(self, stage: str) -> Tuple[str, ...]:
+        """As many processes as the stage's task has cores, where the cluster's config says how many."""
+        return option("workers", self.workers.get(stage))
+
+    @property
+    def checkpoint_option(self) -> Tuple[str, ...]:
+        """The option for a decomposition checkpoint that the user named."""
+        return option("decomp_ckpt", self.decomp_ckpt)
+
+    @property
+    def checkpoint_input(self) -> str:
+        """The decomposition's checkpoint, as an input."""
+        name = self.decomp_ckpt or FINAL
+        return name if "/" in name else f"models/{name}"
+
+    def decomposition_ready(self, planned: Planned) -> Tuple[Edge, ...]:
+        """What has to succeed before the decomposition's checkpoint can be used."""
+        if self.decomp_ckpt:
+            return edges_to(planned["prepare_data"])
+        return edges_to(planned["select_decomp"] or planned["train_decomp"])
+
+
+def option(name: str, value: Any) -> Tuple[str, ...]:
+    """A command line option; nothing for null."""
+    if value is None:
+        return ()
+    if isinstance(value, (list, tuple)):
+        return (f"--{name}", *map(str, value))
+    return (f"--{name}", str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def edges_to(tasks: Iterable[Task], mode: str = OK) -> Tuple[Edge, ...]:
+    """Edges to tasks."""
+    return tuple(Edge(task.stage, task.index, mode) for task in tasks)
+
+
+def from_recipe(
+    recipe: Recipe, experiments: Path, data_root: Optional[str], source: str = "recipe"
+) -> Pipeline:
+    """The pipeline of a recipe, checked whole; nothing needs to exist yet.
+
+    Args:
+        experiments: folder of the experiment's folder.
+        source: the recipe's file, for messages.
+    """
+    try:
+        files = experiment_files(recipe, data_root)
+    except UserError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    parsed = {folder: parse_experiment(values, source) for folder, values in files.items()}
+    for folder, experiment in parsed.items():
+        check_fit(experiment, f"{source}: {folder}" if folder else source)
+        if recipe.data is not None:
+            num_frames = recipe.data.num_frames or DEFAULTS["num_frames"]
+            _check_length(experiment, num_frames, f"{source}: {folder or 'decomposition'}")
+    return numbered(_with_recipe(Pipeline(shorten(experiments / recipe.name), files, parsed), recipe))
 
 
 def from_folder(root: Path) -> Pipeline:
@@ -82,59 +169,77 @@ def from_folder(root: Path) -> Pipeline:
     if not (root / FILE_NAME).is_file():
         known = sorted(path.parent.name for path in root.parent.glob(f"*/{FILE_NAME}"))
         raise UserError(f"{root / FILE_NAME}: no such experiment{nearest(root.name, known)}")
-    files = {}
-    for path in sorted(root.glob(FILE_NAME)) + sorted(root.glob(f"*/**/{FILE_NAME}")):
+    files, experiments = {}, {}
+    for path in sorted(
+        path for pattern in FOLDERS for path in root.glob(f"{pattern}/{FILE_NAME}".lstrip("/"))
+    ):
         below = path.parent.relative_to(root).as_posix()
-        if below == "." or below.split("/")[0] in ("seeds", "predictors"):
-            values = read_json(path)
-            parse_experiment(values, str(path))
-            files["" if below == "." else below] = values
-    pipeline = Pipeline(root, files)
+        folder = "" if below == "." else below
+        files[folder] = read_json(path)
+        experiments[folder] = parse_experiment(files[folder], str(path))
+    pipeline = Pipeline(root, files, experiments)
     if (root / RECIPE_FILE).is_file():
         pipeline = _with_recipe(pipeline, load_recipe(root / RECIPE_FILE))
     seeds = [seed for seed in _seeds_below(files, "") if seed not in pipeline.seeds]
     trainings = [name for name in _predictor_trainings(files) if name not in pipeline.predictors]
     return numbered(
-        replace(
-            pipeline, seeds=pipeline.seeds + tuple(seeds), predictors=pipeline.predictors + tuple(trainings)
-        )
+        replace(pipeline, seeds=(*pipeline.seeds, *seeds), predictors=(*pipeline.predictors, *trainings))
     )
+
+
+def check_folders(pipeline: Pipeline) -> None:
+    """ConfigError where the sections of a config contradict each other: a job would fail hours later."""
+    for folder, experiment in pipeline.experiments.items():
+        check_fit(experiment, str(pipeline.root / folder / FILE_NAME))
 
 
 def with_decomposition_seeds(pipeline: Pipeline, seeds: Tuple[int, ...]) -> Pipeline:
     """The same experiment, its decomposition model trained once per seed."""
-    _check(seeds)
-    files = {**seed_files("", pipeline.files[""], seeds), **pipeline.files}
-    return numbered(replace(pipeline, seeds=seeds, files=files))
+    return numbered(replace(_with_files(pipeline, "", seeds), seeds=seeds))
 
 
 def with_predictors(pipeline: Pipeline, name: Optional[str], seeds: Tuple[int, ...]) -> Pipeline:
     """The same experiment with one predictor of it (None: all), trained once per seed (none: as it is)."""
-    _check(seeds)
-    names = pipeline.predictor_names
-    if name is not None and name not in names:
-        folder = pipeline.root / "predictors" / name
-        raise UserError(f"{folder}: no such predictor experiment{nearest(name, names)}")
-    files, trainings = dict(pipeline.files), []
-    for base in names if name is None else (name,):
-        more = seed_files(f"predictors/{base}", files[f"predictors/{base}"], seeds)
-        files = {**more, **files}
+    names = pipeline.predictor_names if name is None else (name,)
+    if name is not None:
+        check_predictor(pipeline, name)
+    trainings: List[str] = []
+    for base in names:
+        pipeline = _with_files(pipeline, f"predictors/{base}", seeds)
         own = [training for training in pipeline.predictors if training.split("/")[0] == base]
-        trainings += [folder[len("predictors/") :] for folder in more] or own
-    return numbered(replace(pipeline, files=files, predictors=tuple(trainings)))
+        trainings += [f"{base}/seeds/{seed}" for seed in seeds] or own
+    return numbered(replace(pipeline, predictors=tuple(trainings)))
+
+
+def check_predictor(pipeline: Pipeline, name: str) -> None:
+    """UserError unless the experiment has a predictor of that name."""
+    if name not in pipeline.predictor_names:
+        folder = pipeline.root / "predictors" / name
+        raise UserError(f"{folder}: no such predictor experiment{nearest(name, pipeline.predictor_names)}")
+
+
+def _with_files(pipeline: Pipeline, folder: str, seeds: Tuple[int, ...]) -> Pipeline:
+    """With the experiment folders of more seeds."""
+    try:
+        check_seeds(seeds)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    more = seed_files(folder, pipeline.files[folder], seeds)
+    more = {name: values for name, values in more.items() if name not in pipeline.files}
+    parsed = {name: parse_experiment(values, name) for name, values in more.items()}
+    return replace(pipeline, files={**more, **pipeline.files}, experiments={**parsed, **pipeline.experiments})
 
 
 def numbered(pipeline: Pipeline) -> Pipeline:
     """Give every seed and predictor that has none yet the next index in its stages."""
     path = pipeline.root / INDICES
     recorded = read_json(path) if path.is_file() else {}
-    folders = tuple(folder or "." for folder in pipeline.decomposition_folders)
     names = {
-        "train_decomp": folders,
+        "train_decomp": tuple(folder or "." for folder in pipeline.decomposition_folders),
         "train_predictor": pipeline.predictors,
         "evaluate_predictor": pipeline.predictor_names,
     }
-    indices = {}
+    indices: Dict[str, Dict[str, int]] = {}
     for stage, wanted in names.items():
         indices[stage] = dict(recorded.get(stage, {}))
         for name in wanted:
@@ -143,20 +248,17 @@ def numbered(pipeline: Pipeline) -> Pipeline:
 
 
 def shorten(path: Path) -> Path:
-    """A path as commands name it: relative where it lies below the current folder."""
+    """A path as commands name it: relative where it is below the current folder."""
     path = Path(path).absolute()
     here = Path.cwd()
     return path.relative_to(here) if here in path.parents else path
 
 
 def _with_recipe(pipeline: Pipeline, recipe: Recipe) -> Pipeline:
-    trainings = []
-    for predictor in recipe.predictors:
-        trainings += [f"{predictor.name}/seeds/{seed}" for seed in predictor.seeds] or [predictor.name]
     return replace(
         pipeline,
         seeds=recipe.decomposition.seeds,
-        predictors=tuple(trainings),
+        predictors=tuple(name for predictor in recipe.predictors for name in predictor.trainings),
         data=recipe.data,
         weights=recipe.weights,
         criterion=recipe.decomposition.select,
@@ -165,23 +267,31 @@ def _with_recipe(pipeline: Pipeline, recipe: Recipe) -> Pipeline:
     )
 
 
+def _check_length(experiment: Experiment, num_frames: int, source: str) -> None:
+    """ConfigError where the generated videos are too short for the clips that are asked for."""
+    start = EVAL_START.get(experiment.dataset.dataset_name, 0)
+    if experiment.predictor is not None:
+        needed, name = experiment.prediction_params.num_frames, "num_context + num_preds"
+    else:
+        stages = [stage.num_frames for stage in experiment.training.curriculum]
+        needed, name = max([experiment.dataset.num_frames, *stages]), "clips"
+    if start + needed > num_frames:
+        raise ConfigError(
+            f"{source}: {name} of {needed} frames from frame {start} do not fit into the "
+            f"recipe's data.num_frames {num_frames}"
+        )
+
+
 def _seeds_below(files: Mapping[str, Any], folder: str) -> Tuple[int, ...]:
     prefix = f"{folder}/seeds/" if folder else "seeds/"
     names = [name[len(prefix) :] for name in files if name.startswith(prefix)]
     return tuple(sorted(int(name) for name in names if name.isdigit()))
 
 
-def _predictor_trainings(files: Mapping[str, Any]) -> Tuple[str, ...]:
-    trainings = []
+def _predictor_trainings(files: Mapping[str, Any]) -> List[str]:
+    trainings: List[str] = []
     for folder in files:
         if folder.startswith("predictors/") and "/seeds/" not in folder:
             name = folder[len("predictors/") :]
             trainings += [f"{name}/seeds/{seed}" for seed in _seeds_below(files, folder)] or [name]
-    return tuple(trainings)
-
-
-def _check(seeds: Tuple[int, ...]) -> None:
-    try:
-        check_seeds(seeds)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    return trainings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
@@ -12,14 +13,22 @@ from launch.state.task import OK, Task, TaskId
 from slurm.queue import PENDING, JobState
 from textocvp.config.errors import UserError
 
-RUN = "to run"
-QUEUED = "queued"
-OUTSIDE = "not done, not asked for"
-MAY_CHANGE = "may change"
-"""What ends the reason of a task that is done, while something that it waits for is to run."""
-
 PREREQUISITES = ("make_data", "prepare_data")
 """Stages that a command for a single stage runs first, where they are not done."""
+
+
+class Action(Enum):
+    """What happens to a task."""
+
+    DONE = "done"
+    QUEUED = "queued"
+    """Its job waits or runs, and is the one that would be submitted now."""
+    RUN = "to run"
+    OUTSIDE = "not done, not asked for"
+
+
+FINAL = (Action.DONE, Action.OUTSIDE)
+"""Of a task whose outputs stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +45,25 @@ class Step:
     """One task and what is to happen to it."""
 
     task: Task
-    action: str
-    """done, queued (its job stays), to run, or not asked for."""
+    action: Action
     reasons: Tuple[str, ...] = ()
+    """Why it is not done."""
+    may_change: Tuple[TaskId, ...] = ()
+    """Of a task that is done: the tasks before it that are to run, and may come out different."""
     aside: bool = False
     """Its old outputs are moved aside first."""
     job: Optional[Job] = None
     """Its job, where it has one: kept if `queued`, else cancelled."""
 
     @property
-    def may_change(self) -> bool:
-        """Whether it is done as far as it goes, while something that it waits for is to run."""
-        return self.action == RUN and bool(self.reasons) and self.reasons[-1].endswith(MAY_CHANGE)
+    def why(self) -> str:
+        """Why it is not simply done; "" for a task that is."""
+        if self.action is Action.QUEUED and self.job:
+            return f"job {self.job.job_id} is {self.job.state.state.lower()}"
+        if self.may_change:
+            more = " ..." if len(self.may_change) > 3 else ""
+            return f"{', '.join(map(str, self.may_change[:3]))}{more} may change"
+        return "; ".join(self.reasons)
 
 
 @dataclass(frozen=True)
@@ -56,25 +72,30 @@ class Plan:
 
     root: Path
     steps: Tuple[Step, ...]
+    records: Records
+    """The manifests that it was made from."""
 
     @property
     def to_run(self) -> List[Step]:
         """The steps that have work to do."""
-        return [step for step in self.steps if step.action == RUN]
+        return [step for step in self.steps if step.action is Action.RUN]
+
+    @property
+    def queued_jobs(self) -> Dict[TaskId, str]:
+        """Task -> id of its job, which is kept."""
+        kept = [step for step in self.steps if step.action is Action.QUEUED]
+        return {step.task.id: step.job.job_id for step in kept if step.job}
 
     @property
     def at_stake(self) -> List[TaskId]:
         """Done tasks that will refuse to run if what they read comes out different: costly, no --rerun."""
-        return [
-            step.task.id
-            for step in self.to_run
-            if step.may_change and not (step.task.replaceable or step.task.rerun)
-        ]
+        steps = [step for step in self.to_run if step.may_change]
+        return [step.task.id for step in steps if not (step.task.replaceable or step.task.rerun)]
 
     @property
     def superseded(self) -> List[Job]:
-        """Jobs that still wait but are planned anew."""
-        return [step.job for step in self.steps if step.action == RUN and step.job]
+        """Jobs that still wait but are planned again."""
+        return [step.job for step in self.to_run if step.job]
 
 
 def make_plan(
@@ -98,10 +119,10 @@ def make_plan(
     records = Records(root, tasks)
     for task in tasks:
         task = replace(task, rerun=rerun)
-        step = _step(records, task, steps, jobs.get(task.id), rerun)
+        step = _step(records, task, steps, jobs.get(task.id))
         asked = stages is None or task.stage in stages or task.stage in PREREQUISITES
-        if step.action == RUN and not asked:
-            step = replace(step, action=OUTSIDE, aside=False)
+        if step.action is Action.RUN and not asked:
+            step = replace(step, action=Action.OUTSIDE, aside=False)
         steps[task.id] = step
     if stages is not None:
         _drop_unneeded(steps, stages)
@@ -110,81 +131,75 @@ def make_plan(
     refused += _unmet(steps) + _absent(root, steps)
     if refused:
         raise UserError("\n  ".join(refused if len(refused) == 1 else ["not submitted:", *refused]))
-    return Plan(Path(root), tuple(steps.values()))
+    return Plan(Path(root), tuple(steps.values()), records)
 
 
-def _step(
-    records: Records, task: Task, steps: Mapping[TaskId, Step], job: Optional[Job], rerun: bool
-) -> Step:
+def _step(records: Records, task: Task, steps: Mapping[TaskId, Step], job: Optional[Job]) -> Step:
     upstream = [steps[edge.id] for edge in task.after if edge.id in steps]
-    settled = all(step.action in (DONE, OUTSIDE) for step in upstream)
+    settled = all(step.action in FINAL for step in upstream)
     standing = stand(records, task, settled)
-    changed = standing.state == CHANGED and (rerun or not task.replaceable)
     if standing.state == DONE and settled:
-        return Step(task, DONE)
+        return Step(task, Action.DONE)
     if job is not None and _keeps_job(records.root, task, job, upstream):
-        return Step(task, QUEUED, (f"job {job.job_id} is {job.state.state.lower()}",), job=job)
+        return Step(task, Action.QUEUED, job=job)
     if standing.state == DONE:
-        waits = [step.task.name for step in upstream if step.action not in (DONE, OUTSIDE)]
-        return Step(
-            task, RUN, (f"{', '.join(waits[:3])}{' ...' if len(waits) > 3 else ''} {MAY_CHANGE}",), job=job
-        )
-    return Step(task, RUN, standing.reasons, aside=changed, job=job)
+        pending = tuple(step.task.id for step in upstream if step.action not in FINAL)
+        return Step(task, Action.RUN, may_change=pending, job=job)
+    changed = standing.state == CHANGED and (task.rerun or not task.replaceable)
+    return Step(task, Action.RUN, standing.reasons, aside=changed, job=job)
 
 
 def _keeps_job(root: Path, task: Task, job: Job, upstream: Sequence[Step]) -> bool:
     """Whether the job that the task has is the one that would be submitted now."""
     submitted = read_task(root, *task.id)
-    # the line may name the same folders otherwise: from where one submits
+    # argv may name the same folders differently: it depends on the current folder
     same = submitted is not None and replace(submitted, rerun=task.rerun, argv=task.argv) == task
-    if same and all(step.action in (DONE, QUEUED, OUTSIDE) for step in upstream):
+    if same and not any(step.action is Action.RUN for step in upstream):
         return True
     if job.state.state == PENDING or task.replaceable:
         return False
-    why = "while what it reads is to be made anew" if same else "with another config"
+    why = "while what it reads is to be created again" if same else "with another config"
     raise UserError(f"{task.name} runs as job {job.job_id} {why}; cancel that job first")
 
 
 def _drop_unneeded(steps: Dict[TaskId, Step], stages: FrozenSet[str]) -> None:
     """A prerequisite runs only for a task that is asked for and has not run yet."""
-    needed = {
-        edge.id
-        for step in steps.values()
-        if step.action == RUN and step.task.stage in stages
-        for edge in step.task.after
-    }
+    runs = [step for step in steps.values() if step.action is Action.RUN]
+    needed = {edge.id for step in runs if step.task.stage in stages for edge in step.task.after}
     for name in reversed(PREREQUISITES):
-        for step in [step for step in steps.values() if step.task.stage == name and step.action == RUN]:
+        for step in (step for step in runs if step.task.stage == name):
             if name not in stages and step.task.id not in needed:
-                steps[step.task.id] = replace(step, action=OUTSIDE, aside=False)
+                steps[step.task.id] = replace(step, action=Action.OUTSIDE, aside=False)
             else:
                 needed |= {edge.id for edge in step.task.after}
 
 
 def _absent(root: Path, steps: Mapping[TaskId, Step]) -> List[str]:
-    """One line for each input by its own name that is not there and that no task writes."""
-    written = [pattern for step in steps.values() for pattern in step.task.outputs]
-    lines = {}
+    """One line for each input by its own name that does not exist and that no task writes."""
+    needed: Dict[str, Task] = {}
     for step in steps.values():
-        for name in step.task.inputs if step.action == RUN else ():
-            made = "*" in name or any(fnmatchcase(name, pattern) for pattern in written)
-            if not made and not (Path(root) / name).is_file():
-                lines.setdefault(name, f"{step.task.name} needs {Path(root) / name}, which does not exist")
-    return list(lines.values())
+        for name in step.task.inputs if step.action is Action.RUN else ():
+            if "*" not in name:
+                needed.setdefault(name, step.task)
+    written = {pattern for step in steps.values() for pattern in step.task.outputs}
+    return [
+        f"{task.name} needs {Path(root) / name}, which does not exist"
+        for name, task in needed.items()
+        if not any(fnmatchcase(name, pattern) for pattern in written) and not (Path(root) / name).is_file()
+    ]
 
 
 def _unmet(steps: Mapping[TaskId, Step]) -> List[str]:
     """One line for each stage that needs a task which is neither done nor going to be."""
-    lines = {}
+    lines: Dict[Tuple[str, str], str] = {}
     for step in steps.values():
-        for edge in step.task.after if step.action == RUN else ():
-            if edge.mode == OK and edge.id in steps and steps[edge.id].action == OUTSIDE:
-                command = edge.stage.replace("_", "-")
+        for edge in step.task.after if step.action is Action.RUN else ():
+            upstream = steps.get(edge.id)
+            if edge.mode == OK and upstream and upstream.action is Action.OUTSIDE:
                 lines.setdefault(
                     (step.task.stage, edge.stage),
-                    (
-                        f"{step.task.name} needs {edge.stage}[{edge.index}], which is not done "
-                        f"({'; '.join(steps[edge.id].reasons)}); run {command} first, or the whole pipeline"
-                    ),
+                    f"{step.task.name} needs {upstream.task.name}, which is not done "
+                    f"({upstream.why}); run {edge.stage.replace('_', '-')} first, or the whole "
+                    "pipeline",
                 )
     return list(lines.values())

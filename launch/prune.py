@@ -10,9 +10,9 @@ from launch.jobs import ENDED, scheduler_states
 from launch.state import ledger
 from launch.state.lock import locked
 from launch.state.prune import Alive, Leftover, leftovers
-from launch.views.plan import format_table
 from textocvp.config.errors import UserError
 from textocvp.files import format_bytes
+from textocvp.terminal import format_table
 
 SEVERAL = 4
 """Things of one kind in one folder that are told of in one line."""

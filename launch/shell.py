@@ -12,22 +12,19 @@ from typing import List
 from launch import CODE
 from launch.batch import job_variables, load_cluster
 from launch.pipeline import from_folder
-from launch.stages import DISTRIBUTED, all_tasks
+from launch.stages import all_tasks, stage_named
 from launch.state.task import Task
 from launch.submit import parse_resources
 from slurm.container import image_words, python_words
 from slurm.options import export_lines, option_words
 from slurm.queue import attached
 from slurm.site import DEFAULT, ClusterConfig
-from textocvp.config.errors import UserError, nearest
+from textocvp.config.errors import UserError
 
 
 def run_shell(options: argparse.Namespace) -> int:
     """Open a shell as the jobs of a stage see the machine; returns its exit status."""
-    stage = options.stage.replace("-", "_") if options.stage else DEFAULT
-    if stage != DEFAULT and stage not in DISTRIBUTED:
-        known = [name.replace("_", "-") for name in DISTRIBUTED]
-        raise UserError(f"--stage {options.stage}: no such stage{nearest(options.stage, known)}")
+    stage = stage_named(options.stage) if options.stage else DEFAULT
     cluster = load_cluster(options.cluster)
     cluster = cluster.with_resources(parse_resources(options.res), {stage: True})
     if options.exp and stage != DEFAULT:

@@ -14,13 +14,14 @@ from launch.local import LocalRunner
 from launch.pipeline import (
     INDICES,
     Pipeline,
+    check_folders,
     from_folder,
     from_recipe,
     with_decomposition_seeds,
     with_predictors,
 )
-from launch.plan import QUEUED, Plan, make_plan
-from launch.recipe import Recipe, check_recipe, load_recipe, write_experiment
+from launch.plan import Plan, make_plan
+from launch.recipe import load_recipe, write_experiment
 from launch.stages import DISTRIBUTED, all_tasks
 from launch.state import ledger
 from launch.state.lock import locked
@@ -35,7 +36,6 @@ from slurm.options import Resources
 from slurm.queue import slurm_settings
 from slurm.site import ClusterConfig
 from textocvp.config.errors import UserError, nearest
-from textocvp.config.experiment import FILE_NAME, check_fit, parse_experiment
 from textocvp.config.schema import to_dict
 from textocvp.files import code_revision, write_json
 
@@ -83,13 +83,13 @@ def make_pipeline(
     if options.recipe:
         recipe = load_recipe(options.recipe)
         root = cluster.paths.data.get(recipe.decomposition.dataset)
-        pipeline = recipe_pipeline(recipe, str(options.recipe), Path(cluster.paths.experiments), root)
+        pipeline = from_recipe(recipe, Path(cluster.paths.experiments), root, str(options.recipe))
     else:
         pipeline = from_folder(options.exp)
         check_folders(pipeline)
     seeds = parse_seeds(options.seeds)
-    if "train_predictor" in (stages or ()) or options.predictor:
-        pipeline = with_predictors(pipeline, options.predictor, seeds)
+    if "train_predictor" in (stages or ()) or options.pred:
+        pipeline = with_predictors(pipeline, options.pred, seeds)
     elif seeds:
         if stages is not None and "train_decomp" not in stages:
             raise UserError(f"--seeds: {options.command} takes none; it uses those that were trained")
@@ -99,23 +99,6 @@ def make_pipeline(
     if checkpoint and "/" in checkpoint:  # as a path it is meant from here, not from the experiment
         checkpoint = str(Path(checkpoint).absolute())
     return replace(pipeline, workers=workers, decomp_ckpt=checkpoint)
-
-
-def check_folders(pipeline: Pipeline) -> None:
-    """ConfigError where a config's parts do not fit each other: a job would find it out hours later."""
-    for folder, values in pipeline.files.items():
-        path = str(pipeline.root / folder / FILE_NAME)
-        check_fit(parse_experiment(values, path), path)
-
-
-def recipe_pipeline(recipe: Recipe, source: str, experiments: Path, root: Optional[str]) -> Pipeline:
-    """The pipeline of a recipe, checked whole; errors name the recipe's file."""
-    try:
-        pipeline = from_recipe(recipe, experiments, root)
-    except UserError as error:
-        raise UserError(str(error) if source in str(error) else f"{source}: {error}") from None
-    check_recipe(recipe, source, pipeline.files)
-    return pipeline
 
 
 def parse_resources(text: str) -> Dict[str, Any]:
@@ -203,7 +186,7 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) ->
     """
     from slurm.executor import submit_array  # submitit: not needed to run locally
 
-    jobs = {step.task.id: step.job.job_id for step in plan.steps if step.action == QUEUED}
+    jobs = plan.queued_jobs
     if not plan.to_run:
         return jobs
     code = take_snapshot(CODE, snapshot_folder(plan.root))

@@ -1,7 +1,8 @@
 """The stages: each a pure function from a pipeline to its tasks. A new one: a function here and its command.
 
-What a stage's tasks wait for, which config fields and inputs decide what they write, and which files they
-leave, all stand in these functions.
+These functions alone say what a stage's tasks wait for, which config fields and inputs decide what they
+write, and which files they leave. Stage ids have underscores in code and in paths, hyphens where people read
+or type them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Mapping, Tuple
 
-from launch.pipeline import Pipeline
-from launch.stages.common import Planned
+from launch.pipeline import Pipeline, Planned
 from launch.stages.data import make_data, prepare_data
-from launch.stages.decomposition import precompute_slots, select_decomp, train_decomp, train_predictor
 from launch.stages.evaluation import evaluate_decomp, evaluate_predictor, figures, report
+from launch.stages.training import precompute_slots, select_decomp, train_decomp, train_predictor
 from launch.state.task import Task
+from textocvp.config.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,11 @@ def all_tasks(pipeline: Pipeline) -> List[Task]:
     for stage in STAGES:
         planned[stage.name] = stage.plan(pipeline, planned)
     return [task for tasks in planned.values() for task in tasks]
+
+
+def stage_named(text: str) -> str:
+    """The id of the stage that a person named "train-decomp"; UserError where there is none."""
+    names = [stage.replace("_", "-") for stage in DISTRIBUTED]
+    if text.replace("_", "-") not in names:
+        raise UserError(f"--stage {text}: no such stage{nearest(text, names)}")
+    return text.replace("-", "_")

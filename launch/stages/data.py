@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from typing import List
+from typing import Any, Dict, List, Tuple
 
-from launch.pipeline import Pipeline
-from launch.stages.common import CAPTIONS, WEIGHTS, Planned, after, dataset_fields, option, workers
+from launch.pipeline import Pipeline, Planned, edges_to, option
 from launch.state.task import Task
-from textocvp.config.schema import to_dict
+from textocvp.config.schema import Settings, to_dict
+
+CAPTIONS = "data/*_explicit.json"
+WEIGHTS = "weights/*"
+"""Frozen encoders in the experiment's folder."""
 
 
 def make_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
     """Generate the data and random frozen encoders, where the recipe says which."""
-    return _videos(pipeline) + _weights(pipeline)
-
-
-def _weights(pipeline: Pipeline) -> List[Task]:
     tasks = []
+    if pipeline.data is not None:
+        config, options = _options(pipeline.data)
+        tasks.append(
+            Task(
+                stage="make_data",
+                index=0,
+                label=pipeline.data.dataset,
+                argv=("make-data", "--out", pipeline.folder("data"))
+                + options
+                + pipeline.worker_option("make_data"),
+                config=config,
+                outputs=("data/*/*_explicit.json", "data/*/settings.json"),
+                leftovers=("data",),
+            )
+        )
     for index, (name, recipe) in enumerate(sorted(pipeline.weights.items()), 1):
-        options = {key: value for key, value in to_dict(recipe).items() if value is not None}
-        argv = ["make-weights", "--out", pipeline.folder(f"weights/{name}")]
-        for key, value in options.items():
-            argv += option(key, value)
+        config, options = _options(recipe)
         tasks.append(
             Task(
                 stage="make_data",
                 index=index,
                 label=f"weights {name}",
-                argv=tuple(argv),
-                config=options,
+                argv=("make-weights", "--out", pipeline.folder(f"weights/{name}"), *options),
+                config=config,
                 outputs=(f"weights/{name}/*",),
                 leftovers=(f"weights/{name}",),
             )
@@ -36,24 +47,10 @@ def _weights(pipeline: Pipeline) -> List[Task]:
     return tasks
 
 
-def _videos(pipeline: Pipeline) -> List[Task]:
-    if pipeline.data is None:
-        return []
-    options = {name: value for name, value in to_dict(pipeline.data).items() if value is not None}
-    argv = ["make-data", "--out", pipeline.folder("data")]
-    for name, value in options.items():
-        argv += option(name, value)
-    return [
-        Task(
-            stage="make_data",
-            index=0,
-            label=pipeline.data.dataset,
-            argv=tuple(argv) + workers(pipeline, "make_data"),
-            config=options,
-            outputs=("data/*/*_explicit.json", "data/*/settings.json"),
-            leftovers=("data",),
-        )
-    ]
+def _options(settings: Settings) -> Tuple[Dict[str, Any], Tuple[str, ...]]:
+    """What is said, as values and as options of the command."""
+    said = {name: value for name, value in to_dict(settings).items() if value is not None}
+    return said, tuple(word for name, value in said.items() for word in option(name, value))
 
 
 def prepare_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
@@ -63,12 +60,12 @@ def prepare_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
             stage="prepare_data",
             index=0,
             label="frames",
-            argv=("prepare-data", "-d", pipeline.folder("")) + workers(pipeline, "prepare_data"),
-            config={"dataset": dataset_fields(pipeline, "")},
+            argv=("prepare-data", "-d", pipeline.folder("")) + pipeline.worker_option("prepare_data"),
+            config={"dataset": pipeline.dataset_fields("")},
             inputs=(CAPTIONS, WEIGHTS),
             outputs=("frames/*/part_*",),
             leftovers=("frames",),
-            after=after(planned["make_data"]),
+            after=edges_to(planned["make_data"]),
             replaceable=True,
         )
     ]

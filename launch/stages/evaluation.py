@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from typing import List
 
-from launch.pipeline import Pipeline
-from launch.stages.common import (
-    CAPTIONS,
-    CHECKPOINT,
-    Planned,
-    after,
-    checkpoint_input,
-    decomp_ckpt,
-    decomposition_ready,
-    option,
-    sections,
-)
+from launch.pipeline import CHECKPOINT, Pipeline, Planned, edges_to, option
+from launch.stages.data import CAPTIONS
 from launch.state.task import ANY, OK, Task
 from textocvp.config.experiment import FINAL
 
@@ -29,12 +19,12 @@ def evaluate_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:
             index=0,
             label="all seeds" if pipeline.seeds else "",
             argv=("evaluate-decomp", "-d", pipeline.folder(""))
-            + decomp_ckpt(pipeline)
-            + tuple(option("batch_size", pipeline.evaluation.batch_size)),
-            config=sections(pipeline, "", "model", training=False),
-            inputs=(checkpoint_input(pipeline), f"seeds/*/{CHECKPOINT}", CAPTIONS),
+            + pipeline.checkpoint_option
+            + option("batch_size", pipeline.evaluation.batch_size),
+            config=pipeline.sections("", "model", training=False),
+            inputs=(pipeline.checkpoint_input, f"seeds/*/{CHECKPOINT}", CAPTIONS),
             outputs=("results/decomposition.json",),
-            after=decomposition_ready(pipeline, planned) + after(others, ANY),
+            after=pipeline.decomposition_ready(planned) + edges_to(others, ANY),
             replaceable=True,
         )
     ]
@@ -42,29 +32,25 @@ def evaluate_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:
 
 def evaluate_predictor(pipeline: Pipeline, planned: Planned) -> List[Task]:
     """Judge each predictor, its seeds together, on the test clips."""
-    trainings = planned["train_predictor"]
     options = {name: getattr(pipeline.evaluation, name) for name in ("batch_size", "num_seed", "num_preds")}
-    arguments = tuple(part for name, value in options.items() for part in option(name, value))
-    tasks = []
+    arguments = tuple(word for name, value in options.items() for word in option(name, value))
+    ready, tasks = pipeline.decomposition_ready(planned), []
+    trainings = dict(zip(pipeline.predictors, planned["train_predictor"]))
     for name in pipeline.predictor_names:
-        own = [
-            task for task, training in zip(trainings, pipeline.predictors) if training.split("/")[0] == name
-        ]
+        own = [task for training, task in trainings.items() if training.split("/")[0] == name]
+        config = pipeline.sections(f"predictors/{name}", "predictor", "prediction_params")
         tasks.append(
             Task(
                 stage="evaluate_predictor",
                 index=pipeline.indices["evaluate_predictor"][name],
                 label=name,
                 argv=("evaluate-predictor", "-d", pipeline.folder(""), "--name_pred_exp", name)
-                + decomp_ckpt(pipeline)
+                + pipeline.checkpoint_option
                 + arguments,
-                config={
-                    **sections(pipeline, f"predictors/{name}", "predictor", "prediction_params"),
-                    **options,
-                },
-                inputs=(f"predictors/{name}/*{FINAL}", checkpoint_input(pipeline), CAPTIONS),
+                config={**config, **options},
+                inputs=(f"predictors/{name}/*{FINAL}", pipeline.checkpoint_input, CAPTIONS),
                 outputs=(f"predictors/{name}/results/prediction.json",),
-                after=after(own, OK if len(own) == 1 else ANY) + decomposition_ready(pipeline, planned),
+                after=edges_to(own, OK if len(own) == 1 else ANY) + ready,
                 replaceable=True,
             )
         )
@@ -79,11 +65,11 @@ def figures(pipeline: Pipeline, planned: Planned) -> List[Task]:
             stage="figures",
             index=0,
             label="",
-            argv=("figures", "-d", pipeline.folder("")) + tuple(option("num_seqs", number)),
+            argv=("figures", "-d", pipeline.folder("")) + option("num_seqs", number),
             config={"num_seqs": number},
-            inputs=(checkpoint_input(pipeline), f"predictors/*{FINAL}"),
+            inputs=(pipeline.checkpoint_input, f"predictors/*{FINAL}"),
             outputs=("plots/*", "predictors/*/plots/*"),
-            after=decomposition_ready(pipeline, planned) + after(planned["train_predictor"], ANY),
+            after=pipeline.decomposition_ready(planned) + edges_to(planned["train_predictor"], ANY),
             replaceable=True,
         )
     ]
@@ -91,7 +77,7 @@ def figures(pipeline: Pipeline, planned: Planned) -> List[Task]:
 
 def report(pipeline: Pipeline, planned: Planned) -> List[Task]:
     """Gather what exists and name what is missing: it waits for everything to end, not to succeed."""
-    before = planned["evaluate_decomp"] + planned["evaluate_predictor"] + planned["figures"]
+    stages = ("evaluate_decomp", "evaluate_predictor", "figures", "select_decomp")
     return [
         Task(
             stage="report",
@@ -100,7 +86,7 @@ def report(pipeline: Pipeline, planned: Planned) -> List[Task]:
             argv=("report", "-d", pipeline.folder("")),
             inputs=("results/*", "predictors/*/results/*", "selected.*"),
             outputs=("summary.json",),
-            after=after(before + planned["select_decomp"], ANY),
+            after=edges_to([task for stage in stages for task in planned[stage]], ANY),
             replaceable=True,
         )
     ]

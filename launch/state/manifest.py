@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
-from launch.state.task import ANY, Task, TaskId
+from launch.state.task import ANY, Edge, Task, TaskId
 from textocvp.config.errors import UserError
 from textocvp.config.schema import build, difference, to_dict
 from textocvp.files import read_json, sha256_file, sha256_json, write_json
@@ -98,6 +98,8 @@ class Records:
         self.root = Path(root)
         self._tasks: Dict[TaskId, Optional[Task]] = {task.id: task for task in planned}
         self._manifests: Dict[TaskId, Optional[Manifest]] = {}
+        self._upstream: Dict[Tuple[Edge, ...], Dict[str, str]] = {}
+        self._matching: Dict[Tuple[Tuple[Edge, ...], str], Dict[str, str]] = {}
 
     def task(self, task_id: TaskId) -> Optional[Task]:
         """The task as it is planned, or as it was submitted, or None."""
@@ -112,10 +114,24 @@ class Records:
             self._manifests[task_id] = Manifest.read(path) if path.is_file() else None
         return self._manifests[task_id]
 
-    def upstream_outputs(self, task: Task) -> Dict[str, str]:
-        """Path -> SHA-256 of everything that the manifests of a task's direct and indirect upstream list."""
+    def upstream_outputs(self, task: Task, pattern: str) -> Dict[str, str]:
+        """Path -> SHA-256 of the outputs of a task's direct and indirect upstream that match a pattern.
+
+        The hundreds of tasks of one stage mostly have the same edges and patterns.
+        """
+        key = (task.after, pattern)
+        if key not in self._matching:
+            if task.after not in self._upstream:
+                self._upstream[task.after] = self._outputs_before(task.after)
+            listed = self._upstream[task.after]
+            self._matching[key] = {
+                name: digest for name, digest in listed.items() if fnmatchcase(name, pattern)
+            }
+        return self._matching[key]
+
+    def _outputs_before(self, edges: Tuple[Edge, ...]) -> Dict[str, str]:
         listed: Dict[str, str] = {}
-        waiting, seen = [edge.id for edge in task.after], set()
+        waiting, seen = [edge.id for edge in edges], set()
         while waiting:
             task_id = waiting.pop()
             upstream = self.task(task_id)
@@ -226,10 +242,9 @@ class Standing:
 
 def input_hashes(records: Records, task: Task) -> Dict[str, str]:
     """Path -> SHA-256 of everything that decides the task's outputs; InputError where one is absent."""
-    listed = records.upstream_outputs(task)
-    hashes = {}
+    hashes: Dict[str, str] = {}
     for pattern in task.inputs:
-        matching = {path: digest for path, digest in listed.items() if fnmatchcase(path, pattern)}
+        matching = records.upstream_outputs(task, pattern)
         if not matching and "*" not in pattern:
             path = records.root / pattern
             if not path.is_file():
@@ -253,7 +268,7 @@ def check_upstream(records: Records, task: Task, seen: Optional[Set[TaskId]] = N
         seen.add(edge.id)
         upstream = records.task(edge.id)
         if upstream is None:
-            raise InputError(f"{task.name} needs {edge.stage}[{edge.index}], which was never run")
+            raise InputError(f"{task.name} needs {edge.id}, which was never run")
         check_upstream(records, upstream, seen)
         standing = stand(records, upstream)
         if standing.state != DONE:

@@ -72,8 +72,8 @@ class Task:
 
     @property
     def name(self) -> str:
-        """For people: stage[index]."""
-        return f"{self.stage}[{self.index}]"
+        """For people: train-decomp[0]."""
+        return str(self.id)
 
     @property
     def command(self) -> str:

@@ -11,11 +11,10 @@ from launch.jobs import cluster_environment
 from launch.state import ledger
 from launch.state.manifest import Records
 from launch.state.task import TaskId
-from launch.views.plan import format_table
 from slurm.accounting import Usage, by_cluster, usages
 from slurm.options import format_time, parse_time
 from textocvp.config.errors import UserError
-from textocvp.terminal import duration
+from textocvp.terminal import duration, format_table
 
 GB = 2**30
 """As resources.STAGE.mem_gb counts."""

@@ -1,4 +1,4 @@
-"""Plans, tables and reports on the terminal."""
+"""Plans on the terminal: tasks, edges, resources, batch scripts; and the report stage's table."""
 
 from __future__ import annotations
 
@@ -7,55 +7,48 @@ from typing import Any, Dict, Iterable, List, Mapping, Sequence
 
 from launch import CODE
 from launch.batch import Submission
-from launch.job import HEADER_END
-from launch.plan import QUEUED, RUN, Plan, Step
+from launch.plan import Action, Plan, Step
 from launch.state import ledger
-from launch.state.manifest import DONE, Records
 from launch.state.snapshot import snapshot_folder, snapshot_path
 from launch.state.task import ANY, OK, Task, TaskId
 from slurm.options import Resources
 from slurm.site import ClusterConfig
 
-
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> List[str]:
-    """Columns as wide as their widest cell; empty columns are left out."""
-    keep = [i for i in range(len(header)) if any(row[i] for row in rows)]
-    lines = [[header[i] for i in keep], *([row[i] for i in keep] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(keep))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+REPORT = "summary.txt"
+"""In EXP: the table that the report stage writes."""
 
 
 def summary_line(plan: Plan, cluster: ClusterConfig) -> str:
     """What a submission is going to do, in one line."""
-    counts = {action: sum(step.action == action for step in plan.steps) for action in (DONE, QUEUED, RUN)}
-    parts = [f"{number} {action}" for action, number in counts.items() if number]
-    nothing = "" if counts[RUN] else "; nothing to submit" if counts[QUEUED] else "; nothing is left to do"
-    return f"{plan.root} on {cluster.name}: {len(plan.steps)} tasks, {', '.join(parts)}{nothing}"
+    shown = (Action.DONE, Action.QUEUED, Action.RUN)
+    counts = {action: sum(step.action is action for step in plan.steps) for action in shown}
+    parts = [f"{number} {action.value}" for action, number in counts.items() if number]
+    queued = "; nothing to submit" if counts[Action.QUEUED] else "; nothing is left to do"
+    end = "" if counts[Action.RUN] else queued
+    return f"{plan.root} on {cluster.name}: {len(plan.steps)} tasks, {', '.join(parts)}{end}"
 
 
 def provenance_notes(plan: Plan, about: Mapping[str, Any]) -> List[str]:
-    """A line where done tasks were made by other code or in another image: they count as done all the same.
+    """A line where done tasks come from other code or another image: they count as done all the same.
 
     And one where they may be in the way of new ones.
 
     Args:
         about: revision and image of what would be submitted now.
     """
-    records, notes = Records(plan.root), []
+    notes = []
     if plan.at_stake:
         notes.append(
-            f"note: {', '.join(stages_text(plan.at_stake))} done; should what they read come out "
-            "different, they end with an error, or with --rerun (RERUN=1) move their outputs aside"
+            f"note: {', '.join(tasks_text(plan.at_stake))} done; if their inputs come out different, they "
+            "end with an error, or with --rerun (RERUN=1) move their outputs aside"
         )
-    made = [records.manifest(step.task.id) for step in plan.steps if step.action == DONE]
+    done = [plan.records.manifest(step.task.id) for step in plan.steps if step.action is Action.DONE]
     for what, name in (("other code", "revision"), ("another image", "image")):
-        others = [getattr(manifest, name) for manifest in made if getattr(manifest, name) != about[name]]
-        if others:
-            found = ", ".join(sorted({other[:12] or "unknown" for other in others}))
-            notes.append(
-                f"note: {len(others)} done tasks were made with {what} ({found}; now "
-                f"{about[name][:12] or 'none'})"
-            )
+        found = [getattr(manifest, name) for manifest in done if getattr(manifest, name) != about[name]]
+        if found:
+            others = ", ".join(sorted({other[:12] or "unknown" for other in found}))
+            now = about[name][:12] or "none"
+            notes.append(f"note: {len(found)} done tasks were created by {what} ({others}; now {now})")
     return notes
 
 
@@ -66,10 +59,10 @@ def plan_lines(plan: Plan, cluster: ClusterConfig) -> List[str]:
         stages.setdefault(step.task.stage, []).append(step)
     lines = [summary_line(plan, cluster)]
     for stage, steps in stages.items():
-        lines += ["", f"{stage}: {resources_text(cluster.job_resources(stage))}"]
+        lines += ["", f"{shown(stage)}: {resources_text(cluster.job_resources(stage))}"]
         for step in steps:
-            reason = f" ({'; '.join(step.reasons)})" if step.reasons else ""
-            lines.append(f"  [{step.task.index}] {step.task.label or '-'}: {step.action}{reason}")
+            why = f" ({step.why})" if step.why else ""
+            lines.append(f"  [{step.task.index}] {step.task.label or '-'}: {step.action.value}{why}")
             lines.append(f"      {step.task.command}")
             if step.task.after:
                 lines.append(f"      after {edges_text(step.task)}")
@@ -87,19 +80,13 @@ def script_lines(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) -
     from slurm.executor import sbatch_text  # submitit: not needed to plan a local run
 
     submission = Submission(cluster, plan.root, snapshot_path(CODE, snapshot_folder(plan.root)), about)
-    jobs = {step.task.id: step.job.job_id for step in plan.steps if step.action == QUEUED}
     arrays = by_stage(plan.to_run)
-    jobs.update(
-        {
-            task.id: f"{stage.upper().replace('_', '-')}_{task.index}"
-            for stage, tasks in arrays.items()
-            for task in tasks
-        }
-    )
-    lines, earlier = [], ledger.submitted_jobs(plan.root)
-    for stage, tasks in arrays.items():
+    new = {step.task.id: f"{shown(step.task.stage).upper()}_{step.task.index}" for step in plan.to_run}
+    jobs, earlier = {**plan.queued_jobs, **new}, ledger.submitted_jobs(plan.root)
+    lines = []
+    for tasks in arrays.values():
         for job, group in submission.array_jobs(tasks, jobs, earlier):
-            lines += ["", f"{stage}[{','.join(str(task.index) for task in group)}] is submitted as:"]
+            lines += ["", f"{tasks_text(task.id for task in group)[0]} is submitted as:"]
             lines += [f"    {line}".rstrip() for line in sbatch_text(cluster, job).splitlines()]
     return lines
 
@@ -112,23 +99,39 @@ def by_stage(steps: Iterable[Step]) -> Dict[str, List[Task]]:
     return stages
 
 
+def shown(stage: str) -> str:
+    """A stage's id as people read and type it."""
+    return stage.replace("_", "-")
+
+
 def edges_text(task: Task) -> str:
-    """What a task waits for, stage by stage: "success of train_decomp[0,2]"."""
+    """What a task waits for, stage by stage: "success of train-decomp[0,2]"."""
     words = {ANY: "the end of", OK: "success of"}
     modes = dict.fromkeys(edge.mode for edge in task.after)
     return ", ".join(
         f"{words[mode]} {names}"
         for mode in modes
-        for names in stages_text(edge.id for edge in task.after if edge.mode == mode)
+        for names in tasks_text(edge.id for edge in task.after if edge.mode == mode)
     )
 
 
-def stages_text(tasks: Iterable[TaskId]) -> List[str]:
-    """Tasks, stage by stage in their order: "train_decomp[0,2]"."""
+def tasks_text(tasks: Iterable[TaskId]) -> List[str]:
+    """Tasks, stage by stage in their order: "train-decomp[0,2-5]"."""
     groups: Dict[str, List[int]] = {}
     for stage, index in tasks:
         groups.setdefault(stage, []).append(index)
-    return [f"{stage}[{','.join(map(str, indices))}]" for stage, indices in groups.items()]
+    return [f"{shown(stage)}[{_ranges(indices)}]" for stage, indices in groups.items()]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """ "0,2-5": three or more in a row are written as the first and the last."""
+    runs: List[List[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
 
 
 def resources_text(resources: Resources) -> str:
@@ -138,13 +141,14 @@ def resources_text(resources: Resources) -> str:
     parts += [f"{resources.ranks_per_node} processes per node"] if resources.ranks_per_node > 1 else []
     parts += [f"{resources.cpus_per_task} cores per process"] if resources.cpus_per_task else []
     parts += [f"{resources.mem_gb:g} GB"] if resources.mem_gb else []
-    return ", ".join(parts + [f"limit {resources.time}"])
+    return ", ".join([*parts, f"limit {resources.time}"])
 
 
 def print_report(root: Path) -> None:
-    """Print what the report stage printed last."""
-    last = ledger.last_events(root).get(("report", 0), {})
-    log = Path(root) / last.get("log", "")
-    if last.get("event") == ledger.FINISHED and log.is_file():
-        text = log.read_text()
-        print(text[text.rindex(HEADER_END) :].split("\n", 1)[1].rstrip())
+    """Print what the report stage wrote last, if it has finished."""
+    path = Path(root) / REPORT
+    if (
+        ledger.last_events(root).get(TaskId("report", 0), {}).get("event") == ledger.FINISHED
+        and path.is_file()
+    ):
+        print(path.read_text().rstrip())

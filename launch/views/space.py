@@ -7,12 +7,11 @@ from typing import Dict, List, Optional
 
 from launch.pipeline import Pipeline
 from launch.plan import Plan
-from launch.state.manifest import Records
-from launch.views.plan import format_table
+from launch.views.plan import shown
 from textocvp.config.data import SlotStoreConfig
-from textocvp.config.experiment import parse_experiment
 from textocvp.config.synthetic import DEFAULTS
 from textocvp.files import bytes_below, format_bytes, space_at
+from textocvp.terminal import format_table
 
 STORES = {"prepare_data": "frames", "precompute_slots": "slots"}
 """Stage -> the folder below EXP that it writes."""
@@ -47,7 +46,7 @@ def space_lines(pipeline: Pipeline, plan: Plan) -> List[str]:
     stages = stage_spaces(pipeline, plan)
     rows = [
         (
-            each.stage.replace("_", "-"),
+            shown(each.stage),
             "" if each.exact is None else format_bytes(each.exact),
             format_bytes(each.last) if each.last else "",
         )
@@ -77,11 +76,11 @@ def _warning(plan: Plan, stages: List[StageSpace], free: int) -> List[str]:
 
 def stage_spaces(pipeline: Pipeline, plan: Plan) -> List[StageSpace]:
     """What is known of each stage of a plan."""
-    exact, records = store_bytes(pipeline), Records(plan.root)
+    exact = store_bytes(pipeline)
     last: Dict[str, int] = {}
     again: Dict[str, int] = {}
     for step in plan.steps:
-        manifest, stage = records.manifest(step.task.id), step.task.stage
+        manifest, stage = plan.records.manifest(step.task.id), step.task.stage
         written = sum(entry["bytes"] for entry in manifest.outputs.values()) if manifest else 0
         last[stage] = last.get(stage, 0) + written
         again[stage] = again.get(stage, 0) + written * step.aside
@@ -103,15 +102,13 @@ def store_bytes(pipeline: Pipeline) -> Dict[str, int]:
     data = pipeline.data
     if data is None:
         return {}
-    experiments = {name: parse_experiment(values, name) for name, values in pipeline.files.items()}
-    own = experiments[""]
-    predictors = [experiments[f"predictors/{name}"] for name in pipeline.predictors]
+    own = pipeline.experiments[""]
     num_frames = data.num_frames or DEFAULTS["num_frames"]
     height, width = own.dataset.img_size
     videos = data.num_train + data.num_valid + data.num_test
     found = {"prepare_data": videos * num_frames * height * width * CHANNELS}
     if not pipeline.slots_online and data.num_valid:  # else the reader splits the training videos
-        window = max(each.prediction_params.num_frames for each in predictors or [own])
+        window = max(each.prediction_params.num_frames for each in pipeline.predictor_experiments or (own,))
         slots = own.suite.slots if own.suite else SlotStoreConfig()
         starts = len(range(0, num_frames - window + 1, slots.stride)) * slots.draws
         windows = (

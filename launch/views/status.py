@@ -1,157 +1,161 @@
-"""Stages x tasks: where each one is, from manifests, ledger, progress files and one call of squeue."""
+"""`status`: where each task is, from manifests, ledger, progress files and one call of squeue."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import socket
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from launch.jobs import scheduler_states
-from launch.pipeline import Pipeline, from_folder
-from launch.plan import make_plan
+from launch.jobs import ENDED, scheduler_states
+from launch.pipeline import from_folder
+from launch.plan import Action, Step, make_plan
 from launch.stages import all_tasks
 from launch.state import ledger
-from launch.state.manifest import DONE
-from launch.views.plan import format_table, stages_text
+from launch.state.task import TaskId
+from launch.views.plan import shown
 from slurm import queue
-from textocvp.config.errors import UserError
 from textocvp.config.job import read_progress
-from textocvp.terminal import progress_columns
+from textocvp.terminal import format_table, progress_columns
 
-ACTIVE = ("starting", *(state.lower() for state in queue.ACTIVE if state != "STOPPED"))
-"""States of a task whose log may still grow; "stopped" is the ledger's word here."""
+DONE, NOT_SUBMITTED, STARTING, RUNNING = "done", "not submitted", "starting", "running"
+INTERRUPTED, LOST = "interrupted", "lost"
+"""Its process is gone without a word; no scheduler knows its job."""
 OUT_OF_DATE, MAY_CHANGE = "out of date", "done, may change"
 """Of tasks that finished: what they read has changed; something that they wait for has yet to succeed."""
+ACTIVE = frozenset({STARTING, *(state.lower() for state in queue.ACTIVE)} - {ledger.STOPPED})
+"""States of a task whose log may still grow; "stopped" is the ledger's word here, not Slurm's."""
 HEADER = ("stage", "task", "what", "job", "state", "node", "step", "rate", "left", "loss", "restarts", "log")
+WATCH_SECONDS = 5.0
 
 
-def task_rows(pipeline: Pipeline) -> List[Dict[str, Any]]:
-    """One row for each task of the pipeline: stage, task, job_id, state, step, total_steps, ..."""
-    root = pipeline.root
-    last = ledger.last_events(root)
-    states = scheduler_states(
-        {
-            task: event
-            for task, event in last.items()
-            if event["event"] not in (ledger.FINISHED, ledger.CANCELLED)
-        }
-    )
-    rows = []
-    for step in make_plan(root, all_tasks(pipeline), rerun=True).steps:
-        task, event = step.task, last.get(step.task.id, {})
-        progress = read_progress(root, *task.id)
-        state = DONE if step.action == DONE else task_state(event, states.get(task.id))
-        if state == OUT_OF_DATE and step.may_change:
-            state = MAY_CHANGE
-        rows.append(
-            {
-                "stage": task.stage,
-                "task": task.index,
-                "label": task.label,
-                "job_id": event.get("job_id", ""),
-                "state": state,
-                "node": task_node(event, states.get(task.id)),
-                "step": progress.get("step"),
-                "total_steps": progress.get("total_steps"),
-                "rate": progress.get("rate"),
-                "seconds_left": progress.get("seconds_left") if state == "running" else None,
-                "loss": progress.get("loss"),
-                "restarts": max(0, event.get("starts", 0) - 1),
-                "reason": pending_reason(states.get(task.id)),
-                "exit_code": states[task.id].exit_code if task.id in states else "",
-                "error": event.get("error", "") if state == "failed" else "",
-                "log": str(root / event["log"]) if event.get("log") else "",
-            }
+@dataclass(frozen=True)
+class TaskRow:
+    """One task of an experiment."""
+
+    stage: str
+    task: int
+    label: str = ""
+    job_id: str = ""
+    state: str = NOT_SUBMITTED
+    """One of the words above, of the ledger's, or of Slurm's in lower case."""
+    node: str = ""
+    """Where it runs or ran last."""
+    step: Optional[int] = None
+    total_steps: Optional[int] = None
+    rate: Optional[float] = None
+    """Steps per second."""
+    seconds_left: Optional[float] = None
+    loss: Optional[float] = None
+    restarts: int = 0
+    reason: str = ""
+    """Why its job waits, in Slurm's word."""
+    exit_code: str = ""
+    """code:signal of a job that has ended."""
+    error: str = ""
+    """Of a task that failed, as its job said."""
+    disk_full: bool = False
+    """Of a task that failed: for lack of space."""
+    log: str = ""
+
+    @property
+    def id(self) -> TaskId:
+        """Stage and index."""
+        return TaskId(self.stage, self.task)
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in ACTIVE
+
+
+class Overview:
+    """Where the tasks of one experiment are; planned again only when the ledger has changed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self._ledger: Optional[Tuple[int, int]] = None
+        self._planned = False
+        self._steps: Tuple[Step, ...] = ()
+        self._last: Mapping[TaskId, Mapping[str, Any]] = {}
+        self._progress: Dict[TaskId, Dict[str, Any]] = {}
+
+    def rows(self) -> List[TaskRow]:
+        """One row for each task of the pipeline."""
+        self._refresh()
+        jobs = scheduler_states({task: e for task, e in self._last.items() if e["event"] not in ENDED})
+        rows = []
+        for step in self._steps:
+            event, job = self._last.get(step.task.id, {}), jobs.get(step.task.id)
+            state = _step_state(step, event, job)
+            if state in ACTIVE:
+                self._progress[step.task.id] = read_progress(self.root, *step.task.id)
+            rows.append(self._row(step, state, event, job))
+        return rows
+
+    def _refresh(self) -> None:
+        path = ledger.ledger_path(self.root)
+        found = path.stat() if path.is_file() else None
+        stamp = (found.st_mtime_ns, found.st_size) if found else None
+        if self._planned and stamp == self._ledger:
+            return
+        pipeline = from_folder(self.root)
+        self._last = ledger.last_events(self.root)
+        self._steps = make_plan(pipeline.root, all_tasks(pipeline), rerun=True).steps
+        self._progress = {step.task.id: read_progress(self.root, *step.task.id) for step in self._steps}
+        self._ledger, self._planned = stamp, True
+
+    def _row(
+        self, step: Step, state: str, event: Mapping[str, Any], job: Optional[queue.JobState]
+    ) -> TaskRow:
+        progress = self._progress[step.task.id]
+        failed = state == ledger.FAILED
+        return TaskRow(
+            *step.task.id,
+            label=step.task.label,
+            job_id=event.get("job_id", ""),
+            state=state,
+            node=(job.node if job else "") or event.get("host", ""),
+            step=progress.get("step"),
+            total_steps=progress.get("total_steps"),
+            rate=progress.get("rate"),
+            seconds_left=progress.get("seconds_left") if state == RUNNING else None,
+            loss=progress.get("loss"),
+            restarts=max(0, event.get("starts", 0) - 1),
+            reason=job.reason if job else "",
+            exit_code=job.exit_code if job else "",
+            error=event.get("error", "") if failed else "",
+            disk_full=failed and event.get("disk_full", False),
+            log=str(self.root / event["log"]) if event.get("log") else "",
         )
-    return rows
+
+
+def _step_state(step: Step, event: Mapping[str, Any], job: Optional[queue.JobState]) -> str:
+    if step.action is Action.DONE:
+        return DONE
+    state = task_state(event, job)
+    return MAY_CHANGE if state == OUT_OF_DATE and step.may_change else state
 
 
 def task_state(event: Mapping[str, Any], job: Optional[queue.JobState]) -> str:
-    """One word for a task that is not done: as its scheduler sees it, or as its own last words say."""
+    """One word for a task that is not done: as its scheduler sees it, or as its own last event says."""
     if not event:
-        return "not submitted"
-    if job is not None and job.state != "COMPLETED" and not (job.state == "FAILED" and _has_said_why(event)):
+        return NOT_SUBMITTED
+    said_why = event["event"] in (ledger.FAILED, ledger.STOPPED)
+    if job is not None and job.state != "COMPLETED" and not (job.state == "FAILED" and said_why):
         return job.state.lower()
     if event["event"] == ledger.FINISHED:
         return OUT_OF_DATE
     if event["event"] == ledger.STARTED and not event.get("job_id"):
-        return "running" if _process_lives(event) else "interrupted"
+        return RUNNING if _process_lives(event) else INTERRUPTED
     if event["event"] == ledger.SUBMITTED:
-        return "starting" if not event.get("job_id") else "lost"
+        return LOST if event.get("job_id") else STARTING
     return str(event["event"])
-
-
-def _has_said_why(event: Mapping[str, Any]) -> bool:
-    return event["event"] in (ledger.FAILED, ledger.STOPPED)
-
-
-def task_node(event: Mapping[str, Any], job: Optional[queue.JobState]) -> str:
-    """Where a task runs or ran last, "" for nowhere yet."""
-    return (job.node if job is not None else "") or str(event.get("host", ""))
-
-
-def pending_reason(job: Optional[queue.JobState]) -> str:
-    """Why a job waits."""
-    return job.reason if job is not None else ""
-
-
-def status_lines(rows: Sequence[Mapping[str, Any]]) -> List[str]:
-    """The table."""
-    cells = []
-    for row in rows:
-        state = f"{row['state']} ({row['reason']})" if row["reason"] not in ("", "None") else row["state"]
-        columns = progress_columns(row if row["step"] is not None else {})
-        restarts = str(row["restarts"] or "")
-        cells.append(
-            (
-                row["stage"],
-                str(row["task"]),
-                row["label"],
-                row["job_id"],
-                state,
-                row["node"],
-                *columns,
-                restarts,
-                row["log"],
-            )
-        )
-    lines = format_table(HEADER, cells)
-    return lines + [f"{row['stage']}[{row['task']}] failed: {row['error']}" for row in rows if row["error"]]
-
-
-def watch_status(root: Path, seconds: float) -> None:
-    """Show the table anew every few seconds, until no task waits or runs."""
-    while True:
-        rows = task_rows(from_folder(root))
-        clear = "\x1b[H\x1b[J" if sys.stdout.isatty() else ""
-        print(clear + "\n".join([time.strftime("%H:%M:%S"), *status_lines(rows)]), flush=True)
-        if not any(row["state"] in ACTIVE for row in rows):
-            return
-        time.sleep(seconds)
-
-
-def log_path(root: Path, stage: str, task: int, rank: int = 0) -> Path:
-    """The newest log of one process of a task."""
-    event = ledger.last_events(root).get((stage, task))
-    if event is None:
-        known = stages_text(sorted(ledger.last_events(root)))
-        raise UserError(
-            f"{root}: {stage}[{task}] was never submitted; submitted: {', '.join(known) or 'nothing'}"
-        )
-    path = Path(root) / event["log"].replace("_0_log.out", f"_{rank}_log.out")
-    if not path.exists():
-        process = f", or has no process {rank}" if rank else ""
-        raise UserError(f"{path} does not exist yet: {stage}[{task}] has not started{process}")
-    return path
-
-
-def is_active(root: Path, stage: str, task: int) -> bool:
-    """Whether a task waits or runs, so that its log may still grow."""
-    rows = [row for row in task_rows(from_folder(root)) if (row["stage"], row["task"]) == (stage, task)]
-    return any(row["state"] in ACTIVE for row in rows)
 
 
 def _process_lives(event: Mapping[str, Any]) -> bool:
@@ -164,3 +168,39 @@ def _process_lives(event: Mapping[str, Any]) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def status_lines(rows: Sequence[TaskRow]) -> List[str]:
+    """The table."""
+    cells = [
+        (
+            shown(row.stage),
+            str(row.task),
+            row.label,
+            row.job_id,
+            f"{row.state} ({row.reason})" if row.reason not in ("", "None") else row.state,
+            row.node,
+            *progress_columns(vars(row) if row.step is not None else {}),
+            str(row.restarts or ""),
+            row.log,
+        )
+        for row in rows
+    ]
+    return format_table(HEADER, cells) + [f"{row.id} failed: {row.error}" for row in rows if row.error]
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Print the table, or JSON; with --watch until nothing waits or runs."""
+    overview = Overview(options.exp)
+    while True:
+        rows = overview.rows()
+        if options.json:
+            print(json.dumps([{**asdict(row), "stage": shown(row.stage)} for row in rows]))
+        elif options.watch:
+            clear = "\x1b[H\x1b[J" if sys.stdout.isatty() else ""
+            print(clear + "\n".join([time.strftime("%H:%M:%S"), *status_lines(rows)]), flush=True)
+        else:
+            print("\n".join(status_lines(rows)))
+        if not options.watch or not any(row.active for row in rows):
+            return 0
+        time.sleep(WATCH_SECONDS)

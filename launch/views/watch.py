@@ -11,7 +11,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, TextIO
 from launch.state import ledger
 from launch.state.manifest import Records
 from launch.state.task import Task, TaskId
-from launch.views.why import failure_lines
+from launch.views.logs import failure_lines
 from slurm.queue import JobState, SlurmError, job_states
 from slurm.site import ClusterConfig
 from textocvp.config.errors import UserError
@@ -20,6 +20,10 @@ from textocvp.terminal import duration, progress_line
 
 TERMINAL_SECONDS = 0.5
 PLAIN_SECONDS = 30.0
+POLL_SECONDS = 2.0
+PATIENCE = 60
+"""Polls in a row that the scheduler may leave unanswered, or not know a job in, before that counts."""
+UNKNOWN = JobState("UNKNOWN")
 
 
 class Watch:
@@ -63,10 +67,7 @@ class Watch:
     def failure(self, task: Task, log: Path, why: str) -> None:
         """Which task failed, why, where its log is and how that ends."""
         self.event(f"{title(task)} failed: {why}")
-        self._indented([f"log: {log}"] + failure_lines(log))
-
-    def _indented(self, lines: List[str]) -> None:
-        for line in lines:
+        for line in (f"log: {log}", *failure_lines(log)):
             print(f"    {line}", file=self.stream, flush=True)
 
     def _line(self, task: Task) -> str:
@@ -74,15 +75,8 @@ class Watch:
 
 
 def title(task: Task) -> str:
-    """For example "train_decomp[1] (seed 7)"."""
+    """For example "train-decomp[1] (seed 7)"."""
     return f"{task.name} ({task.label})" if task.label else task.name
-
-
-POLL_SECONDS = 2.0
-PATIENCE = 60
-"""Polls in a row that the scheduler may leave unanswered, or not know a job in, before that counts."""
-LOST = JobState("UNKNOWN")
-RUNNING = "RUNNING"
 
 
 def wait_for_jobs(
@@ -90,20 +84,20 @@ def wait_for_jobs(
 ) -> int:
     """Watch jobs until none waits or runs; returns 0, or 1 where a task has not succeeded."""
     waiting = Waiting(root, jobs)
-    still = list(tasks)
-    silent = 0
-    while still:
+    remaining = list(tasks)
+    unanswered = 0
+    while remaining:
         try:
-            found = job_states([jobs[task.id] for task in still], cluster.slurm_environment())
-            silent = 0
-            still = waiting.look(still, found)
+            found = job_states([jobs[task.id] for task in remaining], cluster.slurm_environment())
+            unanswered = 0
+            remaining = waiting.update(remaining, found)
         except SlurmError as error:
-            silent += 1
-            if silent > PATIENCE:
+            unanswered += 1
+            if unanswered > PATIENCE:
                 raise UserError(
                     f"cluster {cluster.name} does not answer: {error}; the jobs go on: make status EXP={root}"
                 ) from None
-        if still:
+        if remaining:
             time.sleep(POLL_SECONDS)
     waiting.watch.clear()
     return 1 if waiting.failed else 0
@@ -119,34 +113,34 @@ class Waiting:
         self._running: Dict[TaskId, bool] = {}
         self._missed: Dict[TaskId, int] = {}
 
-    def look(self, tasks: Sequence[Task], found: Mapping[str, JobState]) -> List[Task]:
+    def update(self, tasks: Sequence[Task], found: Mapping[str, JobState]) -> List[Task]:
         """Say what changed; returns the tasks that still wait or run."""
-        still = []
+        remaining = []
         for task in tasks:
             state = found.get(self.jobs[task.id]) or self._missing(task)
             if state is None or state.active:
                 self._say_started(task, state)
-                still.append(task)
+                remaining.append(task)
             elif not self._say_ended(task, state):
                 self.failed.append(task)
-        self.watch.running([task for task in still if self._running.get(task.id)])
-        return still
+        self.watch.running([task for task in remaining if self._running.get(task.id)])
+        return remaining
 
-    def _missing(self, task: Task) -> "JobState | None":
+    def _missing(self, task: Task) -> Optional[JobState]:
         # the accounting lags, and slurmctld forgets: only a job that nobody knows for long is lost
         self._missed[task.id] = self._missed.get(task.id, 0) + 1
-        return LOST if self._missed[task.id] > PATIENCE else None
+        return UNKNOWN if self._missed[task.id] > PATIENCE else None
 
-    def _say_started(self, task: Task, state: "JobState | None") -> None:
-        running = state is not None and state.state == RUNNING
-        if running and not self._running.get(task.id):
+    def _say_started(self, task: Task, state: Optional[JobState]) -> None:
+        running = state is not None and state.state == "RUNNING"
+        if state is not None and running and not self._running.get(task.id):
             self.watch.event(f"{title(task)} started on {state.node}")
         self._running[task.id] = running
 
     def _say_ended(self, task: Task, state: JobState) -> bool:
         """Print how a task ended; True where it succeeded."""
         last = ledger.last_events(self.root).get(task.id, {})
-        # a network file system may not show a new manifest yet; the ledger it opens anew
+        # a network file system may not show a new manifest yet; the ledger it opens again each time
         finished = last.get("event") == ledger.FINISHED or Records(self.root).manifest(task.id) is not None
         if state.state == "COMPLETED" and finished:
             self.watch.event(f"{title(task)} done in {duration(last.get('seconds'))}")

@@ -9,6 +9,17 @@ import yaml
 
 from launch import CODE
 from launch.cli import main
+from launch.pipeline import from_recipe
+from launch.recipe import load_recipe, write_experiment
+
+
+@pytest.fixture
+def written(small_recipe, tmp_path):
+    """EXP of the small recipe as it is written before any task runs."""
+    path = small_recipe()
+    pipeline = from_recipe(load_recipe(path), tmp_path, None)
+    write_experiment(pipeline.root, pipeline.files, path)
+    return pipeline.root
 
 
 @pytest.fixture(scope="session")

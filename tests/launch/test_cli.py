@@ -32,7 +32,7 @@ SMOKE = str(CODE / "experiments" / "recipes" / "smoke.yaml")
             "select-decomp takes none",
         ),
         (
-            ["evaluate", "--recipe", SMOKE, "--cluster", "local", "--predictor", "VanilaTransformer"],
+            ["evaluate", "--recipe", SMOKE, "--cluster", "local", "--pred", "VanilaTransformer"],
             "no such predictor experiment, did you mean 'VanillaTransformer'?",
         ),
     ],
@@ -50,6 +50,15 @@ def test_recipe_or_experiment():
     with pytest.raises(SystemExit) as exit_:
         main(["pipeline", "--cluster", "local"])
     assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize("option", [["--lines", "-3"], ["--task", "abc"]])
+def test_numbers_of_the_log_command(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["logs", "--exp", "x", "--stage", "report", *option])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1
+    assert "integer >= 0" in error and option[1] in error
 
 
 def test_seeds():
@@ -96,8 +105,8 @@ def test_resources_are_those_of_the_stage_asked_for(small_recipe, capsys):
     assert main(["plan", *options, "nodes=2 gpus_per_node=2"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "limit " in line]
     assert [line.split(":")[0] for line in lines if "2 nodes, 2 GPU per node, 2 processes" in line] == [
-        "train_decomp",
-        "train_predictor",
+        "train-decomp",
+        "train-predictor",
     ]
     assert main(["select-decomp", *options, "nodes=2"]) == 2
     assert "resources.select-decomp: 2 processes" in capsys.readouterr().err
@@ -107,7 +116,7 @@ def test_a_checkpoint_by_its_path_is_meant_from_here(small_recipe, tmp_path, cap
     monkeypatch.chdir(tmp_path)
     options = ["--recipe", str(small_recipe()), "--cluster", "local", "--decomp_ckpt", "other/mine.pth"]
     assert main(["plan", *options]) == 2
-    assert f"precompute_slots[0] needs {tmp_path}/other/mine.pth, which does not" in capsys.readouterr().err
+    assert f"precompute-slots[0] needs {tmp_path}/other/mine.pth, which does not" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
     (tmp_path / "other/mine.pth").touch()
     assert main(["plan", *options]) == 0

@@ -33,7 +33,7 @@ def config(root, folder=""):
 def test_another_decomposition_takes_over_the_data_alone(base, capsys):
     assert fork(base, "variant", "training.lr=0.5 dataset.num_frames=4") == 0
     root = base.parent / "variant"
-    assert "make_data[0] taken over, 13 tasks to run: make pipeline EXP=" in capsys.readouterr().out
+    assert "make-data[0] taken over, 13 tasks to run: make pipeline EXP=" in capsys.readouterr().out
     assert done(root) == ["make_data/0"]
     assert config(root)["training"]["lr"] == config(root, "seeds/3")["training"]["lr"] == 0.5
     assert config(root, "predictors/vanilla")["training"] == config(base, "predictors/vanilla")["training"]
@@ -43,7 +43,7 @@ def test_another_decomposition_takes_over_the_data_alone(base, capsys):
 
 
 def test_a_predictor_variant_runs_only_what_it_changes_and_needs_its_base_no_more(base, local_site, capsys):
-    assert fork(base, "variant", "training.lr=0.5", "--predictor", "vanilla") == 0
+    assert fork(base, "variant", "training.lr=0.5", "--pred", "vanilla") == 0
     root = base.parent / "variant"
     missing = set(done(base)) - set(done(root))
     assert missing == {"train_predictor/1", "evaluate_predictor/1", "figures/0", "report/0"}
@@ -57,7 +57,7 @@ def test_a_predictor_variant_runs_only_what_it_changes_and_needs_its_base_no_mor
 
 def test_what_failed_in_the_base_is_not_taken_over(base, capsys):
     (base / "jobs" / "precompute_slots" / "1" / "manifest.json").unlink()
-    assert fork(base, "variant", "training.lr=0.5", "--predictor", "vanilla") == 0
+    assert fork(base, "variant", "training.lr=0.5", "--pred", "vanilla") == 0
     assert {"precompute_slots/0"} == {name for name in done(base.parent / "variant") if "slots" in name}
     assert "train_predictor/0" not in done(base.parent / "variant")
 
@@ -76,7 +76,7 @@ def test_another_file_system_gets_copies(base, monkeypatch):
     [
         ("trainin.lr=1", (), "trainin: unknown key, did you mean 'training'?"),
         ("training.lr", (), "--set training.lr: expected NAME.NAME=VALUE"),
-        ("training.lr=1", ("--predictor", "vanila"), "no such predictor experiment, did you mean 'vanilla'?"),
+        ("training.lr=1", ("--pred", "vanila"), "no such predictor experiment, did you mean 'vanilla'?"),
     ],
 )
 def test_a_wrong_variant_is_one_line_and_leaves_nothing(base, capsys, values, more, message):

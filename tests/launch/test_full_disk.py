@@ -78,11 +78,11 @@ def test_a_training_fills_the_disk_and_goes_on_when_there_is_more(
     root = small_disk / "full"
     assert main(["train-decomp", *experiment(ranks), "--wait"]) == 1
     out = capsys.readouterr().out
-    assert "train_decomp[0] failed: exit status 2" in out
+    assert "train-decomp[0] failed: exit status 2" in out
     assert_ended_well(root, read_ledger(root), ranks)
     assert main(["why", "--exp", str(root)]) == 0
     why = capsys.readouterr().out.splitlines()
-    assert why[0].startswith("train_decomp[0] failed, on ") and ": disk full: " in why[0]
+    assert why[0].startswith("train-decomp[0] failed, on ") and ": disk full: " in why[0]
     assert why[-1].startswith("what to do: free space (`make prune EXP=...` removes what is never needed")
 
     mount_small("64m")

@@ -165,7 +165,7 @@ def test_a_stage_that_fails_is_named_and_only_the_rest_runs_next_time(site, fold
     assert found[("evaluate_decomp", 0)]["state"] == "done", "it does not need the stage that failed"
     assert main(["why", "--exp", str(root)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("precompute_slots[0] (shard 1 of 2) ") and "exit code " in out.splitlines()[0]
+    assert out.startswith("precompute-slots[0] (shard 1 of 2) ") and "exit code " in out.splitlines()[0]
     assert "raise resources.precompute_slots.mem_gb" in out.splitlines()[-1]
     before = {task: event["job_id"] for task, event in last_events(root).items()}
     assert submit(folder, site(), "failing", "--wait", steps=10) == 0

@@ -85,14 +85,14 @@ def test_what_a_command_refuses_is_one_line_in_log_and_ledger(tmp_path):
 def test_a_job_looks_at_its_inputs_itself(stub_python, tmp_path):
     result = run(stub_python, tmp_path, SECOND)
     assert result.returncode == 2
-    assert "error: train_decomp[0] needs make_data[0], which was never run" in result.stderr
+    assert "error: train-decomp[0] needs make-data[0], which was never run" in result.stderr
     write_task(tmp_path, FIRST)
-    assert "make_data[0], which is not done: it has not run yet" in run(stub_python, tmp_path, SECOND).stderr
+    assert "make-data[0], which is not done: it has not run yet" in run(stub_python, tmp_path, SECOND).stderr
     assert run(stub_python, tmp_path, FIRST).returncode == 0
     assert run(stub_python, tmp_path, SECOND).returncode == 0
     (tmp_path / "data.txt").unlink()
     result = run(stub_python, tmp_path, replace(SECOND, index=1))
-    assert "make_data[0], which is not done:" in result.stderr
+    assert "make-data[0], which is not done:" in result.stderr
     assert "data.txt: missing" in result.stderr
 
 
@@ -114,7 +114,7 @@ def test_what_was_made_from_something_older_is_not_read(stub_python, tmp_path):
     # an edge that was dropped: train_decomp has not run again
     result = run(stub_python, tmp_path, third)
     assert result.returncode == 2
-    assert "needs train_decomp[0], which is not done: made from another data.txt" in result.stderr
+    assert "needs train-decomp[0], which is not done: made from another data.txt" in result.stderr
 
 
 def test_done_means_done(stub_python, tmp_path):
@@ -122,7 +122,7 @@ def test_done_means_done(stub_python, tmp_path):
     (tmp_path / "behaviour.json").write_text('{"make_data[0]": "fail"}')
     result = run(stub_python, tmp_path, FIRST)
     assert result.returncode == 0
-    assert "make_data[0] is done: same config, same inputs, outputs whole" in result.stdout
+    assert "make-data[0] is done: same config, same inputs, outputs whole" in result.stdout
 
 
 def test_what_has_only_to_end_may_be_missing(tmp_path):

@@ -113,12 +113,12 @@ def test_a_pipeline_of_arrays(small_recipe, site, root, capsys):
 
 def test_a_failure_cancels_only_what_needs_it_and_the_rest_is_made_up_for(small_recipe, site, root, capsys):
     recipe, site = small_recipe(), site()
-    behave(root, {"train_predictor[1]": "fail"})
+    behave(root, {"train-predictor[1]": "fail"})
     assert submit(recipe, site, "--wait") == 1
     out = capsys.readouterr().out
-    assert "train_predictor[1] (vanilla) failed: job " in out
+    assert "train-predictor[1] (vanilla) failed: job " in out
     assert "is FAILED: RuntimeError: train_predictor[1] is made to fail" in out
-    assert "evaluate_predictor[1] (vanilla) not started" in out
+    assert "evaluate-predictor[1] (vanilla) not started" in out
     assert "evaluate_predictor/0" in done(root)
     assert "evaluate_predictor/1" not in done(root)
     assert "report/0" in done(root)
@@ -134,7 +134,7 @@ def test_a_failure_cancels_only_what_needs_it_and_the_rest_is_made_up_for(small_
 
 
 def test_a_seed_that_fails_does_not_stop_the_others(small_recipe, site, root):
-    behave(root, {"train_decomp[0]": "fail"})
+    behave(root, {"train-decomp[0]": "fail"})
     assert submit(small_recipe(), site(), "--wait") == 1
     assert {"select_decomp/0", "precompute_slots/1", "train_predictor/1", "report/0"} <= set(done(root))
     assert "train_decomp/0" not in done(root)
@@ -142,7 +142,7 @@ def test_a_seed_that_fails_does_not_stop_the_others(small_recipe, site, root):
 
 def test_dependants_that_still_wait_are_planned_anew(small_recipe, site, root, capsys):
     recipe, site = small_recipe(), site()
-    behave(root, {"train_decomp[1]": "sleep"})
+    behave(root, {"train-decomp[1]": "sleep"})
     assert submit(recipe, site) == 0
     wait_for((root / "jobs" / "train_decomp" / "1" / "asleep").exists)
     wait_for(lambda: "train_decomp/0" in done(root))
@@ -175,7 +175,7 @@ def test_dependants_that_still_wait_are_planned_anew(small_recipe, site, root, c
 
 @pytest.mark.slow
 def test_a_preempted_stage_that_saves_nothing_is_queued_again(small_recipe, site, root, dev_cluster):
-    behave(root, {"make_data[0]": "sleep"})
+    behave(root, {"make-data[0]": "sleep"})
     assert submit(small_recipe(), site()) == 0
     wait_for((root / "jobs" / "make_data" / "0" / "asleep").exists)
     behave(root, {})
@@ -191,7 +191,7 @@ def test_a_preempted_stage_that_saves_nothing_is_queued_again(small_recipe, site
 
 @pytest.mark.slow
 def test_an_element_that_asks_to_be_queued_again_leaves_the_others_alone(small_recipe, site, root):
-    behave(root, {"train_decomp[0]": "sleep", "train_decomp[1]": "sleep"})
+    behave(root, {"train-decomp[0]": "sleep", "train-decomp[1]": "sleep"})
     assert submit(small_recipe(), site()) == 0
     for index in (0, 1):
         wait_for((root / "jobs" / "train_decomp" / str(index) / "asleep").exists)
@@ -222,7 +222,7 @@ def test_ranks_on_two_nodes(small_recipe, site, root):
 
 
 def test_a_dead_rank_ends_the_job(small_recipe, site, root):
-    behave(root, {"train_decomp[0]": "rank 1 dies"})
+    behave(root, {"train-decomp[0]": "rank 1 dies"})
     resources = {"default": {"mem_gb": 0.4, "cpus_per_task": 1}, "train_decomp": {"tasks_per_node": 2}}
     recipe, site = small_recipe(), site(resources=resources)
     assert main(["train-decomp", "--recipe", str(recipe), "--cluster", site, "--wait"]) == 1

@@ -43,7 +43,7 @@ def test_unknown_names(by_hand, tmp_path):
         from_folder(tmp_path / "mini")
     with pytest.raises(UserError, match="predictors/aa: no such predictor experiment"):
         with_predictors(from_folder(by_hand), "aa", ())
-    with pytest.raises(UserError, match="different numbers"):
+    with pytest.raises(UserError, match="different integers"):
         with_decomposition_seeds(from_folder(by_hand), (1, 1))
 
 

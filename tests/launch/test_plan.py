@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from launch.plan import OUTSIDE, QUEUED, RUN, Job, make_plan
-from launch.state.manifest import DONE, Records, input_hashes, job_folder, write_manifest, write_task
+from launch.plan import Action, Job, make_plan
+from launch.state.manifest import Records, input_hashes, job_folder, write_manifest, write_task
 from launch.state.task import ANY, Edge, Task
 from slurm.queue import JobState
 from textocvp.config.errors import UserError
 from textocvp.files import provenance
+
+DONE, QUEUED, RUN, OUTSIDE = Action.DONE, Action.QUEUED, Action.RUN, Action.OUTSIDE
 
 
 def chain():
@@ -83,7 +85,8 @@ def test_what_is_missing_runs_and_so_does_what_depends_on_it(finished):
     (job_folder(finished, "train_decomp", 1) / "manifest.json").unlink()
     plan = make_plan(finished, chain())
     assert actions(plan) == [DONE, DONE, RUN, RUN]
-    assert plan.steps[3].reasons == ("train_decomp[1] may change",)
+    assert plan.steps[3].may_change == (("train_decomp", 1),)
+    assert plan.steps[3].why == "train-decomp[1] may change"
 
 
 def test_costly_tasks_below_what_is_missing_are_planned_not_refused(finished):
@@ -102,7 +105,7 @@ def test_another_config_is_refused_with_the_difference_or_moved_aside(finished):
     tasks = [replace(task, config={"lr": 2}) if task.stage == "train_decomp" else task for task in chain()]
     with pytest.raises(UserError) as error:
         make_plan(finished, tasks)
-    assert "train_decomp[0] has outputs of another config or other inputs (lr: 1 -> 2)" in str(error.value)
+    assert "train-decomp[0] has outputs of another config or other inputs (lr: 1 -> 2)" in str(error.value)
     assert "--rerun" in str(error.value)
     plan = make_plan(finished, tasks, rerun=True)
     assert [step.aside for step in plan.steps] == [False, True, True, False]
@@ -154,7 +157,7 @@ def test_jobs_that_wait_or_run_are_kept_while_what_they_wait_for_is(tmp_path):
     assert [job.job_id for job in plan.superseded] == ["13"]
 
 
-def test_a_running_job_whose_inputs_are_to_be_made_anew(tmp_path):
+def test_a_running_job_whose_inputs_are_to_be_created_again(tmp_path):
     tasks = chain()
     for task in tasks:
         write_task(tmp_path, task)
@@ -162,7 +165,7 @@ def test_a_running_job_whose_inputs_are_to_be_made_anew(tmp_path):
     jobs = {("select_decomp", 0): Job("13", "site", running)}  # cheap: runs again, on everything
     assert [job.job_id for job in make_plan(tmp_path, tasks, jobs=jobs).superseded] == ["13"]
     jobs = {("train_decomp", 0): Job("11", "site", running)}
-    with pytest.raises(UserError, match=r"runs as job 11 while what it reads is to be made anew; cancel"):
+    with pytest.raises(UserError, match=r"train-decomp\[0\] runs as job 11 while what it reads"):
         make_plan(tmp_path, tasks, jobs=jobs)
 
 
@@ -172,7 +175,7 @@ def test_a_running_job_with_another_config_is_not_left_unseen(tmp_path):
     finish(tmp_path, tasks[0])
     tasks[1] = replace(tasks[1], config={"lr": 2})
     jobs = {("train_decomp", 0): Job("11", "site", JobState("RUNNING"))}
-    with pytest.raises(UserError, match=r"train_decomp\[0\] runs as job 11 with another config"):
+    with pytest.raises(UserError, match=r"train-decomp\[0\] runs as job 11 with another config"):
         make_plan(tmp_path, tasks, jobs=jobs)
 
 
@@ -184,7 +187,7 @@ def test_one_stage_alone(tmp_path):
     assert actions(make_plan(tmp_path, tasks, frozenset({"select_decomp"}))) == [OUTSIDE] * 3 + [RUN]
     tasks[3] = replace(tasks[3], after=(Edge("train_decomp", 0),))
     with pytest.raises(
-        UserError, match=r"select_decomp\[0\] needs train_decomp\[0\], which is not done \(it has not"
+        UserError, match=r"select-decomp\[0\] needs train-decomp\[0\], which is not done \(it has not"
     ):
         make_plan(tmp_path, tasks, frozenset({"select_decomp"}))
     for task in tasks[:2]:
@@ -201,7 +204,7 @@ def test_no_path_is_in_a_manifest(finished):
 def test_a_file_that_is_not_there_is_told_before_anything_is_submitted(tmp_path):
     first, *others = chain()
     tasks = [replace(first, inputs=("mine.pth",)), *others]
-    with pytest.raises(UserError, match=r"^make_data\[0\] needs .*/mine\.pth, which does not exist$"):
+    with pytest.raises(UserError, match=r"^make-data\[0\] needs .*/mine\.pth, which does not exist$"):
         make_plan(tmp_path, tasks)
     (tmp_path / "mine.pth").touch()
     assert actions(make_plan(tmp_path, tasks)) == [RUN] * len(tasks)

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launch.cli import main
 from launch.recipe import experiment_files, load_recipe, write_experiment
 from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.experiment import load_experiment, load_predictor_experiment
+from textocvp.config.training import CRITERIA
 
 RECIPES = sorted((Path(__file__).parents[2] / "experiments" / "recipes").glob("*.yaml"))
 
@@ -56,48 +58,65 @@ def test_the_site_says_where_data_lies_that_is_not_generated(small_recipe):
     assert experiment_files(recipe, None)[""]["dataset"]["root"] == "./datasets/CATER"
 
 
+DECOMPOSITION = {"model": "SAVi", "dataset": "CATER_Hard"}
+DATA = {"dataset": "CATER_Hard", "num_train": 4, "num_valid": 1, "num_test": 1}
+
+
+def decomposition(**changes):
+    return {"decomposition": {**DECOMPOSITION, **changes}}
+
+
+def predictors(**changes):
+    return {"predictors": [{"name": "text", "predictor": "TextOCVP_CustomTF", **changes}]}
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "parts"),
     [
-        ({"slotz": {}}, "slotz: unknown key, did you mean 'slots'?"),
-        ({"name": "../x"}, "name: '../x' is no folder's name"),
-        ({"name": "a\nb"}, "control character"),
-        ({"slots": {"mode": "stor"}}, "slots.mode: 'stor' is not allowed, did you mean 'store'?"),
-        ({"slots": {"shards": 0}}, "slots.shards: 0 is not allowed, at least 1"),
-        ({"decomposition": {"model": "SAVi"}}, "decomposition.dataset: missing"),
-        ({"decomposition": {"model": "SAVi", "dataset": "CATER_Hard", "seeds": [1, 1]}}, "different numbers"),
-        ({"decomposition": {"model": "SAVi", "dataset": "CATER_Easy"}}, "data.dataset: 'CATER_Hard' is not"),
+        ({"slotz": {}}, ("slotz: unknown key", "'slots'")),
+        ({"name": "../x"}, ("name: ", "'../x'")),
+        ({"name": "a\nb"}, ("name: ", "control character")),
+        ({"slots": {"mode": "stor"}}, ("slots.mode: ", "'store'", "stor")),
+        ({"slots": {"shards": 0}}, ("slots.shards: ", ">= 1", "0")),
+        ({"decomposition": {"model": "SAVi"}}, ("decomposition.dataset: missing",)),
+        (decomposition(seeds=[1, 1]), ("decomposition.seeds: ", "different", "[1, 1]")),
+        (decomposition(dataset="CATER_Easy"), ("data.dataset: ", "'CATER_Hard'", "'CATER_Easy'")),
+        ({"predictors": 2 * predictors()["predictors"]}, ("predictors: ", "different names", "text")),
         (
-            {"predictors": [{"name": "a", "predictor": "X"}, {"name": "a", "predictor": "X"}]},
-            "different names",
+            decomposition(select="backgroud_mass"),
+            ("decomposition.select: ", "did you mean 'background_mass'"),
+        ),
+        ({"data": {**DATA, "actions": ["slid"]}}, ("data", "'slid'", "'slide'")),
+        ({"data": {**DATA, "max_objects": 99}}, ("data", "max_objects", "99", "10")),
+        (
+            {"data": {**DATA, "num_frames": 8}},
+            ("decomposition: ", "clips of 8 frames from frame 1", "data.num_frames 8"),
+        ),
+        (
+            {"data": {**DATA, "num_frames": 10}},
+            ("predictors/text: ", "num_context + num_preds of 10 frames from frame 1"),
+        ),
+        (decomposition(set={"dataset.img_size": [32, 32]}), ("model.model_params.decoder: ", "[64, 64]")),
+        (decomposition(set={"training.lr": "1e-3"}), ("training.lr: ", "1e-3", "write 0.001")),
+        (decomposition(set={"training.lrr": 1}), ("training.lrr: unknown key, did you mean 'lr'",)),
+        (decomposition(model="SAVI"), ("'SAVI'", "did you mean 'SAVi'")),
+        (
+            predictors(set={"predictor.predictor_params.text_encoder_params.vocab_size": 20}),
+            ("vocab_size: ", "20", "50"),
+        ),
+        ({"weights": {"vit": {"kind": "dinov3"}}}, ("weights.vit.kind: ", "'dinov2'", "dinov3")),
+        (
+            {"checks": {"decomposition.ari": {"mini": 1}}},
+            ("checks.decomposition.ari.mini: unknown key", "'min'"),
         ),
     ],
 )
-def test_a_wrong_recipe_is_one_line(small_recipe, change, message):
-    values = yaml.safe_load(small_recipe().read_text())
+def test_a_wrong_recipe_is_one_line(small_recipe, capsys, changes, parts):
     path = small_recipe().with_name("wrong.yaml")
-    path.write_text(yaml.safe_dump({**values, **change}))
-    with pytest.raises(ConfigError) as error:
-        load_recipe(path)
-    assert message in str(error.value)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("decomposition", "message"),
-    [
-        ({"model": "SAVY"}, "did you mean 'SAVi'"),
-        ({"set": {"training.lrr": 1}}, "training.lrr: unknown key, did you mean 'lr'"),
-    ],
-)
-def test_a_wrong_name_inside_an_experiment_is_found_before_anything_is_written(
-    small_recipe, decomposition, message
-):
-    values = yaml.safe_load(small_recipe().read_text())["decomposition"]
-    recipe = load_recipe(small_recipe(decomposition={**values, **decomposition}))
-    with pytest.raises(UserError, match=message):
-        experiment_files(recipe, None)
+    path.write_text(yaml.safe_dump({**yaml.safe_load(small_recipe().read_text()), **changes}))
+    assert main(["plan", "--recipe", str(path), "--cluster", "local"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and all(part in error for part in (str(path), *parts)), error
 
 
 def test_unreadable_recipes(tmp_path):
@@ -107,8 +126,10 @@ def test_unreadable_recipes(tmp_path):
     with pytest.raises(ConfigError, match="valid YAML"):
         load_recipe(tmp_path / "bad.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(ConfigError, match="no section"):
+    with pytest.raises(ConfigError, match=r"list\.yaml: .*section"):
         load_recipe(tmp_path / "list.yaml")
+    with pytest.raises(UserError, match="is a folder"):
+        load_recipe(tmp_path)
 
 
 def test_a_folder_with_another_config_is_refused_and_the_difference_shown(small_recipe, tmp_path):
@@ -131,3 +152,9 @@ def test_data_that_moved_changes_nothing_but_the_root(small_recipe, tmp_path):
     write_experiment(tmp_path, experiment_files(recipe, "/old"))
     write_experiment(tmp_path, experiment_files(recipe, "/new"))
     assert json.loads((tmp_path / "experiment_params.json").read_text())["dataset"]["root"] == "/new"
+
+
+def test_criteria_are_those_that_exist():
+    from textocvp.evaluation import select as criteria
+
+    assert tuple(criteria.CRITERIA) == CRITERIA

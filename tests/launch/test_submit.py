@@ -68,8 +68,8 @@ def test_done_by_other_code_is_done_and_said(small_recipe, local_site, root, cap
     assert pipeline(recipe, site) == 0
     out = capsys.readouterr().out
     assert "14 tasks, 14 done" in out
-    assert re.search(r"note: 2 done tasks were made with other code \(abcdef; now \w{12}\)", out)
-    assert "note: 2 done tasks were made with another image (123; now none)" in out
+    assert re.search(r"note: 2 done tasks were created by other code \(abcdef; now \w{12}\)", out)
+    assert "note: 2 done tasks were created by another image (123; now none)" in out
 
 
 def test_too_little_space_is_a_warning(small_recipe, local_site, root, capsys, monkeypatch):
@@ -83,10 +83,10 @@ def test_a_failure_is_told_and_only_the_rest_runs_next_time(small_recipe, local_
     behave(root, train_predictor__1="fail")
     assert pipeline(recipe, site) == 1
     out = capsys.readouterr().out
-    assert "train_predictor[1] (vanilla) failed: exit status 1" in out
+    assert "train-predictor[1] (vanilla) failed: exit status 1" in out
     assert "log: " in out
     assert "RuntimeError: train_predictor[1] is made to fail" in out
-    assert "evaluate_predictor[1] (vanilla) not started: train_predictor[1] failed" in out
+    assert "evaluate-predictor[1] (vanilla) not started: train-predictor[1] failed" in out
     assert "evaluate_predictor/0" in done(root)
     assert "report/0" in done(root)  # it waits for the end of the others, not for their success
     behave(root)
@@ -112,8 +112,8 @@ def test_a_failed_seed_is_left_out_and_made_up_for_later(small_recipe, local_sit
     assert main(["status", "--exp", str(root), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     states = {(row["stage"], row["task"]): row["state"] for row in rows}
-    assert states[("train_decomp", 0)] == "failed"
-    assert states[("precompute_slots", 1)] == states[("report", 0)] == "done, may change"
+    assert states[("train-decomp", 0)] == "failed"
+    assert states[("precompute-slots", 1)] == states[("report", 0)] == "done, may change"
     behave(root)
     assert pipeline(recipe, site) == 0  # the selection is the same: what was made from it is not made again
     log = next((root / "jobs" / "precompute_slots" / "logs").glob("*")).parent
@@ -130,8 +130,8 @@ def test_another_selection_is_not_mixed_with_the_old_slots(small_recipe, local_s
     (root / "salt.txt").write_text("another choice")
     assert pipeline(recipe, site) == 1
     out = capsys.readouterr().out
-    assert re.search(r"note: precompute_slots\[0,1\], train_predictor\[[0-9,]+\] done; should what they", out)
-    assert "precompute_slots[0] has outputs of another config or other inputs" in out
+    assert re.search(r"note: precompute-slots\[0,1\], train-predictor\[[0-9,]+\] done; if their inputs", out)
+    assert "precompute-slots[0] has outputs of another config or other inputs" in out
     assert "models/checkpoint_epoch_final.pth" in out
     old = (root / "slots" / "x" / "part_0000.json").read_text()
     assert pipeline(recipe, site, "--rerun") == 0
@@ -175,7 +175,7 @@ def test_the_peers_of_a_dead_rank_are_ended(small_recipe, local_site, root, caps
     assert pipeline(small_recipe(), local_site(resources={"train_decomp": {"tasks_per_node": 2}})) == 1
     assert time.time() - started < 60  # the peer would sleep for five minutes
     out = capsys.readouterr().out
-    assert "train_decomp[0] (seed 3) failed: exit status 9" in out
+    assert "train-decomp[0] (seed 3) failed: exit status 9" in out
     assert "rank 1 is lost" in out
     failures = [event for event in read_ledger(root) if event["event"] == "failed"]
     assert any("rank 1: exit status 9" in event["error"] for event in failures)
@@ -250,18 +250,18 @@ def test_stages_one_by_one(small_recipe, local_site, root, capsys):
     assert main(["train-decomp", "--recipe", str(recipe), "--cluster", site]) == 0
     assert done(root) == ["make_data/0", "prepare_data/0", "train_decomp/0", "train_decomp/1"]
     assert main(["train-predictor", *exp]) == 2
-    assert "train_predictor[0] needs precompute_slots[0], which is not done" in capsys.readouterr().err
+    assert "train-predictor[0] needs precompute-slots[0], which is not done" in capsys.readouterr().err
     assert main(["select-decomp", *exp]) == 0
     assert main(["precompute-slots", *exp]) == 0
-    assert main(["train-predictor", *exp, "--predictor", "vanilla"]) == 0
+    assert main(["train-predictor", *exp, "--pred", "vanilla"]) == 0
     assert [name for name in done(root) if name.startswith("train_predictor")] == ["train_predictor/1"]
-    assert main(["train-predictor", *exp, "--predictor", "vanilla", "--seeds", "1 2"]) == 0
+    assert main(["train-predictor", *exp, "--pred", "vanilla", "--seeds", "1 2"]) == 0
     assert [name for name in done(root) if name.startswith("train_predictor")] == [
         "train_predictor/1",
         "train_predictor/2",
         "train_predictor/3",
     ]
-    assert main(["evaluate", *exp, "--predictor", "vanilla"]) == 0
+    assert main(["evaluate", *exp, "--pred", "vanilla"]) == 0
     assert "report/0" in done(root)
 
 
@@ -277,8 +277,8 @@ def test_seeds_of_an_experiment_made_by_hand(tmp_path, local_site, root):
 def test_plan_writes_nothing(small_recipe, local_site, root, capsys):
     assert main(["plan", "--recipe", str(small_recipe()), "--cluster", local_site()]) == 0
     out = capsys.readouterr().out
-    assert "train_decomp: 1 node, limit 01:00:00" in out
-    assert "after the end of train_decomp[0,1]" in out
+    assert "train-decomp: 1 node, limit 01:00:00" in out
+    assert "after the end of train-decomp[0,1]" in out
     assert f"python -m textocvp precompute-slots -d {root} --shard 1 --num_shards 2" in out
     assert not root.exists()
 
@@ -301,7 +301,7 @@ def test_progress_renews_itself_on_a_terminal_only(tmp_path):
             watch._last -= 1.0
             watch.running([task])
         assert (
-            stream.getvalue().count("train_decomp[1] (seed 7)  12/50  3.0/s  1:12 left  loss 0.1235")
+            stream.getvalue().count("train-decomp[1] (seed 7)  12/50  3.0/s  1:12 left  loss 0.1235")
             == expected
         )
         assert stream.getvalue().count("\x1b[1F\x1b[J") == expected // 2

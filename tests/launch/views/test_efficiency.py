@@ -8,8 +8,6 @@ import pytest
 import yaml
 
 from launch.cli import main
-from launch.pipeline import from_recipe
-from launch.recipe import load_recipe, write_experiment
 from launch.state import ledger
 from launch.views.efficiency import GB, MEMORY_STEPS, TIME_STEPS, Used, rounded_up, suggestion
 from slurm.accounting import Usage
@@ -74,25 +72,17 @@ def test_memory_is_rounded_up(asked, enough):
     assert rounded_up(asked, MEMORY_STEPS) == enough
 
 
-@pytest.fixture
-def root(small_recipe, tmp_path):
-    path = small_recipe()
-    pipeline = from_recipe(load_recipe(path), tmp_path, None)
-    write_experiment(pipeline.root, pipeline.files, path)
-    return pipeline.root
+def test_nothing_was_submitted(written, capsys):
+    assert main(["efficiency", "--exp", str(written)]) == 2
+    assert capsys.readouterr().err == f"error: {written}: nothing was submitted there yet\n"
 
 
-def test_nothing_was_submitted(root, capsys):
-    assert main(["efficiency", "--exp", str(root)]) == 2
-    assert capsys.readouterr().err == f"error: {root}: nothing was submitted there yet\n"
-
-
-def test_without_a_scheduler_the_ledgers_seconds_count(root, capsys):
+def test_without_a_scheduler_the_ledgers_seconds_count(written, capsys):
     resources = {"time": "01:00:00", "mem_gb": None, "cpus_per_task": None}
-    ledger.record(root, "submitted", "make_data", 0, job_id="", cluster="local", resources=resources)
-    ledger.record(root, "started", "make_data", 0, job_id="")
-    ledger.record(root, "finished", "make_data", 0, job_id="", seconds=412.0)
-    assert main(["efficiency", "--exp", str(root)]) == 0
+    ledger.record(written, "submitted", "make_data", 0, job_id="", cluster="local", resources=resources)
+    ledger.record(written, "started", "make_data", 0, job_id="")
+    ledger.record(written, "finished", "make_data", 0, job_id="", seconds=412.0)
+    assert main(["efficiency", "--exp", str(written)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["make_data", "0", "completed", "1", "6:52"]
     assert lines[2].startswith("memory and cores are known of jobs that Slurm's accounting (sacct) tells of")

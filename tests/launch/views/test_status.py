@@ -7,23 +7,13 @@ import socket
 import pytest
 
 from launch.cli import main
-from launch.pipeline import from_folder, from_recipe
-from launch.recipe import load_recipe, write_experiment
 from launch.state import ledger
 from launch.state.task import Task
-from launch.views.status import task_rows, task_state
+from launch.views.status import Overview, task_state
 from launch.views.watch import PATIENCE, Waiting
 from slurm.queue import JobState
 from textocvp.config.errors import UserError
 from textocvp.files import write_json
-
-
-@pytest.fixture
-def root(small_recipe, tmp_path):
-    path = small_recipe()
-    pipeline = from_recipe(load_recipe(path), tmp_path, None)
-    write_experiment(pipeline.root, pipeline.files, path)
-    return pipeline.root
 
 
 def submitted(root, stage, task, job_id="", **more):
@@ -33,18 +23,20 @@ def submitted(root, stage, task, job_id="", **more):
     (root / log).write_text("".join(f"line {number}\n" for number in range(100)))
 
 
-def test_a_table_of_what_is_known(root, capsys):
-    submitted(root, "train_decomp", 0)
-    ledger.record(root, "started", "train_decomp", 0, job_id="", host=socket.gethostname(), pid=os.getpid())
+def test_a_table_of_what_is_known(written, capsys):
+    submitted(written, "train_decomp", 0)
+    ledger.record(
+        written, "started", "train_decomp", 0, job_id="", host=socket.gethostname(), pid=os.getpid()
+    )
     progress = {"step": 40, "total_steps": 100, "rate": 2.5, "loss": 0.25, "seconds_left": 24}
-    write_json(root / "jobs" / "train_decomp" / "0" / "progress.json", progress)
-    submitted(root, "train_decomp", 1)
-    ledger.record(root, "failed", "train_decomp", 1, job_id="", error="RuntimeError: no luck")
-    assert main(["status", "--exp", str(root)]) == 0
+    write_json(written / "jobs" / "train_decomp" / "0" / "progress.json", progress)
+    submitted(written, "train_decomp", 1)
+    ledger.record(written, "failed", "train_decomp", 1, job_id="", error="RuntimeError: no luck")
+    assert main(["status", "--exp", str(written)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 14 + 1
     assert lines[3].split()[:10] == [
-        "train_decomp",
+        "train-decomp",
         "0",
         "seed",
         "3",
@@ -55,15 +47,15 @@ def test_a_table_of_what_is_known(root, capsys):
         "0:24",
         "0.25",
     ]
-    assert lines[4].split()[:5] == ["train_decomp", "1", "seed", "7", "failed"]
-    assert lines[5].split()[:6] == ["select_decomp", "0", "best", "seed", "not", "submitted"]
-    assert lines[-1] == "train_decomp[1] failed: RuntimeError: no luck"
-    assert main(["status", "--exp", str(root), "--json"]) == 0
+    assert lines[4].split()[:5] == ["train-decomp", "1", "seed", "7", "failed"]
+    assert lines[5].split()[:6] == ["select-decomp", "0", "best", "seed", "not", "submitted"]
+    assert lines[-1] == "train-decomp[1] failed: RuntimeError: no luck"
+    assert main(["status", "--exp", str(written), "--json"]) == 0
     row = json.loads(capsys.readouterr().out)[2]
     assert {
         name: row[name] for name in ("stage", "task", "state", "step", "total_steps", "loss", "restarts")
     } == {
-        "stage": "train_decomp",
+        "stage": "train-decomp",
         "task": 0,
         "state": "running",
         "step": 40,
@@ -91,39 +83,10 @@ def test_one_word_for_each_task():
     assert task_state({**job, "event": "finished"}, None) == "out of date"
 
 
-def test_logs(root, capsys):
-    submitted(root, "train_decomp", 1)
-    assert main(["logs", "--exp", str(root), "--stage", "train-decomp", "--task", "1", "--lines", "2"]) == 0
-    out = capsys.readouterr()
-    assert out.out == "line 98\nline 99\n"
-    assert out.err.endswith("jobs/train_decomp/logs/x_1_0_log.out:\n")
-    assert main(["logs", "--exp", str(root), "--stage", "train-decomp", "--task", "1", "--lines", "0"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 100
-    (root / "jobs/train_decomp/logs/x_1_1_log.out").write_text("the other rank\n")
-    options = ["--exp", str(root), "--stage", "train-decomp", "--task", "1", "--rank"]
-    assert main(["logs", *options, "1"]) == 0
-    assert capsys.readouterr().out == "the other rank\n"
-    assert main(["logs", *options, "2"]) == 2
-    assert "train_decomp[1] has not started, or has no process 2" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--stage", "train-decom"], "--stage train-decom: no such stage, did you mean 'train-decomp'?"),
-        (["--stage", "report"], "report[0] was never submitted; submitted: train_decomp[1]"),
-    ],
-)
-def test_logs_that_are_not_there(root, capsys, arguments, message):
-    submitted(root, "train_decomp", 1)
-    assert main(["logs", "--exp", str(root), *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_a_cluster_config_that_is_gone(root):
-    ledger.record(root, "submitted", "report", 0, job_id="5", cluster="gone", log="x")
+def test_a_cluster_config_that_is_gone(written):
+    ledger.record(written, "submitted", "report", 0, job_id="5", cluster="gone", log="x")
     with pytest.raises(UserError, match="no cluster 'gone'"):
-        task_rows(from_folder(root))
+        Overview(written).rows()
 
 
 def test_waiting_tells_each_change_once(tmp_path, capsys):
@@ -133,15 +96,15 @@ def test_waiting_tells_each_change_once(tmp_path, capsys):
     waiting = Waiting(tmp_path, {("train_decomp", 0): "5", ("report", 0): "6"})
     running, pending = JobState("RUNNING", "", "n1"), JobState("PENDING", "Dependency")
     for _ in range(3):
-        assert waiting.look(tasks, {"5": running, "6": pending}) == tasks
+        assert waiting.update(tasks, {"5": running, "6": pending}) == tasks
     ledger.record(tmp_path, "failed", "train_decomp", 0, job_id="5", error="RuntimeError: no luck")
-    assert waiting.look(tasks, {"5": JobState("FAILED"), "6": pending}) == tasks[1:]
-    assert waiting.look(tasks[1:], {"6": JobState("CANCELLED")}) == []
+    assert waiting.update(tasks, {"5": JobState("FAILED"), "6": pending}) == tasks[1:]
+    assert waiting.update(tasks[1:], {"6": JobState("CANCELLED")}) == []
     assert waiting.failed == tasks
     lines = [line[10:] for line in capsys.readouterr().out.splitlines()]
     assert lines[:2] == [
-        "train_decomp[0] (seed 3) started on n1",
-        "train_decomp[0] (seed 3) failed: job 5 is FAILED: RuntimeError: no luck",
+        "train-decomp[0] (seed 3) started on n1",
+        "train-decomp[0] (seed 3) failed: job 5 is FAILED: RuntimeError: no luck",
     ]
     assert lines[-1] == "report[0] not started: job 6 was cancelled, what it needs failed"
 
@@ -151,34 +114,34 @@ def test_a_job_that_nobody_knows_is_lost_after_a_while(tmp_path, capsys):
     submitted(tmp_path, "report", 0, "6")
     waiting = Waiting(tmp_path, {("report", 0): "6"})
     for _ in range(PATIENCE):
-        assert waiting.look([task], {}) == [task]
-    assert waiting.look([task], {}) == []
+        assert waiting.update([task], {}) == [task]
+    assert waiting.update([task], {}) == []
     assert "job 6 is UNKNOWN" in capsys.readouterr().out
 
 
-def test_restarts_and_the_node_have_their_columns(root, capsys):
-    submitted(root, "train_decomp", 0)
+def test_restarts_and_the_node_have_their_columns(written, capsys):
+    submitted(written, "train_decomp", 0)
     for host in ("n1", "n2", "n2"):
-        ledger.record(root, "started", "train_decomp", 0, job_id="", host=host, pid=1)
-    main(["status", "--exp", str(root)])
+        ledger.record(written, "started", "train_decomp", 0, job_id="", host=host, pid=1)
+    main(["status", "--exp", str(written)])
     header, *lines = capsys.readouterr().out.splitlines()
     line = lines[2]
     assert line[header.index("node") :].split()[0] == "n2"
     assert line[header.index("restarts") :].split()[0] == "2"
 
 
-def test_watching_ends_when_nothing_runs_any_more(root, capsys, monkeypatch):
-    submitted(root, "train_decomp", 0)
+def test_watching_ends_when_nothing_runs_any_more(written, capsys, monkeypatch):
+    submitted(written, "train_decomp", 0)
     here = {"job_id": "", "host": socket.gethostname(), "pid": os.getpid()}
-    ledger.record(root, "started", "train_decomp", 0, **here)
+    ledger.record(written, "started", "train_decomp", 0, **here)
     waits = []
 
     def sleep(seconds):
         waits.append(seconds)
-        ledger.record(root, "stopped", "train_decomp", 0, **here)
+        ledger.record(written, "stopped", "train_decomp", 0, **here)
 
     monkeypatch.setattr("launch.views.status.time.sleep", sleep)
-    assert main(["status", "--exp", str(root), "--watch"]) == 0
+    assert main(["status", "--exp", str(written), "--watch"]) == 0
     out = capsys.readouterr().out
     assert waits == [5.0] and out.count("seed 3") == 2
     assert out.index("running") < out.index("stopped")
