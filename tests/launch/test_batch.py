@@ -4,8 +4,9 @@ import pytest
 
 from launch import CODE
 from launch.batch import Submission
-from launch.plan import Plan, Step
+from launch.plan import Action, Plan, Step
 from launch.state.ledger import read_ledger
+from launch.state.manifest import Records
 from launch.state.task import Edge, Task, TaskId
 from launch.submit import submit_jobs
 from slurm.executor import sbatch_text
@@ -67,7 +68,7 @@ def test_what_was_submitted_is_recorded_before_sbatch_refuses_the_rest(tmp_path,
     monkeypatch.setattr("slurm.executor.submit_array", submit_array)
     monkeypatch.setattr("launch.submit.take_snapshot", lambda code, folder: folder / "abcd")
     tasks = [Task("train_decomp", 0, "", ("x",)), Task("train_predictor", 0, "", ("x",))]
-    plan = Plan(tmp_path, tuple(Step(task, "to run") for task in tasks))
+    plan = Plan(tmp_path, tuple(Step(task, Action.RUN) for task in tasks), Records(tmp_path))
     with pytest.raises(UserError, match="sbatch refused it"):
         submit_jobs(plan, cluster(), ABOUT)
     (event,) = read_ledger(tmp_path)
