@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo  # which every process would import for itself, as it would the next
+import torch.utils.tensorboard  # noqa: F401
 from torch import nn
 
 from textocvp import stopping
