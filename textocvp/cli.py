@@ -382,7 +382,7 @@ def _add_evaluation(commands: Any) -> None:
     parser = _command(
         commands,
         "check-summary",
-        "textocvp.evaluation.check:check_summary",
+        "textocvp.evaluation.report:check_summary",
         "compare summary.json with the figures that the recipe's `checks` asks for",
     )
     _experiment(parser)

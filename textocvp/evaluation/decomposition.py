@@ -1,7 +1,7 @@
 """Segmentations that learn nothing: a tiling of the image, and k-means on colour. What slots have to beat.
 
 FG-ARI alone misleads: a tiling scores about 0.5. Objects of different colours are easy for k-means, which is
-moreover told the true number of objects and that the camera stands still.
+also given the true number of objects, and the fact that the camera is static.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor, nn
+from torch import Tensor
 
 from textocvp.data.videos import far_from
+from textocvp.decomposition import SlotDecomposition
 from textocvp.evaluation.forecast import decode_slots, encode_clips
 from textocvp.evaluation.metrics import SegmentationScores, psnr
 
@@ -25,7 +26,7 @@ COLOUR_KMEANS_STARTS = 4
 
 
 def tiling(num_cells: int, height: int, width: int) -> np.ndarray:
-    """Labels (height, width) of a nearly square tiling: 4 cells lie 2 x 2, 5 cells in rows of 2 and 3."""
+    """Labels (height, width) of a nearly square tiling: 4 cells: 2 x 2, 5 cells: rows of 2 and 3."""
     num_rows = max(1, int(np.sqrt(num_cells)))
     row_of = np.arange(height) * num_rows // height
     labels = np.empty((height, width), dtype=np.int64)
@@ -65,7 +66,7 @@ Clips = Iterable[Mapping[str, Any]]
 
 
 @torch.inference_mode()
-def score_model(model: nn.Module, clips: Clips, seed: int) -> Scores:
+def score_model(model: SlotDecomposition, clips: Clips, seed: int) -> Scores:
     """Segmentation METRICS by the largest mask (None without masks in the data), PSNR of the reconstruction.
 
     Args:

@@ -6,12 +6,10 @@ python -m textocvp evaluate-predictor -d EXP --name_pred_exp NAME
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from torch.utils.data import DataLoader
 
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL, Experiment, load_experiment, load_predictor_experiment
@@ -21,11 +19,11 @@ from textocvp.data.tokenizers import open_tokenizer
 from textocvp.evaluation.decomposition import score_baselines, score_model
 from textocvp.evaluation.forecast import (
     REFERENCES,
+    Clips,
     best_device,
     clip_loader,
     score_forecasters,
     training_median,
-    watched,
 )
 from textocvp.evaluation.report import (
     Seeds,
@@ -35,12 +33,15 @@ from textocvp.evaluation.report import (
     seed_checkpoint,
 )
 from textocvp.files import read_json, sha256_file, write_json
+from textocvp.predictors import SlotForecaster
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition, load_forecaster
 
 SPLIT = "test"
 SINGLE = ""
-"""Stands for the one run of a predictor that was trained without seeds."""
+"""Instead of a seed: the one run of a predictor that was trained without seeds."""
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_decomp(
@@ -60,7 +61,6 @@ def evaluate_decomp(
     clips = clip_loader(
         experiment, exp_directory, SPLIT, experiment.dataset.num_frames, batch_size, with_masks=True
     )
-    num_slots = experiment.model.model_params.num_slots
     sha256 = sha256_file(checkpoint)
     # by hash: the selected seed and its copy are evaluated once
     paths = {sha256: checkpoint}
@@ -72,9 +72,9 @@ def evaluate_decomp(
         "checkpoint": _relative(checkpoint, exp_directory),
         "checkpoint_sha256": sha256,
         "split": SPLIT,
-        "num_clips": len(clips.dataset),
+        "num_clips": clips.number,
         "num_frames": experiment.dataset.num_frames,
-        "num_slots": num_slots,
+        "num_slots": experiment.model.model_params.num_slots,
         **scored[sha256],
         **baselines,
         "seeds": _seed_results(exp_directory, seeds, scored),
@@ -82,25 +82,21 @@ def evaluate_decomp(
     }
     write_json(exp_directory / "results" / f"{results_name}.json", results)
     if results["ari"] is None:
-        print("warning: the data has no object masks, so only PSNR could be measured", file=sys.stderr)
+        log.warning("%s: the data has no object masks, so only PSNR could be measured", exp_directory)
     print(decomposition_table(results))
 
 
 def _score_all(
-    experiment: Experiment, folder: Path, paths: Mapping[str, Path], clips: DataLoader
+    experiment: Experiment, folder: Path, paths: Mapping[str, Path], clips: Clips
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Scores of each checkpoint under its hash, and of the baselines."""
-    device, seed = best_device(), slots_config(experiment).seed
-    num_clips = len(clips.dataset)
-    progress = Progress("evaluate-decomp", (len(paths) + 1) * num_clips, unit="clip")
-    scored: dict[str, dict[str, Any]] = {}
-    for number, (sha256, path) in enumerate(paths.items()):
-        model = load_decomposition(experiment, path).to(device)
-        scored[sha256] = score_model(model, watched(clips, progress, number * num_clips), seed)
-    batches = watched(clips, progress, len(paths) * num_clips)
-    num_slots = experiment.model.model_params.num_slots
-    baselines = score_baselines(batches, num_slots, training_median(experiment, folder))
-    progress.close()
+    seed, scored = slots_config(experiment).seed, {}
+    num_slots, median = experiment.model.model_params.num_slots, training_median(experiment, folder)
+    with Progress("evaluate-decomp", (len(paths) + 1) * clips.number, unit="clip") as progress:
+        for number, (sha256, path) in enumerate(paths.items()):
+            model = load_decomposition(experiment, path).to(best_device())
+            scored[sha256] = score_model(model, clips.watched(progress, number * clips.number), seed)
+        baselines = score_baselines(clips.watched(progress, len(paths) * clips.number), num_slots, median)
     return scored, baselines
 
 
@@ -142,14 +138,13 @@ def evaluate_predictor(
     clips = clip_loader(experiment, exp_directory, SPLIT, num_context + num_preds, batch_size)
     tokenizer = open_tokenizer(experiment, folder, open_dataset(experiment, folder, SPLIT))
     seed = slots_config(experiment).seed
-    progress = Progress("evaluate-predictor", len(clips.dataset), unit="clip")
-    scored = score_forecasters(model, forecasters, watched(clips, progress), num_context, seed, tokenizer)
-    progress.close()
+    with Progress("evaluate-predictor", clips.number, unit="clip") as progress:
+        scored = score_forecasters(model, forecasters, clips.watched(progress), num_context, seed, tokenizer)
     figures = {seed: scored[seed] for seed in forecasters}
     results = {
-        "predictor_name": experiment.predictor.predictor_name,
+        "predictor_name": experiment.predictor and experiment.predictor.predictor_name,
         "split": SPLIT,
-        "num_clips": len(clips.dataset),
+        "num_clips": clips.number,
         "num_context": num_context,
         "num_preds": num_preds,
         "decomposition_sha256": sha256_file(checkpoint),
@@ -164,7 +159,7 @@ def evaluate_predictor(
 
 def load_forecasters(
     experiment: Experiment, folder: Path, checkpoint: str
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, SlotForecaster], list[str]]:
     """A predictor's forecasters by seed (SINGLE without seeds), and the seeds without that checkpoint."""
     seeds = find_seeds(folder, checkpoint)
     paths = {seed: seed_checkpoint(folder, seed, checkpoint) for seed in seeds.finished}
@@ -192,7 +187,7 @@ def _horizon(experiment: Experiment, num_context: int | None, num_preds: int | N
     num_context = params.num_context if num_context is None else num_context
     num_preds = params.num_preds if num_preds is None else num_preds
     if min(num_context, num_preds) < 1:
-        raise UserError(f"--num_seed {num_context}, --num_preds {num_preds}: at least 1 of each is needed")
+        raise UserError(f"--num_seed {num_context}, --num_preds {num_preds}: expected at least 1 of each")
     buffer_size = params.input_buffer_size or params.num_frames
     if num_context > buffer_size:
         raise UserError(
@@ -203,12 +198,12 @@ def _horizon(experiment: Experiment, num_context: int | None, num_preds: int | N
 
 
 def warn_missing(folder: Path, seeds: Seeds) -> None:
-    """Say on standard error which seeds are left out."""
+    """Log which seeds are left out."""
     if seeds.missing:
-        print(f"warning: {folder}: left out, not finished: seed {', '.join(seeds.missing)}", file=sys.stderr)
+        log.warning("%s: left out, not finished: seed %s", folder, ", ".join(seeds.missing))
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """The path below the experiment's folder where it lies there, so that a copied folder stays whole."""
+    """The path below the experiment's folder if it is inside, so that a copied folder stays whole."""
     path, folder = path.resolve(), folder.resolve()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)

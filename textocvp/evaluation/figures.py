@@ -1,25 +1,31 @@
-"""Labelled sheets and animations of small frames, upscaled without smoothing (Pillow)."""
+"""Pictures of test clips: what the slots are, what predictors forecast; frames enlarged without smoothing."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor, nn
+from torch import Tensor
 
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import FILE_NAME, FINAL, load_experiment, load_predictor_experiment
+from textocvp.config.experiment import (
+    FILE_NAME,
+    FINAL,
+    Experiment,
+    load_experiment,
+    load_predictor_experiment,
+)
 from textocvp.data.dataset import open_dataset
 from textocvp.data.order import slots_config
 from textocvp.data.tokenizers import Tokenizer, open_tokenizer
-from textocvp.decomposition import Rendering
+from textocvp.decomposition import Rendering, SlotDecomposition
 from textocvp.evaluation.evaluate import load_forecasters
 from textocvp.evaluation.forecast import (
     best_device,
@@ -27,21 +33,24 @@ from textocvp.evaluation.forecast import (
     clip_loader,
     decode_slots,
     encode_clips,
-    watched,
 )
 from textocvp.evaluation.report import PLOTS
 from textocvp.files import atomic_path
+from textocvp.predictors import SlotForecaster
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
 
+SPLIT = "test"
+MAX_COLUMNS = 12
+"""Frames of a sheet; longer clips are shown with gaps. Animations have them all."""
 TILE = 112
-"""Least width of a drawn frame (pixels); frames are enlarged by a whole number."""
+"""About how wide a frame is drawn (pixels); frames are enlarged by an integer."""
 GAP = 4
 LINE = 20
 """Height of a line of text (pixels)."""
 FONT_SIZE = 14
 LETTER = 8
-"""Width that a letter is reckoned at (pixels)."""
+"""Assumed width of a letter (pixels)."""
 BACKGROUND, INK, EMPTY = (255, 255, 255), (20, 20, 20), (235, 235, 235)
 PALETTE = (
     (120, 120, 120), (230, 60, 60), (50, 110, 230), (250, 190, 30), (50, 170, 90),
@@ -51,26 +60,24 @@ PALETTE = (
 MILLISECONDS = 350
 """Time that an animation shows a frame; the last one three times as long."""
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Row:
     """A line of a sheet."""
 
     label: str
-    frames: Sequence[Optional[Tensor]]
+    frames: Tensor | Sequence[Tensor | None]
     """(3, H, W) in [0, 1] each; None leaves the place empty."""
     colour: tuple[int, int, int] = INK
     """Of the label."""
 
 
-def palette(num_colours: int) -> np.ndarray:
+def palette(num_colours: int) -> Tensor:
     """(num_colours, 3) in [0, 1]."""
-    return np.array([PALETTE[i % len(PALETTE)] for i in range(num_colours)]) / 255
-
-
-def scale_for(width: int) -> int:
-    """By how much frames of this width (pixels) are enlarged."""
-    return max(1, round(TILE / width))
+    colours = [PALETTE[i % len(PALETTE)] for i in range(num_colours)]
+    return torch.from_numpy(np.array(colours) / 255).float()
 
 
 def enlarge(frame: Tensor, scale: int) -> Image.Image:
@@ -82,7 +89,7 @@ def enlarge(frame: Tensor, scale: int) -> Image.Image:
 def draw_sheet(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
     """A title, a line of column headings, and rows of frames with their label on the left."""
     sample = next(frame for row in rows for frame in row.frames if frame is not None)
-    scale = scale_for(sample.shape[-1])
+    scale = max(1, round(TILE / sample.shape[-1]))
     height, width = sample.shape[-2] * scale, sample.shape[-1] * scale
     left = LETTER * max(len(row.label) for row in rows) + 2 * GAP
     step = max([width, *(LETTER * len(text) for text in columns)]) + GAP
@@ -120,21 +127,21 @@ def save_gif(path: Path, pictures: Sequence[Image.Image]) -> None:
         )
 
 
-SPLIT = "test"
-MAX_COLUMNS = 12
-"""Frames of a sheet; longer clips are shown with gaps. Animations have them all."""
-
-
 @dataclass(frozen=True)
 class NamedForecaster:
-    """A predictor to draw: its name, its model, what it was trained to forecast."""
+    """A predictor to draw: its name, its model, what it is to forecast."""
 
     name: str
-    forecaster: nn.Module
+    forecaster: SlotForecaster
     num_context: int
     num_preds: int
     tokenizer: Tokenizer | None
     """Of its captions; None: it reads none."""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of its clips."""
+        return self.num_context + self.num_preds
 
 
 def figures(exp_directory: Path, num_seqs: int = 6) -> None:
@@ -144,46 +151,19 @@ def figures(exp_directory: Path, num_seqs: int = 6) -> None:
         num_seqs: how many clips; all where there are fewer.
     Raises:
         UserError: configuration, data or the decomposition's checkpoint are missing. A predictor that did not
-            finish is left out, loudly.
+            finish is left out, with a warning.
     """
-    if num_seqs < 1:
-        raise UserError(f"--num_seqs {num_seqs}: at least 1 clip is needed")
-    experiment = load_experiment(exp_directory)
-    model = load_decomposition(experiment, find_checkpoint(exp_directory, FINAL)).to(best_device())
     predictors = load_predictors(exp_directory)
-    num_frames = max([experiment.dataset.num_frames, *(p.num_context + p.num_preds for p in predictors)])
-    clips = clip_loader(experiment, exp_directory, SPLIT, num_frames, 1, with_masks=True, limit=num_seqs)
-    progress = Progress("figures", len(clips.dataset), unit="clip")
-    for number, batch in enumerate(watched(clips, progress)):
-        video, slots = encode_clips(model, batch, slots_config(experiment).seed)
-        title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
-        path = exp_directory / PLOTS / f"decomposition_{number:02d}.png"
-        save_png(path, decomposition_sheet(title, video[0], decode_slots(model, slots), batch))
-        if predictors:
-            horizon = max(p.num_context + p.num_preds for p in predictors)
-            video, slots = video[:, :horizon], slots[:, :horizon]
-            rows = prediction_rows(model, predictors, video, slots, batch["caption"])
-            save_prediction(exp_directory / PLOTS / f"prediction_{number:02d}", title, rows, predictors)
-    progress.close()
+    clips = draw("figures", load_experiment(exp_directory), exp_directory, FINAL, predictors, num_seqs)
     names = ", ".join(p.name for p in predictors) or "no predictor"
-    print(f"{exp_directory / PLOTS}: {len(clips.dataset)} clips, {names}")
+    print(f"{exp_directory / PLOTS}: {clips} clips, {names}")
 
 
 def figures_decomp(exp_directory: Path, decomp_ckpt: str = FINAL, num_seqs: int = 10) -> None:
     """Draw what the slots of the first test clips are: EXP/plots/decomposition_NN.png."""
     experiment = load_experiment(exp_directory)
-    model = load_decomposition(experiment, find_checkpoint(exp_directory, decomp_ckpt)).to(best_device())
-    clips = clip_loader(
-        experiment, exp_directory, SPLIT, experiment.dataset.num_frames, 1, with_masks=True, limit=num_seqs
-    )
-    progress = Progress("figures-decomp", len(clips.dataset), unit="clip")
-    for number, batch in enumerate(watched(clips, progress)):
-        video, slots = encode_clips(model, batch, slots_config(experiment).seed)
-        title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
-        sheet = decomposition_sheet(title, video[0], decode_slots(model, slots), batch)
-        save_png(exp_directory / PLOTS / f"decomposition_{number:02d}.png", sheet)
-    progress.close()
-    print(f"{exp_directory / PLOTS}: {len(clips.dataset)} clips")
+    clips = draw("figures-decomp", experiment, exp_directory, decomp_ckpt, [], num_seqs)
+    print(f"{exp_directory / PLOTS}: {clips} clips")
 
 
 def figures_predictor(
@@ -202,41 +182,68 @@ def figures_predictor(
         UserError: something is missing, or the videos are shorter than that.
     """
     experiment = load_predictor_experiment(exp_directory, name_pred_exp)
-    folder = exp_directory / "predictors" / name_pred_exp
-    model = load_decomposition(experiment, find_checkpoint(exp_directory, decomp_ckpt)).to(best_device())
-    forecasters, _ = load_forecasters(experiment, folder, pred_ckpt)
-    tokenizer = open_tokenizer(experiment, folder, open_dataset(experiment, folder, SPLIT))
-    num_context = experiment.prediction_params.num_context
-    predictor = NamedForecaster(
-        name_pred_exp, next(iter(forecasters.values())), num_context, num_preds, tokenizer
-    )
-    clips = clip_loader(experiment, exp_directory, SPLIT, num_context + num_preds, 1, limit=num_seqs)
-    progress = Progress("figures-predictor", len(clips.dataset), unit="clip")
-    for number, batch in enumerate(watched(clips, progress)):
-        video, slots = encode_clips(model, batch, slots_config(experiment).seed)
-        title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
-        rows = prediction_rows(model, [predictor], video, slots, batch["caption"])
-        save_prediction(folder / PLOTS / f"prediction_{number:02d}", title, rows, [predictor])
-    progress.close()
-    print(f"{folder / PLOTS}: {len(clips.dataset)} clips")
+    predictor = load_predictor(exp_directory, name_pred_exp, pred_ckpt, num_preds)
+    plots = exp_directory / "predictors" / name_pred_exp / PLOTS
+    clips = draw("figures-predictor", experiment, exp_directory, decomp_ckpt, [predictor], num_seqs, plots)
+    print(f"{plots}: {clips} clips")
 
 
 def load_predictors(folder: Path) -> list[NamedForecaster]:
-    """All predictors with a final checkpoint (of several seeds the first); the others are named on stderr."""
+    """All predictors with a final checkpoint (of several seeds the first); others are named in a warning."""
     found = []
     for path in sorted((folder / "predictors").glob(f"*/{FILE_NAME}")):
-        name = path.parent.name
-        experiment = load_predictor_experiment(folder, name)
         try:
-            forecasters, _ = load_forecasters(experiment, path.parent, FINAL)
+            found.append(load_predictor(folder, path.parent.name, FINAL))
         except UserError as error:
-            print(f"warning: predictor {name} is left out: {error}", file=sys.stderr)
-            continue
-        params = experiment.prediction_params
-        forecaster = next(iter(forecasters.values()))
-        tokenizer = open_tokenizer(experiment, path.parent, open_dataset(experiment, path.parent, SPLIT))
-        found.append(NamedForecaster(name, forecaster, params.num_context, params.num_preds, tokenizer))
+            log.warning("predictor %s is left out: %s", path.parent.name, error)
     return found
+
+
+def load_predictor(folder: Path, name: str, checkpoint: str, num_preds: int | None = None) -> NamedForecaster:
+    """A predictor of an experiment; num_preds: other than it was trained for."""
+    experiment, own = load_predictor_experiment(folder, name), folder / "predictors" / name
+    forecasters, _ = load_forecasters(experiment, own, checkpoint)
+    tokenizer = open_tokenizer(experiment, own, open_dataset(experiment, own, SPLIT))
+    params, forecaster = experiment.prediction_params, next(iter(forecasters.values()))
+    return NamedForecaster(
+        name, forecaster, params.num_context, params.num_preds if num_preds is None else num_preds, tokenizer
+    )
+
+
+def draw(
+    command: str,
+    experiment: Experiment,
+    folder: Path,
+    decomp_ckpt: str,
+    predictors: Sequence[NamedForecaster],
+    num_seqs: int,
+    plots: Path | None = None,
+) -> int:
+    """Draw the first test clips; returns how many.
+
+    Args:
+        folder: of the decomposition experiment.
+        plots: where predictions alone are drawn; None: they and the decomposition, in EXP/plots.
+    """
+    if num_seqs < 1:
+        raise UserError(f"--num_seqs {num_seqs}: expected at least 1")
+    model = load_decomposition(experiment, find_checkpoint(folder, decomp_ckpt)).to(best_device())
+    horizon = max([p.num_frames for p in predictors], default=0)
+    num_frames = horizon if plots else max(horizon, experiment.dataset.num_frames)
+    clips = clip_loader(experiment, folder, SPLIT, num_frames, 1, with_masks=plots is None, limit=num_seqs)
+    with Progress(command, clips.number, unit="clip") as progress:
+        for number, batch in enumerate(clips.watched(progress)):
+            video, slots = encode_clips(model, batch, slots_config(experiment).seed)
+            title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
+            if plots is None:
+                sheet = decomposition_sheet(title, video[0], decode_slots(model, slots), batch)
+                save_png(folder / PLOTS / f"decomposition_{number:02d}.png", sheet)
+            if predictors:
+                video, slots = video[:, :horizon], slots[:, :horizon]
+                rows = prediction_rows(model, predictors, video, slots, batch["caption"])
+                path = (plots or folder / PLOTS) / f"prediction_{number:02d}"
+                save_prediction(path, title, rows, min(p.num_context for p in predictors))
+    return clips.number
 
 
 def decomposition_sheet(
@@ -269,19 +276,17 @@ def shown_frames(num_frames: int) -> list[int]:
 
 def coloured_masks(masks: Tensor) -> Tensor:
     """(T, N, 1, H, W) -> (T, 3, H, W): every slot's colour, mixed by the masks."""
-    colours = torch.from_numpy(palette(masks.shape[1])).float()
-    return torch.einsum("tnhw,nc->tchw", masks[:, :, 0], colours)
+    return torch.einsum("tnhw,nc->tchw", masks[:, :, 0], palette(masks.shape[1]))
 
 
 def coloured_labels(labels: Tensor) -> Tensor:
     """(T, H, W) integers -> (T, 3, H, W)."""
-    colours = torch.from_numpy(palette(int(labels.max()) + 1)).float()
-    return colours[labels.long()].permute(0, 3, 1, 2)
+    return palette(int(labels.max()) + 1)[labels.long()].permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()
 def prediction_rows(
-    model: nn.Module,
+    model: SlotDecomposition,
     predictors: Sequence[NamedForecaster],
     video: Tensor,
     slots: Tensor,
@@ -303,11 +308,9 @@ def prediction_rows(
     return rows
 
 
-def save_prediction(
-    path: Path, title: str, rows: Sequence[Row], predictors: Sequence[NamedForecaster]
-) -> None:
+def save_prediction(path: Path, title: str, rows: Sequence[Row], num_context: int) -> None:
     """Write path.png, all rows over time, and path.gif, the rows side by side, one frame after the other."""
-    num_frames, num_context = len(rows[0].frames), min(p.num_context for p in predictors)
+    num_frames = len(rows[0].frames)
     headings = ["context" if t < num_context else f"+{t - num_context + 1}" for t in range(num_frames)]
     columns = shown_frames(num_frames)
     strips = [Row(row.label, [row.frames[t] for t in columns], row.colour) for row in rows]

@@ -1,4 +1,4 @@
-"""Image quality of predicted frames: PSNR, SSIM, and PSNR over the pixels that move.
+"""Quality of predicted frames (PSNR, SSIM, PSNR over the pixels that move) and of segmentations.
 
 The settings are the original's. torchmetrics' SSIM is not used: it averages over the reflected border too,
 which moves single values by up to 0.02.

@@ -1,6 +1,13 @@
-"""Stage report: the figures of all stages in one file and one table. Needs no torch, so it prints at once.
+"""The figures of all stages in one file and one table, and the checks of a recipe. Needs no torch.
 
-python -m textocvp report -d EXP
+    python -m textocvp report -d EXP
+    python -m textocvp check-summary -d EXP
+
+check-summary compares figures of EXP/summary.json, by their dotted paths, with the bounds in EXP/recipe.yaml:
+
+    checks:
+      decomposition.object_miou: {min: 0.40}
+      margins.TextOCVP_CustomTF.over.VanillaTransformer.psnr: {min: 1.5}
 """
 
 from __future__ import annotations
@@ -8,27 +15,44 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from textocvp.config.errors import UserError
+from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, FINAL
-from textocvp.files import read_json, write_json
+from textocvp.config.schema import Settings, build, read_yaml
+from textocvp.files import atomic_path, read_json, write_json
+from textocvp.terminal import format_table
 
-SUMMARY = "summary.json"
+SUMMARY, TABLES, RECIPE = "summary.json", "summary.txt", "recipe.yaml"
 PLOTS = "plots"
 BASELINES = ("tiling", "colour_kmeans")
+DECOMPOSITION_COLUMNS = ("object_miou", "background_iou", "ari", "fg_ari", "psnr")
+PREDICTION_COLUMNS = ("psnr", "psnr_last", "psnr_moving", "ssim")
+REFERENCES = {
+    "copy_frame": "copy the context frame",
+    "copy_slots": "copy its slots, decoded",
+    "ceiling": "decode the true slots (ceiling)",
+}
+"""Key in the results -> what the row is called."""
+TITLES = {
+    **{"object_miou": "object mIoU", "background_iou": "background IoU", "ari": "ARI", "fg_ari": "FG-ARI"},
+    **{"psnr": "PSNR", "psnr_last": "PSNR last", "psnr_moving": "PSNR moving", "ssim": "SSIM"},
+}
+SELECTED_MARK = " *"
 
 
 def report(exp_directory: Path) -> None:
-    """Write EXP/summary.json from what is there, print it, and name what is missing.
+    """Write EXP/summary.json and its tables, EXP/summary.txt, print them, and name what is missing.
 
     Raises:
         UserError: something is missing, after everything else was written and printed.
     """
     if not (exp_directory / FILE_NAME).is_file():
-        raise UserError(f"{exp_directory}: no experiment there (no {FILE_NAME})")
+        raise UserError(f"{exp_directory}: not an experiment (no {FILE_NAME})")
     summary, missing = summarise(exp_directory)
     write_json(exp_directory / SUMMARY, summary)
-    print(summary_tables(summary))
-    print(f"\n{exp_directory / SUMMARY}")
+    tables = summary_tables(summary)
+    with atomic_path(exp_directory / TABLES) as temporary:
+        temporary.write_text(tables + "\n")
+    print(f"{tables}\n\n{exp_directory / SUMMARY}")
     if missing:
         raise UserError(f"{exp_directory}: incomplete: {'; '.join(missing)}")
 
@@ -41,6 +65,7 @@ def summarise(folder: Path) -> Tuple[Dict[str, Any], List[str]]:
         "decomposition": decomposition,
         "predictors": predictors,
         **references,
+        "margins": margins(predictors, references),
         "seconds": stage_seconds(folder),
     }
     if not (folder / PLOTS / "decomposition_00.png").is_file():
@@ -83,7 +108,7 @@ def _predictors(folder: Path) -> Tuple[Dict[str, Any], Dict[str, Any], List[str]
     return predictors, references, missing
 
 
-def _prediction_figures(results: Dict[str, Any]) -> Dict[str, Any]:
+def _prediction_figures(results: Mapping[str, Any]) -> Dict[str, Any]:
     return {name: results[name] for name in PREDICTION_COLUMNS}
 
 
@@ -91,6 +116,25 @@ def _read_results(path: Path, command: str) -> Tuple[Optional[Dict[str, Any]], L
     if not path.is_file():
         return None, [f"{path} ({command} writes it)"]
     return read_json(path), []
+
+
+def margins(predictors: Mapping[str, Any], references: Mapping[str, Any]) -> Dict[str, Any]:
+    """How much better each predictor is than every other one, and than copying: figure less figure."""
+    copies = {name: references[name] for name in ("copy_frame", "copy_slots") if references[name]}
+    return {
+        name: {
+            "over": {
+                other: {figure: _less(own[figure], theirs[figure]) for figure in PREDICTION_COLUMNS}
+                for other, theirs in {**predictors, **copies}.items()
+                if other != name
+            }
+        }
+        for name, own in predictors.items()
+    }
+
+
+def _less(figure: Optional[float], other: Optional[float]) -> Optional[float]:
+    return None if figure is None or other is None else figure - other
 
 
 def stage_seconds(folder: Path) -> Dict[str, float]:
@@ -104,60 +148,15 @@ def stage_seconds(folder: Path) -> Dict[str, float]:
     return seconds
 
 
-def summary_tables(summary: Dict[str, Any]) -> str:
-    """The summary for the terminal."""
+def summary_tables(summary: Mapping[str, Any]) -> str:
+    """The summary for people."""
     references = {name: summary[name] for name in REFERENCES if summary[name] is not None}
-    return join_tables(
-        [
-            decomposition_table(summary["decomposition"]) if summary["decomposition"] else "",
-            prediction_table(summary["predictors"], references) if summary["predictors"] else "",
-            seconds_table(summary["seconds"]) if summary["seconds"] else "",
-        ]
-    )
-
-
-DECOMPOSITION_COLUMNS = ("object_miou", "background_iou", "ari", "fg_ari", "psnr")
-PREDICTION_COLUMNS = ("psnr", "psnr_last", "psnr_moving", "ssim")
-REFERENCES = {
-    "copy_frame": "copy the context frame",
-    "copy_slots": "copy its slots, decoded",
-    "ceiling": "decode the true slots (ceiling)",
-}
-"""Key in the results -> what the row is called."""
-SELECTED_MARK = " *"
-
-
-def format_table(
-    title: str, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]], digits: int = 3
-) -> str:
-    """Rows of figures under a title: decibels with two digits behind the point, the rest with `digits`."""
-    table = [
-        [name, *(format_figure(column, values.get(column), digits) for column in columns)]
-        for name, values in rows.items()
+    tables = [
+        decomposition_table(summary["decomposition"]) if summary["decomposition"] else "",
+        prediction_table(summary["predictors"], references) if summary["predictors"] else "",
+        seconds_table(summary["seconds"]) if summary["seconds"] else "",
     ]
-    table.insert(0, [title, *(column_title(column) for column in columns)])
-    widths = [max(len(row[i]) for row in table) for i in range(len(columns) + 1)]
-    lines = [_format_row(row, widths) for row in table]
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join(lines)
-
-
-def _format_row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    figures = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:]))
-    return "  ".join([cells[0].ljust(widths[0]), *figures])
-
-
-def format_figure(column: str, value: Optional[float], digits: int = 3) -> str:
-    """One figure; a dash for what could not be measured."""
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if column.startswith("psnr") else f"{value:.{digits}f}"
-
-
-def column_title(column: str) -> str:
-    """A column's key as its heading: "psnr_last" -> "PSNR last"."""
-    words = {"psnr": "PSNR", "ssim": "SSIM", "ari": "ARI", "fg": "FG-", "iou": "IoU", "miou": "mIoU"}
-    return " ".join(words.get(word, word) for word in column.split("_")).replace("FG- ", "FG-")
+    return "\n\n".join(table for table in tables if table)
 
 
 def decomposition_table(results: Mapping[str, Any]) -> str:
@@ -171,7 +170,7 @@ def decomposition_table(results: Mapping[str, Any]) -> str:
     rows["tiling of the image"] = results["tiling"]
     rows["k-means on colour, number given"] = results["colour_kmeans"]
     note = f"\n{SELECTED_MARK.strip()} selected without labels" if seeds else ""
-    return format_table("decomposition, test clips", DECOMPOSITION_COLUMNS, rows) + note
+    return figures_table("decomposition, test clips", DECOMPOSITION_COLUMNS, rows) + note
 
 
 def prediction_table(predictors: Mapping[str, Mapping[str, Any]], references: Mapping[str, Any]) -> str:
@@ -183,22 +182,78 @@ def prediction_table(predictors: Mapping[str, Mapping[str, Any]], references: Ma
         if len(seeds) > 1:
             rows.update({f"  {name}, seed {seed}": figures for seed, figures in seeds.items()})
     rows.update({REFERENCES[name]: references[name] for name in REFERENCES if name in references})
-    return format_table("prediction, test clips", PREDICTION_COLUMNS, rows)
+    return figures_table("prediction, test clips", PREDICTION_COLUMNS, rows)
 
 
 def seconds_table(seconds: Mapping[str, float]) -> str:
     """Seconds of each stage and of all."""
-    width = max(map(len, [*seconds, "all stages"]))
-    lines = [f"{stage.ljust(width)}  {value:8.0f}" for stage, value in seconds.items()]
-    lines.append(f"{'all stages'.ljust(width)}  {sum(seconds.values()):8.0f}")
-    heading = f"{'stage'.ljust(width)}   seconds"
-    return "\n".join([heading, "-" * len(heading), *lines])
+    rows = {**seconds, "all stages": sum(seconds.values())}
+    lines = [(stage.replace("_", "-"), f"{value:8.0f}") for stage, value in rows.items()]
+    return "\n".join(format_table(("stage", "seconds"), lines, figures=True))
 
 
-def join_tables(tables: Sequence[str]) -> str:
-    """Tables below each other, an empty line between them."""
-    parts: List[str] = [table for table in tables if table]
-    return "\n\n".join(parts)
+def figures_table(
+    title: str, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]], digits: int = 3
+) -> str:
+    """Rows of figures under a title: decibels with two digits after the point, the rest with `digits`."""
+    cells = [
+        (name, *(_format_figure(column, values.get(column), digits) for column in columns))
+        for name, values in rows.items()
+    ]
+    return "\n".join(
+        format_table((title, *(TITLES.get(name, name) for name in columns)), cells, figures=True)
+    )
+
+
+def _format_figure(column: str, value: Optional[float], digits: int) -> str:
+    """A dash for what could not be measured."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if column.startswith("psnr") else f"{value:.{digits}f}"
+
+
+class Bounds(Settings):
+    """What `check-summary` expects of one figure."""
+
+    min: Optional[float] = None
+    max: Optional[float] = None
+
+
+def check_summary(exp_directory: Path) -> None:
+    """Print one line for each check of EXP/recipe.yaml.
+
+    Raises:
+        UserError: summary or checks are missing or malformed, or a check failed.
+    """
+    path = exp_directory / RECIPE
+    recipe = read_yaml(path)
+    checks = recipe.get("checks") if isinstance(recipe, dict) else None
+    if not isinstance(checks, dict) or not checks:
+        raise UserError(f"{path}: checks: missing; expected for example {{decomposition.ari: {{min: 0.5}}}}")
+    bounds = {name: build(Bounds, values, str(path), f"checks.{name}") for name, values in checks.items()}
+    summary, failed = read_json(exp_directory / SUMMARY), 0
+    for name, bound in bounds.items():
+        value = _figure(summary, name, exp_directory / SUMMARY)
+        for sign, limit in ((">=", bound.min), ("<=", bound.max)):
+            if limit is not None:
+                passed = value >= limit if sign == ">=" else value <= limit
+                failed += not passed
+                print(f"{'ok    ' if passed else 'FAILED'}  {name} = {value:.3f} {sign} {limit:g}")
+    if failed:
+        raise UserError(f"{exp_directory}: {failed} checks failed")
+
+
+def _figure(summary: Any, name: str, source: Path) -> float:
+    """The number at a dotted path of the summary; UserError if there is none."""
+    value = summary
+    for key in name.split("."):
+        if not isinstance(value, dict) or key not in value:
+            known = value if isinstance(value, dict) else ()
+            raise UserError(f"{source}: {name}: no {key!r}{nearest(key, known)}")
+        value = value[key]
+    if not isinstance(value, (int, float)):
+        raise UserError(f"{source}: {name}: expected a number, got {value!r}")
+    return value
 
 
 class Seeds(NamedTuple):
@@ -217,5 +272,5 @@ def find_seeds(folder: Path, checkpoint: str = FINAL) -> Seeds:
 
 
 def seed_checkpoint(folder: Path, seed: str, checkpoint: str = FINAL) -> Path:
-    """Where a seed's checkpoint lies."""
+    """Path of a seed's checkpoint."""
     return Path(folder) / "seeds" / seed / "models" / checkpoint

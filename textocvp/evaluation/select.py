@@ -1,16 +1,16 @@
-"""Criteria that rank the seeds of a decomposition model without labels.
+"""Select the best seed of a decomposition model, by criteria that need no labels.
 
 SAVi's seeds are bimodal: in good ones one slot takes the background and the others an object each, in bad
 ones several slots share the background. A criterion is a pure function of what a model makes of some clips.
-Those that ask for the background assume a camera that stands still: what is near the training split's median
-image is background.
+Those about the background assume a static camera: what is near the training split's median image is
+background.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,25 +18,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FINAL, Experiment, load_experiment
 from textocvp.data.order import slots_config
 from textocvp.data.videos import far_from
+from textocvp.decomposition import SlotDecomposition
 from textocvp.evaluation.forecast import (
     best_device,
     clip_loader,
     decode_slots,
     encode_clips,
     training_median,
-    watched,
 )
-from textocvp.evaluation.report import SELECTED_MARK, find_seeds, format_table, seed_checkpoint
+from textocvp.evaluation.report import SELECTED_MARK, figures_table, find_seeds, seed_checkpoint
 from textocvp.files import atomic_path, sha256_file, write_json
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import load_decomposition
 from textocvp.training.task import frame_loss
+
+SPLIT = "valid"
+MAX_CLIPS = 256
+"""Clips of the validation split that rank the seeds."""
+BATCH_SIZE = 16
+
+Scores = dict[str, float]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,57 +143,29 @@ def _mean_where(values: Tensor, where: Tensor) -> Tensor:
     return (values * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp(min=1)
 
 
-@dataclass(frozen=True)
-class Criterion:
-    """A function (Observation) -> (B,) scores, and which scores are better."""
-
-    score: Callable[[Observation], Tensor]
-    lower_is_better: bool = False
-
-    @property
-    def sign(self) -> int:
-        """Factor that makes larger better."""
-        return -1 if self.lower_is_better else 1
-
-
-CRITERIA = {
-    "validation_loss": Criterion(validation_loss, lower_is_better=True),
-    "background_agreement": Criterion(background_agreement),
-    "background_mass": Criterion(background_mass),
-    "foreground_release": Criterion(foreground_release),
-    "separation": Criterion(separation),
-    "object_sharing": Criterion(object_sharing),
-    "mask_confidence": Criterion(mask_confidence),
-    "mask_entropy": Criterion(mask_entropy, lower_is_better=True),
-    "steadiness": Criterion(steadiness),
+CRITERIA: dict[str, Callable[[Observation], Tensor]] = {
+    criterion.__name__: criterion
+    for criterion in (
+        validation_loss,
+        background_agreement,
+        background_mass,
+        foreground_release,
+        separation,
+        object_sharing,
+        mask_confidence,
+        mask_entropy,
+        steadiness,
+    )
 }
+"""Scores (B,) of a batch by each criterion."""
+LOWER_IS_BETTER = ("validation_loss", "mask_entropy")
 DEFAULT_CRITERION = "background_agreement"
-
-
-def find_criterion(name: str) -> Criterion:
-    """The criterion of that name; UserError with the nearest name where there is none."""
-    if name not in CRITERIA:
-        raise UserError(f"unknown criterion {name!r}{nearest(name, CRITERIA)}")
-    return CRITERIA[name]
-
-
-def score_all(seen: Observation) -> dict[str, Tensor]:
-    """Every criterion's scores (B,) of a batch."""
-    return {name: criterion.score(seen) for name, criterion in CRITERIA.items()}
-
-
-SPLIT = "valid"
-MAX_CLIPS = 256
-"""Clips of the validation split that rank the seeds."""
-BATCH_SIZE = 16
-
-Scores = dict[str, float]
 
 
 def select_decomp(exp_directory: Path, criterion: str | None = None) -> None:
     """Copy the best seed's final checkpoint to EXP/models and write every seed's scores to EXP/selected.json.
 
-    Seeds that did not finish are left out, loudly.
+    Seeds that did not finish are left out, with a warning.
 
     Args:
         criterion: a name in CRITERIA; None: DEFAULT_CRITERION.
@@ -193,20 +173,21 @@ def select_decomp(exp_directory: Path, criterion: str | None = None) -> None:
         UserError: no seed finished, none can be scored, or the criterion is unknown.
     """
     criterion = criterion or DEFAULT_CRITERION
-    find_criterion(criterion)
-    experiment = load_experiment(exp_directory)
-    scores, left_out = score_seeds(experiment, exp_directory)
+    if criterion not in CRITERIA:
+        raise UserError(f"unknown criterion {criterion!r}{nearest(criterion, CRITERIA)}")
+    scores, left_out = score_seeds(load_experiment(exp_directory), exp_directory)
     for seed, reason in left_out.items():
-        print(f"warning: {exp_directory}: seed {seed} is left out: {reason}", file=sys.stderr)
+        log.warning("%s: seed %s is left out: %s", exp_directory, seed, reason)
     winner = best_seed(scores, criterion, exp_directory)
     source = seed_checkpoint(exp_directory, winner)
-    copy_atomically(source, exp_directory / "models" / FINAL)
+    with atomic_path(exp_directory / "models" / FINAL) as target:
+        shutil.copyfile(source, target)
     write_json(
         exp_directory / "selected.json",
         {
             "selected": winner,
             "criterion": criterion,
-            "lower_is_better": CRITERIA[criterion].lower_is_better,
+            "lower_is_better": criterion in LOWER_IS_BETTER,
             "split": SPLIT,
             "checkpoint": source.relative_to(exp_directory).as_posix(),
             "checkpoint_sha256": sha256_file(source),
@@ -227,7 +208,7 @@ def scores_table(scores: Mapping[str, Scores], criterion: str, winner: str) -> s
         }
         for name in CRITERIA
     }
-    return format_table("validation clips", list(columns), rows, digits=4)
+    return figures_table("validation clips", list(columns), rows, digits=4)
 
 
 def score_seeds(experiment: Experiment, folder: Path) -> tuple[dict[str, Scores], dict[str, str]]:
@@ -235,32 +216,29 @@ def score_seeds(experiment: Experiment, folder: Path) -> tuple[dict[str, Scores]
     seeds = find_seeds(folder)
     left_out = {seed: f"no {seed_checkpoint(folder, seed)}" for seed in seeds.missing}
     if not seeds.finished:
-        raise UserError(
-            f"{folder / 'seeds'}: no seed has a models/{FINAL}; train some first ({len(seeds.missing)} began)"
-        )
+        began = f" ({len(seeds.missing)} began)" if seeds.missing else ""
+        raise UserError(f"{folder / 'seeds'}: no seed has a models/{FINAL}; train some first{began}")
     clips = clip_loader(experiment, folder, SPLIT, experiment.dataset.num_frames, BATCH_SIZE, limit=MAX_CLIPS)
     median, scores = training_median(experiment, folder), {}
-    num_clips = len(clips.dataset)
-    progress = Progress("select-decomp", len(seeds.finished) * num_clips, unit="clip")
-    for step, seed in enumerate(seeds.finished):
-        try:
-            model = load_decomposition(experiment, seed_checkpoint(folder, seed)).to(best_device())
-        except UserError as error:
-            left_out[seed] = str(error)
-            continue
-        batches = watched(clips, progress, step * num_clips)
-        values = mean_scores(observe(model, batches, experiment, median))
-        if all(map(math.isfinite, values.values())):
-            scores[seed] = values
-        else:
-            left_out[seed] = "its scores are not finite: training diverged"
-    progress.close()
+    with Progress("select-decomp", len(seeds.finished) * clips.number, unit="clip") as progress:
+        for step, seed in enumerate(seeds.finished):
+            try:
+                model = load_decomposition(experiment, seed_checkpoint(folder, seed)).to(best_device())
+            except UserError as error:
+                left_out[seed] = str(error)
+                continue
+            batches = clips.watched(progress, step * clips.number)
+            values = mean_scores(observe(model, batches, experiment, median))
+            if all(map(math.isfinite, values.values())):
+                scores[seed] = values
+            else:
+                left_out[seed] = "its scores are not finite: training diverged"
     return scores, left_out
 
 
 @torch.inference_mode()
 def observe(
-    model: nn.Module, clips: Iterable[Mapping[str, Any]], experiment: Experiment, median: Tensor
+    model: SlotDecomposition, clips: Iterable[Mapping[str, Any]], experiment: Experiment, median: Tensor
 ) -> Iterator[Observation]:
     """What the model makes of each batch of clips, on the CPU."""
     for batch in clips:
@@ -276,26 +254,22 @@ def observe(
 def _training_loss(frames: Tensor, video: Tensor, experiment: Experiment, median: Tensor) -> Tensor:
     """The training's reconstruction loss () of one clip."""
     terms = [term for term in experiment.loss if term.type == "mse"]
-    return sum(term.weight * frame_loss(frames, video, term, median, clamp=True) for term in terms)
+    values = [term.weight * frame_loss(frames, video, term, median, clamp=True) for term in terms]
+    return sum(values, start=torch.zeros(()))
 
 
-def mean_scores(observations: Iterator[Observation]) -> Scores:
+def mean_scores(observations: Iterable[Observation]) -> Scores:
     """Each criterion's mean over all clips."""
     scores: dict[str, list[Tensor]] = {name: [] for name in CRITERIA}
     for seen in observations:
-        for name, values in score_all(seen).items():
-            scores[name].append(values)
+        for name, criterion in CRITERIA.items():
+            scores[name].append(criterion(seen))
     return {name: float(torch.cat(values).mean()) for name, values in scores.items()}
 
 
 def best_seed(scores: Mapping[str, Scores], criterion: str, folder: Path) -> str:
-    """The seed with the best score, the first of equals; UserError where no seed has one."""
+    """The seed with the best score, the first of equals; UserError if no seed has one."""
     if not scores:
         raise UserError(f"{folder / 'seeds'}: no seed can be scored, see the warnings above")
-    return max(scores, key=lambda seed: CRITERIA[criterion].sign * scores[seed][criterion])
-
-
-def copy_atomically(source: Path, target: Path) -> None:
-    """Copy a file; the target is the old or the new one, never half of it."""
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
+    best = min if criterion in LOWER_IS_BETTER else max
+    return best(scores, key=lambda seed: scores[seed][criterion])

@@ -35,7 +35,7 @@ def test_decomposition_without_seeds(tiny, capsys):
     assert "k-means on colour" in out
 
 
-def test_every_seed_is_evaluated_and_the_selected_one_is_marked(tiny, capsys):
+def test_every_seed_is_evaluated_and_the_selected_one_is_marked(tiny, capsys, caplog):
     for seed in (0, 1):
         tiny.add_decomposition(seed, f"seeds/{seed}")
     (tiny.folder / "seeds/2").mkdir()
@@ -49,9 +49,8 @@ def test_every_seed_is_evaluated_and_the_selected_one_is_marked(tiny, capsys):
     assert all(results["seeds"]["0"][name] == results[name] for name in DECOMPOSITION)
     assert results["seeds"]["1"]["psnr"] != results["psnr"]
     assert results["missing_seeds"] == ["2"]
-    captured = capsys.readouterr()
-    assert "seed 0 *" in captured.out
-    assert "not finished: seed 2" in captured.err
+    assert "seed 0 *" in capsys.readouterr().out
+    assert "not finished: seed 2" in caplog.text
 
 
 def test_another_checkpoint_is_evaluated_alone(tiny):
@@ -68,13 +67,13 @@ def test_another_checkpoint_is_evaluated_alone(tiny):
         evaluate_decomp(tiny.folder)
 
 
-def test_data_without_masks_gives_psnr_and_says_so(tiny_without_masks, capsys):
+def test_data_without_masks_gives_psnr_and_says_so(tiny_without_masks, caplog):
     evaluate_decomp(tiny_without_masks.folder)
     results = read(tiny_without_masks.folder / "results/decomposition.json")
     assert results["object_miou"] is None
     assert isinstance(results["psnr"], float)
     assert results["tiling"]["fg_ari"] is None
-    assert "no object masks" in capsys.readouterr().err
+    assert "no object masks" in caplog.text
 
 
 def test_frame_store_and_video_files_give_the_same_figures(tiny):
@@ -131,7 +130,7 @@ def test_copied_frame_is_scored_on_the_clips_from_the_readers_start(tiny):
     )
 
 
-def test_predictor_seeds_are_averaged_and_kept(tiny, capsys):
+def test_predictor_seeds_are_averaged_and_kept(tiny, capsys, caplog):
     tiny.add_predictor("VanillaTransformer", seeds=(0, 1))
     (tiny.folder / "predictors/VanillaTransformer/seeds/2").mkdir()
     evaluate_predictor(tiny.folder, "VanillaTransformer")
@@ -141,9 +140,8 @@ def test_predictor_seeds_are_averaged_and_kept(tiny, capsys):
     assert results["psnr"] == pytest.approx((seeds["0"]["psnr"] + seeds["1"]["psnr"]) / 2)
     assert seeds["0"]["psnr"] != seeds["1"]["psnr"]
     assert results["missing_seeds"] == ["2"]
-    captured = capsys.readouterr()
-    assert "mean of 2 seeds" in captured.out
-    assert "not finished: seed 2" in captured.err
+    assert "mean of 2 seeds" in capsys.readouterr().out
+    assert "not finished: seed 2" in caplog.text
 
 
 def test_horizon_can_be_overridden(tiny):
@@ -157,7 +155,7 @@ def test_horizon_can_be_overridden(tiny):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"num_preds": 0}, "--num_preds 0: at least 1 of each is needed"),
+        ({"num_preds": 0}, "--num_preds 0: expected at least 1"),
         ({"num_seed": 3}, "--num_seed 3: the predictor's buffer holds 2 frames"),
         ({"num_preds": 60}, "too few for a clip of 61 frames"),
         ({"pred_ckpt": "checkpoint_epoch_9.pth"}, "checkpoint_epoch_9.pth: no such checkpoint"),

@@ -77,15 +77,11 @@ def test_every_clip_gets_its_pictures_and_every_predictor_its_row(tiny, capsys):
         assert sheet.height > 7 * 112  # video, reconstruction, masks, true objects, 3 slots
 
 
-def test_a_predictor_that_did_not_finish_is_left_out_loudly(tiny, capsys):
+def test_a_predictor_that_did_not_finish_is_left_out_loudly(tiny, caplog):
     tiny.add_predictor("VanillaTransformer")
     tiny.add_predictor("TextOCVP_CustomTF", trained=False)
     figures(tiny.folder, num_seqs=1)
-    captured = capsys.readouterr()
-    assert (
-        "predictor TextOCVP_CustomTF is left out: checkpoint_epoch_final.pth: no such checkpoint"
-        in captured.err
-    )
+    assert "TextOCVP_CustomTF is left out: checkpoint_epoch_final.pth: " in caplog.text
     assert (tiny.folder / "plots/prediction_00.png").is_file()
 
 
@@ -95,5 +91,5 @@ def test_clips_without_masks_can_be_drawn(tiny_without_masks):
 
 
 def test_no_clips_are_refused(tiny):
-    with pytest.raises(UserError, match="--num_seqs 0: at least 1 clip"):
+    with pytest.raises(UserError, match="--num_seqs 0: expected at least 1"):
         figures(tiny.folder, num_seqs=0)

@@ -4,7 +4,7 @@ from torch import nn
 
 from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.decomposition import Rendering
-from textocvp.evaluation.forecast import encode_scene, score_forecasters
+from textocvp.evaluation.forecast import forecast_scene, score_forecasters
 
 SIZE = 12
 
@@ -18,7 +18,7 @@ class PixelModel(nn.Module):
         super().__init__()
         self.shift = shift
 
-    def initial_slots(self, batch, generator=None, noise=None):
+    def initial_slots(self, batch, noise=None):
         return torch.zeros(batch, 1, 1)
 
     def encode(self, video, initial_slots):
@@ -76,14 +76,14 @@ def test_references_and_predictors_are_scored_on_the_same_frames():
 
 
 def test_copies_repeat_the_last_context_frame_and_the_decoder_spoils_all_but_the_raw_one():
-    scene = encode_scene(PixelModel(shift=0.2), clips()[0], num_context=2, seed=0)
+    scene = forecast_scene(PixelModel(shift=0.2), {}, clips()[0], 2, 0, None)
     assert scene.context.shape[1] == 2
     for name, values in {
         "copy_frame": [0.2, 0.2, 0.2],
         "copy_slots": [0.4, 0.4, 0.4],
         "ceiling": [0.5, 0.6, 0.7],
     }.items():
-        assert scene.references[name][0, :, 0, 0, 0].tolist() == pytest.approx(values), name
+        assert scene.frames[name][0, :, 0, 0, 0].tolist() == pytest.approx(values), name
 
 
 def test_only_predictors_that_need_text_get_it():

@@ -6,7 +6,8 @@ import pytest
 
 from launch.state.manifest import Manifest
 from textocvp.config.errors import UserError
-from textocvp.evaluation.report import report, stage_seconds
+from textocvp.config.experiment import FINAL
+from textocvp.evaluation.report import check_summary, find_seeds, report, seed_checkpoint, stage_seconds
 from textocvp.files import write_json
 
 SEGMENTATION = {"object_miou": 0.46, "background_iou": 0.91, "ari": 0.62, "fg_ari": 0.72}
@@ -63,7 +64,7 @@ def finished(tmp_path):
 def test_summary_has_the_promised_keys_and_no_others(finished, capsys):
     report(finished)
     summary = json.loads((finished / "summary.json").read_text())
-    assert list(summary) == ["decomposition", "predictors", *REFERENCES, "seconds"]
+    assert list(summary) == ["decomposition", "predictors", *REFERENCES, "margins", "seconds"]
     assert list(summary["decomposition"]) == [*SEGMENTATION, "psnr", "tiling", "colour_kmeans", "seeds"]
     assert summary["decomposition"]["seeds"]["1"]["selected"] is True
     expected = {"psnr": 22.7, "psnr_last": 21.7, "psnr_moving": 17.7, "ssim": 0.8}
@@ -71,9 +72,16 @@ def test_summary_has_the_promised_keys_and_no_others(finished, capsys):
     assert [summary[name]["psnr"] for name in REFERENCES] == [20.0, 21.0, 22.0]
     assert summary["copy_frame"].keys() == expected.keys()
     assert summary["seconds"] == {"train_decomp": 220.0, "figures": 5.0}
+    over = summary["margins"]["TextOCVP_CustomTF"]["over"]
+    assert list(over) == ["VanillaTransformer", "copy_frame", "copy_slots"]
+    assert over["VanillaTransformer"] == pytest.approx(
+        {"psnr": 2.8, "psnr_last": 2.8, "psnr_moving": 2.8, "ssim": 0.0}
+    )
+    assert over["copy_slots"]["psnr"] == pytest.approx(1.7)
     out = capsys.readouterr().out
+    assert out.startswith((finished / "summary.txt").read_text())
     for line in ("seed 1 *", "tiling of the image", "k-means on colour", "TextOCVP_CustomTF", "ceiling",
-                 "copy the context frame", "copy its slots", "train_decomp", "all stages"):  # fmt: skip
+                 "copy the context frame", "copy its slots", "train-decomp", "all stages"):  # fmt: skip
         assert line in out
     assert "\nmodel " not in out  # the selected seed is that model
 
@@ -103,7 +111,7 @@ def test_what_is_missing_is_named_after_everything_else_was_written(finished, ca
     with pytest.raises(UserError, match=message):
         report(finished)
     summary = json.loads((finished / "summary.json").read_text())
-    assert list(summary) == ["decomposition", "predictors", *REFERENCES, "seconds"]
+    assert list(summary) == ["decomposition", "predictors", *REFERENCES, "margins", "seconds"]
     assert "VanillaTransformer" in capsys.readouterr().out
 
 
@@ -123,7 +131,7 @@ def test_predictors_evaluated_under_different_conditions_are_not_comparable(fini
 
 
 def test_nothing_there_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="no experiment there"):
+    with pytest.raises(UserError, match="not an experiment"):
         report(tmp_path)
 
 
@@ -134,8 +142,90 @@ def test_seconds_are_summed_over_the_tasks_of_a_stage(finished):
 
 def test_report_and_check_import_no_torch():
     code = (
-        "import sys, textocvp.evaluation.report, textocvp.evaluation.check;"
+        "import sys, textocvp.evaluation.report;"
         "print([m for m in ('torch', 'sklearn', 'scipy', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_seeds_are_in_the_order_of_their_numbers(tmp_path):
+    for seed in ("10", "9", "1"):
+        path = seed_checkpoint(tmp_path, seed)
+        path.parent.mkdir(parents=True)
+        if seed != "9":
+            path.write_text("")
+    assert find_seeds(tmp_path) == (["1", "10"], ["9"])
+    assert find_seeds(tmp_path, "checkpoint_epoch_3.pth") == ([], ["1", "9", "10"])
+    assert find_seeds(tmp_path / "none") == ([], [])
+    assert seed_checkpoint(tmp_path, "1") == tmp_path / "seeds" / "1" / "models" / FINAL
+
+
+CHECKED = {
+    "decomposition": {"object_miou": 0.46, "ari": None},
+    "predictors": {"A-b": {"psnr": 22.7}, "B": {"psnr": 19.9}},
+    "margins": {"A-b": {"over": {"B": {"psnr": 2.8}}}},
+}
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """Runs check_summary on the text of a section `checks`."""
+
+    def run(checks):
+        write_json(tmp_path / "summary.json", CHECKED)
+        (tmp_path / "recipe.yaml").write_text(f"name: demo\n{checks}\n")
+        check_summary(tmp_path)
+
+    return run
+
+
+def test_bounds_that_hold_are_printed_one_a_line(checked, capsys):
+    checked("""checks:
+  decomposition.object_miou: {min: 0.40, max: 1}
+  margins.A-b.over.B.psnr: {min: 1.5}""")
+    assert capsys.readouterr().out.splitlines() == [
+        "ok      decomposition.object_miou = 0.460 >= 0.4",
+        "ok      decomposition.object_miou = 0.460 <= 1",
+        "ok      margins.A-b.over.B.psnr = 2.800 >= 1.5",
+    ]
+
+
+def test_all_checks_are_run_before_failing(checked, capsys):
+    with pytest.raises(UserError, match="2 checks failed"):
+        checked("""checks:
+  decomposition.object_miou: {min: 0.5}
+  predictors.B.psnr: {max: 19}
+  predictors.A-b.psnr: {min: 20}""")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["FAILED", "FAILED", "ok"]
+    assert "decomposition.object_miou = 0.460 >= 0.5" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "checks, message",
+    [
+        ("checks: {}", "recipe.yaml: checks: missing"),
+        ("other: 1", "recipe.yaml: checks: missing"),
+        ("checks: {decomposition.object_miou: 0.4}", "recipe.yaml: checks.decomposition.object_miou: .*0.4"),
+        ("checks: {decomposition.object_miou: {minn: 0.4}}", "minn.*did you mean 'min'"),
+        ("checks: {decomposition.object_miou: {min: high}}", "object_miou.min: .*high"),
+        ("checks: {decomposition.object_miu: {min: 0}}", "summary.json: .*'object_miu'.*'object_miou'"),
+        ("checks: {decomposition.ari: {min: 0}}", "summary.json: decomposition.ari: .*None"),
+        ("checks: {decomposition: {min: 0}}", "summary.json: decomposition: expected a number"),
+        ("checks: {predictors.B.psnr.x: {min: 0}}", "summary.json: predictors.B.psnr.x: no 'x'"),
+        ("checks: [", "recipe.yaml: .*YAML"),
+    ],
+)
+def test_malformed_checks_are_one_line(checked, checks, message):
+    with pytest.raises(UserError, match=message) as error:
+        checked(checks)
+    assert "\n" not in str(error.value)
+
+
+def test_without_recipe_or_summary(tmp_path):
+    with pytest.raises(UserError, match="recipe.yaml: no such file"):
+        check_summary(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("checks: {a: {min: 0}}")
+    with pytest.raises(UserError, match="summary.json: no such file"):
+        check_summary(tmp_path)

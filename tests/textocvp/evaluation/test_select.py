@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from textocvp.config.errors import UserError
-from textocvp.evaluation.select import CRITERIA, best_seed, select_decomp
+from textocvp.evaluation.select import CRITERIA, Observation, best_seed, select_decomp
 from textocvp.files import sha256_file
 
 FINAL = "models/checkpoint_epoch_final.pth"
@@ -65,28 +65,26 @@ def test_masks_of_the_data_are_never_read(seeded, monkeypatch):
     select_decomp(seeded.folder)
 
 
-def test_seeds_that_failed_are_left_out_loudly(seeded, capsys):
+def test_seeds_that_failed_are_left_out_loudly(seeded, caplog):
     (seeded.folder / "seeds/0" / FINAL).unlink()
     path = seeded.folder / "seeds/1" / FINAL
     path.write_bytes(path.read_bytes()[:1000])
     select_decomp(seeded.folder)
-    errors = capsys.readouterr().err
-    assert "seed 0 is left out: no " in errors
-    assert "seed 1 is left out: " in errors
-    assert "damaged" in errors
+    assert "seed 0 is left out: no " in caplog.text
+    assert "seed 1 is left out: " in caplog.text and "damaged" in caplog.text
     selected = json.loads((seeded.folder / "selected.json").read_text())
     assert selected["selected"] == "10"
     assert sorted(selected["left_out"]) == ["0", "1"]
 
 
-def test_a_seed_that_diverged_is_left_out(seeded, capsys):
+def test_a_seed_that_diverged_is_left_out(seeded, caplog):
     path = seeded.folder / "seeds/1" / FINAL
     content = torch.load(path, weights_only=True)
     for value in content["model_state_dict"].values():
         value.fill_(float("nan"))
     torch.save(content, path)
     select_decomp(seeded.folder, "mask_entropy")
-    assert "seed 1 is left out: its scores are not finite: training diverged" in capsys.readouterr().err
+    assert "seed 1 is left out: its scores are not finite: training diverged" in caplog.text
 
 
 def test_without_a_finished_seed_nothing_is_selected(tiny):
@@ -99,8 +97,8 @@ def test_without_a_finished_seed_nothing_is_selected(tiny):
 
 
 def test_unknown_criterion_is_refused_before_any_work(tmp_path):
-    with pytest.raises(UserError, match="unknown criterion 'best'"):
-        select_decomp(tmp_path / "absent", "best")
+    with pytest.raises(UserError, match="'steadines', did you mean 'steadiness'"):
+        select_decomp(tmp_path / "absent", "steadines")
 
 
 def test_the_first_of_equals_wins_and_without_scores_there_is_none(tmp_path):
@@ -108,3 +106,90 @@ def test_the_first_of_equals_wins_and_without_scores_there_is_none(tmp_path):
     assert best_seed(scores, "steadiness", tmp_path) == "4"
     with pytest.raises(UserError, match="no seed can be scored"):
         best_seed({}, "steadiness", tmp_path)
+
+
+MEDIAN = torch.full((3, 8, 8), 0.5)
+
+
+def clip():
+    """Video (1, 4, 3, 8, 8): two 2 x 2 objects that stay on a grey background."""
+    video = MEDIAN.repeat(1, 4, 1, 1, 1)
+    video[..., 1:3, 1:3], video[..., 5:7, 4:6] = 0.9, 0.1
+    return video
+
+
+def masks(labels, certainty=1.0):
+    """One-hot masks (1, 4, 3, 8, 8) of labels (4, 8, 8), mixed with even ones."""
+    hard = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()[None]
+    return certainty * hard + (1 - certainty) / 3
+
+
+def true_labels():
+    labels = torch.zeros(4, 8, 8, dtype=torch.long)
+    labels[:, 1:3, 1:3], labels[:, 5:7, 4:6] = 1, 2
+    return labels
+
+
+def seen(labels, certainty=1.0):
+    return Observation(clip(), masks(labels, certainty), torch.zeros(1), MEDIAN)
+
+
+def score(name, observation):
+    return float(CRITERIA[name](observation))
+
+
+def test_a_perfect_decomposition_has_the_best_score_of_every_criterion():
+    worst_or_best = {"validation_loss": 0.0, "mask_entropy": 0.0}
+    for name, criterion in CRITERIA.items():
+        values = criterion(seen(true_labels()))
+        assert values.shape == (1,)
+        assert float(values) == pytest.approx(worst_or_best.get(name, 1.0), abs=1e-5), name
+
+
+def test_a_background_shared_by_two_slots_loses():
+    shared = true_labels()
+    shared[:, :, 4:] = 2  # the right half belongs to the second object's slot
+    for name in ("background_agreement", "background_mass", "separation"):
+        assert score(name, seen(shared)) < 0.7
+    assert score("mask_confidence", seen(shared)) == 1.0  # blind to it
+
+
+def test_background_agreement_is_the_iou_of_the_largest_slot():
+    labels = true_labels()
+    labels[:, 1:3, 1:3] = 0  # one object stays in the background's slot: 56 of 60 pixels agree
+    assert score("background_agreement", seen(labels)) == pytest.approx(56 / 60)
+    assert score("background_mass", seen(labels)) == pytest.approx(1.0)
+    assert score("foreground_release", seen(labels)) == pytest.approx(0.5)
+    assert score("separation", seen(labels)) == pytest.approx(0.5)
+    assert score("object_sharing", seen(labels)) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_largest_slot_need_not_be_the_first():
+    assert score("background_agreement", seen((true_labels() + 1) % 3)) == 1.0
+
+
+def test_unsure_masks_lose():
+    for name in ("background_mass", "separation", "mask_confidence"):
+        assert score(name, seen(true_labels(), 0.5)) < score(name, seen(true_labels(), 0.9))
+    assert score("mask_entropy", seen(true_labels(), 0.5)) > score("mask_entropy", seen(true_labels(), 0.9))
+
+
+def test_masks_that_jump_where_nothing_moves_are_unsteady():
+    jumping = true_labels()
+    jumping[2] = (jumping[2] + 1) % 3
+    assert score("steadiness", seen(jumping)) == pytest.approx(1 - 2 / 3)
+    single = Observation(clip()[:, :1], masks(true_labels())[:, :1], torch.zeros(1), MEDIAN)
+    assert score("steadiness", single) == 1.0
+
+
+def test_clips_are_scored_one_by_one():
+    good, bad = seen(true_labels()), seen(torch.zeros_like(true_labels()))
+    both = Observation(
+        torch.cat([good.video, bad.video]),
+        torch.cat([good.masks, bad.masks]),
+        torch.tensor([1.0, 2.0]),
+        MEDIAN,
+    )
+    for name, criterion in CRITERIA.items():
+        if name != "validation_loss":
+            assert criterion(both).tolist() == pytest.approx([score(name, good), score(name, bad)]), name

@@ -9,6 +9,7 @@ import pytest
 from textocvp import stopping
 from textocvp.config.experiment import create_experiment, create_predictor_experiment
 from textocvp.synthetic.generate import make_data
+from textocvp.terminal import set_up_logging
 
 MODEL = {
     "num_slots": 3,
@@ -48,6 +49,7 @@ PREDICTORS = {
 
 @pytest.fixture(autouse=True)
 def signals():
+    set_up_logging()
     yield
     stopping.restore()
 
