@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ from slurm.options import option_words
 from slurm.queue import attached, missing
 from slurm.site import IMAGE_JOB, ClusterConfig
 from textocvp.config.errors import UserError
+from textocvp.files import read_json
 
 KEYED = ("requirements-{lock}.lock", "textocvp.def", "selftest.py")
 """Files of containers/ that an image is made from; their bytes are its key, as in containers/build.sh."""
@@ -67,7 +67,7 @@ def image_record(image: Path) -> Dict[str, Any]:
     """What `make image` recorded of an image: digest, bytes, key, ...; {} where it recorded nothing."""
     for record in (image.with_name(f"{image.name}.json"), image / ".textocvp-image.json"):
         if record.is_file():
-            return dict(json.loads(record.read_text()))
+            return dict(read_json(record))
     return {}
 
 

