@@ -2,7 +2,7 @@
 
     python -m launch.job EXP/jobs/STAGE/TASK/task.json
 
-is what every executor runs, once per rank. Rank 0 alone checks and records; the others wait for its word.
+is what every executor runs, once per rank. Rank 0 alone checks and records; the others wait for its decision.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, NoReturn
+from typing import Any, Dict, NoReturn, Optional
 
 from launch.state import ledger
 from launch.state.attempt import (
     RUN,
     SKIP,
+    announce,
     attempt_name,
+    await_decision,
     check_progress,
-    give_word,
     job_name,
     last_saved,
     own_signals,
     set_rank_variables,
-    wait_for_word,
     was_stopped,
 )
+from launch.state.ledger import Cause
 from launch.state.manifest import (
     CHANGED,
     DONE,
@@ -51,18 +52,19 @@ from textocvp.config.job import (
     ATTEMPT_VARIABLE,
     JOB_DIR_VARIABLE,
     REQUEUE_FILE,
+    SupersededError,
     read_progress,
     refuse_if_superseded,
 )
 from textocvp.files import format_bytes, provenance
 
-DISK_FULL = "disk full"
-"""What the ledger's line on a full disk begins with."""
 EXIT_USER_ERROR = 2
 CACHE_SECONDS, POLL_SECONDS = 90.0, 5.0
-"""NFS believes for up to 60 seconds (acregmax, acdirmax) what it knew of a file or folder."""
-HEADER_END = "rank 0 of "
-"""The last line before what the task itself prints begins like this."""
+"""NFS may show for up to 60 seconds (acregmax, acdirmax) what it knew of a file or folder."""
+
+
+class CancelledError(UserError):
+    """The job was cancelled while it was being queued again."""
 
 
 def run_task_file(path: str) -> Dict[str, Any]:
@@ -85,8 +87,8 @@ def run_task_file(path: str) -> Dict[str, Any]:
     own_signals()
     try:
         if rank == 0:
-            return run_first_rank(root, task)
-        if wait_for_word(folder) == RUN:
+            run_first_rank(root, task, folder)
+        elif await_decision(folder) == RUN:
             run_command(task)
     except DiskFullError as error:
         end_on_full_disk(root, task, error)
@@ -100,45 +102,49 @@ def run_task_file(path: str) -> Dict[str, Any]:
     return {"stage": stage, "task": index, "rank": rank}
 
 
-def run_first_rank(root: Path, task: Task) -> Dict[str, Any]:
+def run_first_rank(root: Path, task: Task, folder: Path) -> None:
     """Rank 0: the checks before the command and the records after it."""
     started, saved = time.time(), last_saved(root, task)
     # of an attempt that was killed before its batch script saw it: this one would be queued again for it
-    (job_folder(root, *task.id) / REQUEUE_FILE).unlink(missing_ok=True)
+    (folder / REQUEUE_FILE).unlink(missing_ok=True)
     try:
         refuse_cancelled(root, task)
         ledger.record(root, ledger.STARTED, *task.id, saved=saved, **whereabouts())
         if not needs_run(root, task):
             print(f"{task.name} is done: same config, same inputs, outputs whole", flush=True)
-            give_word(job_folder(root, *task.id), SKIP)
+            announce(folder, SKIP)
         else:
             check_progress(root, task, saved)
-            (job_folder(root, *task.id) / "progress.json").unlink(missing_ok=True)  # an earlier attempt's
-            give_word(job_folder(root, *task.id), RUN)
+            (folder / "progress.json").unlink(missing_ok=True)  # an earlier attempt's
+            announce(folder, RUN)
             run_command(task)
             refuse_if_superseded()
             write_manifest(root, task, input_hashes(Records(root), task), time.time() - started, provenance())
     except DiskFullError:
         raise
     except BaseException as error:
-        if disk_full_elsewhere(root, task):
-            raise
-        event = ledger.STOPPED if was_stopped(error) else ledger.FAILED
-        with contextlib.suppress(DiskFullError):
-            record_end(root, task, event, describe(error))
+        if not disk_full_elsewhere(root, task):
+            with contextlib.suppress(DiskFullError):
+                record_end(root, task, describe(error), None if was_stopped(error) else cause_of(error))
         raise
     seconds = round(time.time() - started, 1)
     ledger.record(root, ledger.FINISHED, *task.id, seconds=seconds, **whereabouts())
-    return {"stage": task.stage, "task": task.index, "rank": 0}
+
+
+def run_command(task: Task) -> None:
+    """Call the entry point that `python -m textocvp` calls, in this process."""
+    status = importlib.import_module("textocvp.cli").main(list(task.argv))
+    if status:
+        raise SystemExit(status)
 
 
 def end_on_full_disk(root: Path, task: Task, error: DiskFullError) -> NoReturn:
-    """One line in log and ledger, no request to be queued again, and out: the job would only fail again."""
+    """One line in log and ledger, no request to be queued again: the job would only fail again."""
     (job_folder(root, *task.id) / REQUEUE_FILE).unlink(missing_ok=True)
     freed = format_bytes(sum(leftover.bytes for leftover in leftovers(root, alive_by_ledger(root))))
     text = f"{error}; `make prune EXP={root}` would free {freed}"
     with contextlib.suppress(DiskFullError):  # the ledger may find no space either
-        record_end(root, task, ledger.FAILED, f"{DISK_FULL}: {text}")
+        record_end(root, task, text, Cause.DISK_FULL)
     end_with_line(task, text)
 
 
@@ -151,16 +157,35 @@ def end_with_line(task: Task, text: str) -> NoReturn:
 
 
 def disk_full_elsewhere(root: Path, task: Task) -> str:
-    """What another rank of this attempt has said of a full disk; "" where none has."""
+    """What another rank of this attempt has recorded of a full disk; "" where none has."""
     last = ledger.last_events(root).get(task.id, {})
-    found = last.get("event") == ledger.FAILED and last.get("error", "").startswith(DISK_FULL)
-    return last["error"] if found else ""
+    found = last.get("event") == ledger.FAILED and last.get("cause") == Cause.DISK_FULL
+    return str(last["error"]) if found else ""
 
 
-def record_end(root: Path, task: Task, event: str, error: str) -> None:
-    """The ledger's line on an attempt that did not succeed."""
-    step = read_progress(root, *task.id).get("step")
-    ledger.record(root, event, *task.id, error=error, step=step, **whereabouts())
+def record_end(root: Path, task: Task, error: str, cause: Optional[Cause]) -> None:
+    """The ledger's line on an attempt that failed, or that a signal stopped (without a cause)."""
+    step, event = read_progress(root, *task.id).get("step"), ledger.FAILED if cause else ledger.STOPPED
+    ledger.record(root, event, *task.id, error=error, cause=cause, step=step, **whereabouts())
+
+
+def cause_of(error: BaseException) -> Cause:
+    """The kind of an error, for the ledger."""
+    if isinstance(error, (SupersededError, CancelledError)):
+        return Cause.SUPERSEDED if isinstance(error, SupersededError) else Cause.CANCELLED
+    if isinstance(error, UserError):
+        return Cause.REFUSED
+    return Cause.EXIT_STATUS if isinstance(error, SystemExit) else Cause.EXCEPTION
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text[:500]
+    if isinstance(error, SystemExit):
+        return f"exit code {text}"
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 
 def whereabouts() -> Dict[str, Any]:
@@ -175,10 +200,10 @@ def node_name() -> str:
 
 
 def refuse_cancelled(root: Path, task: Task) -> None:
-    """UserError in a job that was cancelled while it was being queued again."""
+    """CancelledError in a job that was cancelled while it was being queued again."""
     last = ledger.last_events(root).get(task.id, {})
     if job_name() and last.get("job_id") == job_name() and last.get("event") == ledger.CANCELLED:
-        raise UserError(f"{task.name} was cancelled; the same command submits it anew")
+        raise CancelledError(f"{task.name} was cancelled; the same command submits it again")
 
 
 def needs_run(root: Path, task: Task) -> bool:
@@ -195,8 +220,8 @@ def needs_run(root: Path, task: Task) -> bool:
 def checked_records(root: Path, task: Task) -> Records:
     """Records in which all that the task needs is there; InputError where it is not.
 
-    In a job it is looked for a while: a network file system shows what another node has just written only
-    when its caches have run out.
+    A job tries again for a while: a network file system shows what another node has just written only when
+    its caches have run out.
     """
     deadline = time.monotonic() + (CACHE_SECONDS if job_name() else 0)
     while True:
@@ -209,23 +234,6 @@ def checked_records(root: Path, task: Task) -> Records:
             if time.monotonic() > deadline:
                 raise
         time.sleep(POLL_SECONDS)
-
-
-def run_command(task: Task) -> None:
-    """Call the entry point that `python -m textocvp` calls, in this process."""
-    status = importlib.import_module("textocvp.cli").main(list(task.argv))
-    if status:
-        raise SystemExit(status)
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split())
-    if isinstance(error, UserError):
-        return text[:500]
-    if isinstance(error, SystemExit):
-        return f"exit code {text}"
-    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The same jobs without a scheduler: in order of their edges, a few at a time, on this machine."""
+"""The same tasks without a scheduler: in order of their edges, a few at a time, on this machine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, TextIO, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, TextIO, Tuple
 
 from launch import CODE
 from launch.batch import job_variables
 from launch.state import ledger
 from launch.state.attempt import free_port, local_rank_variables
 from launch.state.manifest import job_folder
-from launch.state.task import OK, Task
+from launch.state.task import OK, Task, TaskId
 from launch.views.watch import Watch, title
 from slurm.container import python_words
 from slurm.options import Resources
@@ -27,7 +27,7 @@ from textocvp.terminal import duration
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0
-"""What the peers of a dead rank get to end by themselves."""
+"""How long the peers of a dead rank may take to end by themselves."""
 INTERRUPTED = 130
 
 
@@ -36,10 +36,12 @@ class Running:
     """The processes of one task."""
 
     task: Task
-    log: Path
-    ranks: List[subprocess.Popen]
+    logs: List[Path]
+    """Of each rank."""
+    ranks: List["subprocess.Popen[bytes]"]
     started: float = field(default_factory=time.time)
-    killed_at: Optional[float] = None
+    deadline: Optional[float] = None
+    """When the peers of a dead rank are killed."""
     failed_rank: Optional[Tuple[int, int]] = None
     """Rank and status of the first process that failed."""
 
@@ -57,10 +59,10 @@ class Running:
 
     def _end_peers(self) -> None:
         # a rank that waits for a dead one in a collective operation would wait for ever
-        if self.killed_at is None:
-            self.killed_at = time.monotonic() + GRACE_SECONDS
+        if self.deadline is None:
+            self.deadline = time.monotonic() + GRACE_SECONDS
             self.signal(signal.SIGTERM)
-        elif time.monotonic() > self.killed_at:
+        elif time.monotonic() > self.deadline:
             self.kill()
 
     def signal(self, number: int) -> None:
@@ -92,15 +94,12 @@ class LocalRunner:
 
         Args:
             lock: descriptor of the experiment's lock, which every task inherits.
-            about: what the ledger says of every submission.
+            about: what the ledger records of every submission.
         """
-        self.root = Path(root).resolve()
-        self.cluster = cluster
-        self.lock = lock
-        self.about = about
+        self.root, self.cluster, self.lock, self.about = Path(root).resolve(), cluster, lock, about
         self.watch = Watch(self.root, stream)
         self.running: List[Running] = []
-        self.failed: Dict[Tuple[str, int], str] = {}
+        self.failed: Dict[TaskId, str] = {}
         self.interrupts = 0
 
     def run(self, tasks: Sequence[Task]) -> int:
@@ -122,98 +121,90 @@ class LocalRunner:
     def _start_what_can(self, waiting: List[Task]) -> List[Task]:
         """Start tasks whose edges are met; returns those that still wait."""
         busy = {task.id for task in waiting} | {running.task.id for running in self.running}
-        ready, still = [], []
-        for task in waiting:
+        ready: List[Task] = []
+        for task in list(waiting):
             broken = [edge for edge in task.after if edge.mode == OK and edge.id in self.failed]
             if broken:
                 self.failed[task.id] = "not started"
                 self.watch.event(f"{title(task)} not started: {broken[0].id} failed")
-            elif any(edge.id in busy for edge in task.after):
-                still.append(task)
-            else:
+                waiting.remove(task)
+            elif not any(edge.id in busy for edge in task.after):
                 ready.append(task)
-        free = max(self.cluster.parallel - len(self.running), 0)
         beside = min(self.cluster.parallel, len(ready) + len(self.running))
-        for task in ready[:free]:
+        for task in ready[: max(self.cluster.parallel - len(self.running), 0)]:
             self._start(task, beside)
-        later = {task.id for task in ready[free:] + still}
-        return [task for task in waiting if task.id in later]
+            waiting.remove(task)
+        return waiting
 
     def _start(self, task: Task, beside: int) -> None:
+        """Start a task that runs as one of `beside` at the same time."""
         resources = self.cluster.job_resources(task.stage)
         threads = resources.cpus_per_task or max(1, available_cores() // beside // resources.ranks)
         attempt = f"{time.strftime('%Y%m%dT%H%M%S')}_{os.getpid()}"
-        logs = job_folder(self.root, *task.id).parent / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        paths = [logs / f"local_{attempt}_{task.index}_{rank}_log.out" for rank in range(resources.ranks)]
+        folder = job_folder(self.root, *task.id).parent / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        logs = [folder / f"local_{attempt}_{task.index}_{rank}_log.out" for rank in range(resources.ranks)]
         ledger.record(
             self.root,
             ledger.SUBMITTED,
             *task.id,
             job_id="",
             depends_on="",
-            log=paths[0].relative_to(self.root).as_posix(),
+            log=logs[0].relative_to(self.root).as_posix(),
             **self.about,
             argv=list(task.argv),
             resources=to_dict(resources),
         )
-        variables = {ATTEMPT_VARIABLE: attempt, **job_variables(self.cluster, CODE, threads)}
-        self.running.append(Running(task, paths[0], self._processes(task, resources, paths, variables)))
+        variables = {**job_variables(self.cluster, CODE, threads), ATTEMPT_VARIABLE: attempt}
+        self.running.append(Running(task, logs, self._processes(task, resources, logs, variables)))
         self.watch.event(f"{title(task)} started")
 
     def _processes(
-        self, task: Task, resources: Resources, logs: Sequence[Path], variables: Dict[str, str]
-    ) -> List[subprocess.Popen]:
+        self, task: Task, resources: Resources, logs: Sequence[Path], variables: Mapping[str, str]
+    ) -> "List[subprocess.Popen[bytes]]":
         port, processes = free_port(), []
         python = python_words(self.cluster, CODE, self.root, resources.gpus_per_node > 0)
         command = [*python, "-u", "-m", "launch.job", str(job_folder(self.root, *task.id) / "task.json")]
         path = os.pathsep.join(filter(None, (variables["PYTHONPATH"], os.environ.get("PYTHONPATH"))))
         for rank, log in enumerate(logs):
-            environment = {
-                **os.environ,
-                **variables,
-                "PYTHONPATH": path,
-                **local_rank_variables(rank, resources.ranks, port),
-            }
+            own = local_rank_variables(rank, resources.ranks, port)
             with open(log, "w") as output:
-                processes.append(
-                    subprocess.Popen(
-                        command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=subprocess.STDOUT,
-                        env=environment,
-                        start_new_session=True,  # Ctrl-C reaches the tasks through this runner, once
-                        pass_fds=(self.lock,),
-                    )
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **variables, "PYTHONPATH": path, **own},
+                    start_new_session=True,  # Ctrl-C reaches the tasks through this runner, once
+                    pass_fds=(self.lock,),
                 )
+            processes.append(process)
         return processes
 
     def _collect(self) -> None:
-        """Take note of the tasks that have ended."""
-        ended: Set[Tuple[str, int]] = set()
-        for running in self.running:
+        """Report and forget the tasks that have ended."""
+        for running in list(self.running):
             status = running.status()
             if status is None:
                 continue
-            ended.add(running.task.id)
+            self.running.remove(running)
             if status == 0:
                 self.watch.event(f"{title(running.task)} done in {duration(time.time() - running.started)}")
-            else:
-                self._record_failure(running)
-        self.running = [running for running in self.running if running.task.id not in ended]
+            elif running.failed_rank is not None:
+                self._record_failure(running, *running.failed_rank)
 
-    def _record_failure(self, running: Running) -> None:
-        rank, status = running.failed_rank
+    def _record_failure(self, running: Running, rank: int, status: int) -> None:
         why = f"signal {-status}" if status < 0 else f"exit status {status}"
         self.failed[running.task.id] = why
-        if status < 0 or rank > 0:  # rank 0 could not say so itself
-            ledger.record(self.root, ledger.FAILED, *running.task.id, error=f"rank {rank}: {why}")
+        recorded = ledger.last_events(self.root).get(running.task.id, {})
+        # rank 0 records its own errors, every rank a full disk
+        if (status < 0 or rank > 0) and recorded.get("cause") != ledger.Cause.DISK_FULL:
+            cause, error = ledger.Cause.EXIT_STATUS, f"rank {rank}: {why}"
+            ledger.record(self.root, ledger.FAILED, *running.task.id, error=error, cause=cause)
         if self.interrupts:
             self.watch.event(f"{title(running.task)} stopped")
-            return
-        log = Path(str(running.log).replace("_0_log.out", f"_{rank}_log.out"))
-        self.watch.failure(running.task, log, why)
+        else:
+            self.watch.failure(running.task, running.logs[rank], why)
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -230,7 +221,7 @@ class LocalRunner:
         try:
             yield
         finally:
-            for running in self.running:  # only where something unforeseen was raised
+            for running in self.running:  # only where an unexpected exception was raised
                 running.kill()
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -1,8 +1,7 @@
-"""`make prune`: frees what is never needed again. What that is says slurm/prune.py."""
+"""`make prune`: frees what is never needed again (launch/state/prune.py says what that is)."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
@@ -10,12 +9,11 @@ from launch.jobs import ENDED, scheduler_states
 from launch.state import ledger
 from launch.state.lock import locked
 from launch.state.prune import Alive, Leftover, leftovers
-from textocvp.config.errors import UserError
 from textocvp.files import format_bytes
 from textocvp.terminal import format_table
 
 SEVERAL = 4
-"""Things of one kind in one folder that are told of in one line."""
+"""Things of one kind in one folder that are shown as one line."""
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE")
 """States that a job does not come back from by itself."""
 
@@ -30,7 +28,7 @@ def prune(root: Path, dry: bool) -> List[str]:
         found = leftovers(root, alive(root))
         if not dry:
             for leftover in found:
-                _remove(leftover)
+                leftover.remove()
     if not found:
         return [f"{root}: nothing to prune"]
     rows = [
@@ -69,11 +67,3 @@ def alive(root: Path) -> Alive:
         frozenset(last[task]["job_id"] for task in tasks),
         None if None in snapshots else frozenset(snapshots),
     )
-
-
-def _remove(leftover: Leftover) -> None:
-    path = leftover.path
-    try:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    except OSError as error:
-        raise UserError(f"{error.filename or path}: cannot be removed: {error.strerror}") from None

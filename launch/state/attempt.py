@@ -1,4 +1,4 @@
-"""One attempt at a task: its name, rank 0's word to the others, and whether attempts get anywhere."""
+"""One attempt at a task: its name, rank 0's decision, signals, rank variables, progress since the last one."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ PATIENCE = 600.0
 RUN, SKIP = "run", "skip"
 MAX_STARTS = 3
 """Starts without progress after which a job ends."""
+STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
+"""Exit codes of a command that saved its state and stopped on a signal."""
+FIRST_PORT, PORTS = 20000, 12000
+"""Below 32768, where Linux's own choice of ports begins."""
 
 
 def job_name() -> str:
@@ -40,22 +44,22 @@ def attempt_name() -> str:
     return os.environ.get(ATTEMPT_VARIABLE, str(os.getpid()))
 
 
-def give_word(folder: Path, word: str) -> None:
-    """Tell the other ranks to run, or that there is nothing to do; this is the newest attempt now."""
-    write_json(folder / ATTEMPT_FILE, {"attempt": attempt_name(), "word": word})
+def announce(folder: Path, decision: str) -> None:
+    """Let the other ranks know whether to RUN or to SKIP the command; this is the newest attempt now."""
+    write_json(folder / ATTEMPT_FILE, {"attempt": attempt_name(), "word": decision})
 
 
-def wait_for_word(folder: Path) -> str:
-    """Rank 0's word on this attempt."""
+def await_decision(folder: Path) -> str:
+    """What rank 0 has announced for this attempt."""
     path, deadline = folder / ATTEMPT_FILE, time.time() + PATIENCE
     while time.time() < deadline:
         # while it is replaced a network file system may have neither the old one nor the new
         with contextlib.suppress(UserError, OSError):
-            said = read_json(path)
-            if said["attempt"] == attempt_name():
-                return said["word"]
+            announced = read_json(path)
+            if announced["attempt"] == attempt_name():
+                return str(announced["word"])
         time.sleep(0.1)
-    raise TimeoutError(f"rank 0 gave no word in {PATIENCE:.0f} s")
+    raise TimeoutError(f"{path}: rank 0 did not decide within {PATIENCE:.0f} s whether to run")
 
 
 def check_progress(root: Path, task: Task, saved: str) -> None:
@@ -77,33 +81,24 @@ def check_progress(root: Path, task: Task, saved: str) -> None:
     if job and starts[-MAX_STARTS:] == [saved] * MAX_STARTS:
         raise UserError(
             f"{task.name} was started {MAX_STARTS} times without saving anything new: its time limit, or the "
-            f"time between two preemptions, is too short for it; submit it again with more time "
-            f'(RES="time=...")'
+            f'time between two preemptions, is too short; submit it again with more time (RES="time=...")'
         )
 
 
 def last_saved(root: Path, task: Task) -> str:
-    """What a task has put by so far: its newest state (their names count steps), its number of outputs.
+    """What a task has saved so far: its newest state (their names count steps), its number of outputs.
 
     Times of files would not do: the clocks of two nodes differ.
     """
-    states = [
-        path.name
-        for name in task.leftovers
-        if Path(name).name == "resume"
-        for path in (root / name).glob("step_*")
-    ]
+    folders = [root / name for name in task.leftovers if Path(name).name == "resume"]
+    states = [path.name for folder in folders for path in folder.glob("step_*")]
     return f"{max(states, default='no state')}, {len(output_files(root, task))} outputs"
 
 
-STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
-"""Exit codes of a command that saved its state and stopped on a signal."""
-
-
 def own_signals() -> None:
-    """Take back what submitit has its handlers on: they requeue from inside the job, and on rank 0 alone.
+    """Replace submitit's signal handlers: they requeue from inside the job, and on rank 0 alone.
 
-    Training installs its own; a stage without any lives on after USR2, and leaves TERM to the scheduler.
+    Training installs its own; a stage without any survives USR2, and leaves TERM to the scheduler.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have left it ignored
     signal.signal(signal.SIGTERM, leave_to_scheduler(os.getpid()) if job_name() else signal.SIG_DFL)
@@ -137,31 +132,8 @@ def was_stopped(error: BaseException) -> bool:
     )
 
 
-FIRST_PORT, PORTS = 20000, 12000
-"""Below 32768, from where on Linux gives ports to whoever asks for any."""
-
-
-def slurm_rank_variables(environment: Mapping[str, str]) -> Dict[str, str]:
-    """Rank variables from what srun sets.
-
-    The master's address is a number, as node names may not resolve; its port follows from the job's id, so
-    that jobs that share a node do not meet.
-    """
-    rank = int(environment["SLURM_PROCID"])
-    size = int(environment["SLURM_NTASKS"])
-    nodes = int(environment.get("SLURM_JOB_NUM_NODES", "1"))
-    return {
-        "RANK": str(rank),
-        "LOCAL_RANK": environment["SLURM_LOCALID"],
-        "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size // nodes),
-        "MASTER_ADDR": environment.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"),
-        "MASTER_PORT": str(FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS),
-    }
-
-
 def local_rank_variables(rank: int, size: int, port: int) -> Dict[str, str]:
-    """Rank variables of process `rank` of `size` on this machine."""
+    """The environment by which a task's processes find each other: `rank` of `size` on this machine."""
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -169,6 +141,21 @@ def local_rank_variables(rank: int, size: int, port: int) -> Dict[str, str]:
         "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+    }
+
+
+def slurm_rank_variables(environment: Mapping[str, str]) -> Dict[str, str]:
+    """Rank variables from what srun sets.
+
+    The master's address is a number, as node names may not resolve; its port follows from the job's id, so
+    that jobs that share a node do not collide.
+    """
+    size, port = int(environment["SLURM_NTASKS"]), FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS
+    return {
+        **local_rank_variables(int(environment["SLURM_PROCID"]), size, port),
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(size // int(environment.get("SLURM_JOB_NUM_NODES", "1"))),
+        "MASTER_ADDR": environment.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"),
     }
 
 
@@ -185,4 +172,4 @@ def free_port() -> int:
     """A TCP port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])

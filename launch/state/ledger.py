@@ -4,38 +4,64 @@ from __future__ import annotations
 
 import json
 import time
+from enum import Enum
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List
 
+from launch.state.task import TaskId
 from textocvp.files import append_jsonl
 
-SUBMITTED = "submitted"
-STARTED = "started"
-FINISHED = "finished"
-FAILED = "failed"
-STOPPED = "stopped"
-"""By a signal, with what was done saved: the same task continues."""
-CANCELLED = "cancelled"
+
+class Event(str, Enum):
+    """What happened to a task."""
+
+    SUBMITTED = "submitted"
+    STARTED = "started"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    """By a signal, with what was done saved: the same task continues."""
+    CANCELLED = "cancelled"
+
+    __str__ = str.__str__
+
+
+SUBMITTED, STARTED, FINISHED, FAILED, STOPPED, CANCELLED = Event
+
+
+class Cause(str, Enum):
+    """Why a task failed: the field `cause` of its event, absent in ledgers of earlier revisions."""
+
+    DISK_FULL = "disk_full"
+    SUPERSEDED = "superseded"
+    """Another attempt has taken over."""
+    CANCELLED = "cancelled"
+    """While it was being queued again."""
+    REFUSED = "refused"
+    """A user error: config, inputs, data, arguments. The error says what to fix."""
+    EXIT_STATUS = "exit_status"
+    """The command ended with a status other than 0."""
+    EXCEPTION = "exception"
+
+    __str__ = str.__str__
 
 
 def ledger_path(root: Path) -> Path:
-    """Where the ledger of the experiment in `root` lies."""
+    """The ledger of the experiment in `root`."""
     return Path(root) / "jobs" / "ledger.jsonl"
 
 
-def record(root: Path, event: str, stage: str, task: int, **details: Any) -> None:
+def record(root: Path, event: Event, stage: str, task: int, **details: Any) -> None:
     """Append one event of one task."""
     line = {"event": event, "time": round(time.time(), 3), "stage": stage, "task": task, **details}
     append_jsonl(ledger_path(root), line)
 
 
 def read_ledger(root: Path) -> List[Dict[str, Any]]:
-    """All events in order; what a crash cut short, or is no event, is left out."""
+    """All events in order; lines that a crash cut short, or that are not events, are left out."""
     path = ledger_path(root)
-    if not path.is_file():
-        return []
     events = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text().splitlines() if path.is_file() else ():
         try:
             event = json.loads(line)
         except ValueError:
@@ -50,27 +76,26 @@ def submitted_jobs(root: Path) -> List[str]:
     return [event["job_id"] for event in read_ledger(root) if event["event"] == SUBMITTED and event["job_id"]]
 
 
-def last_events(root: Path) -> Dict[Tuple[str, int], Dict[str, Any]]:
-    """Each task's last submission, joined by what its job has said since.
+def last_events(root: Path) -> Dict[TaskId, Dict[str, Any]]:
+    """Each task's last submission, joined by what its job has recorded since.
 
-    `event` and `event_time` are those of its last word; `starts` counts how often the job was started.
+    `event` and `event_time` are those of the last record; `starts` counts how often the job was started.
     """
     events = read_ledger(root)
-    last: Dict[Tuple[str, int], Dict[str, Any]] = {}
-    since: Dict[Tuple[str, int], int] = {}
+    last: Dict[TaskId, Dict[str, Any]] = {}
+    since: Dict[TaskId, int] = {}
     for number, event in enumerate(events):
         if event["event"] == SUBMITTED:
-            task = (event["stage"], event["task"])
+            task = TaskId(event["stage"], event["task"])
             last[task], since[task] = dict(event, event_time=event["time"], starts=0), number
     for number, event in enumerate(events):
-        task = (event["stage"], event["task"])
+        task = TaskId(event["stage"], event["task"])
         if event["event"] == SUBMITTED or task not in last:
             continue
         # a job may start before the line that says it was submitted is written
         same_job = event.get("job_id") and event["job_id"] == last[task]["job_id"]
         if same_job or (number > since[task] and not last[task]["job_id"]):
             starts = last[task]["starts"] + (event["event"] == STARTED)
-            last[task].update(
-                {**event, "time": last[task]["time"], "event_time": event["time"], "starts": starts}
-            )
+            kept = {"time": last[task]["time"], "event_time": event["time"], "starts": starts}
+            last[task].update({**event, **kept})
     return last

@@ -1,14 +1,13 @@
-"""One at a time may plan, submit or run here for an experiment."""
+"""One process at a time may plan, submit or run tasks here for an experiment."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from pathlib import Path
 from typing import Iterator
 
 from textocvp.config.errors import UserError
+from textocvp.files import file_lock, full_disk_reason
 
 
 @contextlib.contextmanager
@@ -19,24 +18,22 @@ def locked(root: Path) -> Iterator[int]:
     the last orphan has ended.
 
     Raises:
-        UserError: somebody else holds it, or it cannot be had here.
+        UserError: another process holds it, or the file system has no locks.
     """
     path = Path(root) / "jobs" / "lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:
-        raise UserError(f"{path} may not be written by you: is {root} another user's?") from None
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = stack.enter_context(file_lock(path, wait=False))
         except BlockingIOError:
-            raise UserError(f"another run works on {root} (it holds {path}); wait for it or end it") from None
-        except OSError as error:
             raise UserError(
-                f"{path} cannot be locked: {error.strerror}; its file system needs locks "
-                "(Lustre: -o flock), or take another folder"
+                f"{root}: another run is working on it (it holds {path}); wait for it or end it"
+            ) from None
+        except PermissionError:
+            raise UserError(f"{path}: permission denied; does {root} belong to another user?") from None
+        except OSError as error:
+            if full_disk_reason(error):
+                raise
+            raise UserError(
+                f"{path}: cannot be locked: {error.strerror}; use a file system with locks (Lustre: -o flock)"
             ) from None
         yield descriptor
-    finally:
-        os.close(descriptor)

@@ -7,27 +7,28 @@
     EXP/jobs/STAGE/logs/*.pkl             what submitit keeps of jobs that have ended
     .*.tmp                                left by what was killed a day ago or earlier
 
-Nothing that a manifest lists, nothing of a task that is queued or runs; in doubt it is kept. Removes nothing
-itself.
+Nothing that a manifest lists, nothing of a task that is queued or runs; in doubt it is kept.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import FrozenSet, Iterator, List, Optional, Set, Tuple
 
 from launch.state import ledger
-from launch.state.manifest import DONE, Manifest, Records, job_folder, read_task, stand
+from launch.state.manifest import DONE, Records, job_folder, stand
 from launch.state.task import Task, TaskId
+from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL
 from textocvp.files import bytes_below
 
 OLD_SECONDS = 24 * 3600
-"""What a temporary file must have been left alone for."""
+"""How long ago a temporary file must have been changed last."""
 _ON_THE_WAY = re.compile(r"checkpoint_epoch_\d+\.pth")
 _PICKLE = re.compile(r"(\d+)(?:_\d+)*_(?:submitted|result)\.pkl")
 
@@ -50,35 +51,49 @@ class Leftover:
     bytes: int
     what: str
 
+    def remove(self) -> None:
+        """Remove it; UserError where that is not allowed."""
+        try:
+            folder = self.path.is_dir() and not self.path.is_symlink()
+            shutil.rmtree(self.path) if folder else self.path.unlink()
+        except OSError as error:
+            raise UserError(f"{error.filename or self.path}: cannot be removed: {error.strerror}") from None
+
 
 def alive_by_ledger(root: Path) -> Alive:
-    """What the ledger alone tells, without a scheduler: everything that has not ended counts."""
+    """What the ledger alone says, without a scheduler: everything that has not ended counts."""
     ended = (ledger.FINISHED, ledger.FAILED, ledger.CANCELLED)
-    last = ledger.last_events(root)
-    open_ones = {task: event for task, event in last.items() if event["event"] not in ended}
-    return Alive(
-        frozenset(open_ones),
-        frozenset(event["job_id"] for event in open_ones.values()),
-        None if open_ones else frozenset(),
-    )
+    last = {task: event for task, event in ledger.last_events(root).items() if event["event"] not in ended}
+    job_ids = frozenset(str(event["job_id"]) for event in last.values())
+    return Alive(frozenset(last), job_ids, None if last else frozenset())
 
 
 def leftovers(root: Path, alive: Alive) -> List[Leftover]:
     """What can be removed, each thing once; absolute paths."""
-    root, found, seen = Path(root).resolve(), [], set()
-    protected, kept = _listed(root), _folders_of(root, alive.tasks)
-    for what, path in _candidates(root, alive):
+    root, records = Path(root).resolve(), Records(Path(root).resolve())
+    found: List[Leftover] = []
+    listed, kept = _listed(records), _folders_of(records, alive.tasks)
+    for what, path in _candidates(records, alive):
         inside = {path, *path.parents}
-        holds = any(path in (name, *name.parents) for name in protected)
-        if not inside & (seen | kept) and not holds:
-            seen.add(path)
+        holds_listed = any(path in (name, *name.parents) for name in listed)
+        if not holds_listed and not inside & kept:
+            kept.add(path)  # what is in it need not be named too
             found.append(Leftover(path, bytes_below(path), what))
     return found
 
 
-def _candidates(root: Path, alive: Alive) -> Iterator[Tuple[str, Path]]:
-    for task in _finished(root, alive):
-        yield from _of_training(root, task)
+def _recorded(root: Path, name: str) -> List[TaskId]:
+    """The tasks whose folder holds such a file: task.json or manifest.json."""
+    paths = sorted(root.glob(f"jobs/*/*/{name}"))
+    return [TaskId(path.parts[-3], int(path.parts[-2])) for path in paths if path.parts[-2].isdigit()]
+
+
+def _candidates(records: Records, alive: Alive) -> Iterator[Tuple[str, Path]]:
+    root = records.root
+    for task_id in _recorded(root, "manifest.json"):
+        task = records.task(task_id)
+        if task and task_id not in alive.tasks and stand(records, task).state == DONE:
+            yield from _of_training(root, task)
     for path in sorted(root.glob("jobs/*/*/aside")):
         yield "moved aside", path
     for path in sorted(root.glob("jobs/snapshots/[!.]*")):
@@ -90,18 +105,8 @@ def _candidates(root: Path, alive: Alive) -> Iterator[Tuple[str, Path]]:
         if job and job[1] not in arrays:
             yield "of an ended job", path
     for path in _temporary(root):
-        if time.time() - _newest(path) > OLD_SECONDS:
+        if time.time() - _changed(path) > OLD_SECONDS:
             yield "never finished", path
-
-
-def _finished(root: Path, alive: Alive) -> Iterator[Task]:
-    """The tasks that are done."""
-    records = Records(root)
-    for path in sorted(root.glob("jobs/*/*/manifest.json")):
-        stage, index = path.parts[-3], path.parts[-2]
-        task = read_task(root, stage, int(index)) if index.isdigit() else None
-        if task and task.id not in alive.tasks and stand(records, task).state == DONE:
-            yield task
 
 
 def _of_training(root: Path, task: Task) -> Iterator[Tuple[str, Path]]:
@@ -118,42 +123,39 @@ def _of_training(root: Path, task: Task) -> Iterator[Tuple[str, Path]]:
                 yield "on the way of a finished training", path
 
 
-def _listed(root: Path) -> Set[Path]:
+def _listed(records: Records) -> Set[Path]:
     """Every file that a manifest lists, or that a task of this experiment reads."""
     names: Set[str] = set()
-    for path in root.glob("jobs/*/*/manifest.json"):
-        manifest = Manifest.read(path)
-        names |= {*manifest.outputs, *manifest.inputs}
-    for path in root.glob("jobs/*/*/task.json"):
-        names |= set(read_task(root, path.parts[-3], int(path.parts[-2])).inputs)
-    paths = {root / name for name in names}  # an absolute name stays as it is
+    for task_id in _recorded(records.root, "manifest.json"):
+        manifest = records.manifest(task_id)
+        names |= {*manifest.outputs, *manifest.inputs} if manifest else set()
+    for task_id in _recorded(records.root, "task.json"):
+        task = records.task(task_id)
+        names |= set(task.inputs) if task else set()
+    paths = {records.root / name for name in names}  # an absolute name stays as it is
     return paths | {path.resolve() for path in paths}
 
 
-def _folders_of(root: Path, tasks: FrozenSet[TaskId]) -> Set[Path]:
+def _folders_of(records: Records, tasks: FrozenSet[TaskId]) -> Set[Path]:
     """Where tasks that are queued or run write."""
     folders = set()
     for task_id in tasks:
-        task = read_task(root, *task_id)
-        folders.add(job_folder(root, *task_id))
+        task = records.task(task_id)
+        folders.add(job_folder(records.root, *task_id))
         for name in (*task.leftovers, *task.outputs) if task else ():
             fixed = name.split("*")[0]  # "slots/*/part_*": all of slots
-            folders.add(root / (fixed if fixed == name else fixed.rpartition("/")[0]))
+            folders.add(records.root / (fixed if fixed == name else fixed.rpartition("/")[0]))
     return folders
 
 
 def _temporary(root: Path) -> Iterator[Path]:
     """Files and folders with a temporary name."""
     for folder, names, files in os.walk(root):
-        found = [
-            name
-            for name in (*names, *files)
-            if name.startswith(".") and (name.endswith(".tmp") or Path(folder).name == "snapshots")
-        ]
+        found = [name for name in (*names, *files) if name.startswith(".") and name.endswith(".tmp")]
         yield from (Path(folder) / name for name in sorted(found))
         names[:] = [name for name in names if name not in found]
 
 
-def _newest(path: Path) -> float:
+def _changed(path: Path) -> float:
     """When a file, or anything in a folder, was changed last."""
     return max([path.lstat().st_mtime, *(inner.lstat().st_mtime for inner in path.rglob("*"))])

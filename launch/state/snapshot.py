@@ -6,7 +6,6 @@ Equal trees share one folder.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -15,13 +14,23 @@ from pathlib import Path
 from typing import List
 
 from textocvp.config.errors import UserError
-from textocvp.files import writing
+from textocvp.files import atomic_folder
 
 MAX_BYTES = 50 << 20
-"""A larger tree holds something that is no code."""
+"""A larger tree holds something that is not code."""
 HASH_DIGITS = 16
 LEFT_OUT = ("experiments", "__pycache__", "build", "dist")
-"""Folders that are no code, where there is no git to ask; hidden ones are left out too."""
+"""Folders that are not code, where there is no git to ask; hidden ones are left out too."""
+
+
+def snapshot_folder(root: Path) -> Path:
+    """The folder of the snapshots of the experiment in `root`."""
+    return Path(root).resolve() / "jobs" / "snapshots"
+
+
+def snapshot_path(code: Path, folder: Path) -> Path:
+    """Where `take_snapshot` would copy the tree to, or has already."""
+    return folder / tree_hash(code, tree_files(code))[:HASH_DIGITS]
 
 
 def take_snapshot(code: Path, folder: Path) -> Path:
@@ -36,40 +45,20 @@ def take_snapshot(code: Path, folder: Path) -> Path:
         largest = sorted(files, key=sizes.__getitem__, reverse=True)[:3]
         named = ", ".join(f"{name} ({sizes[name] / 1e6:.0f} MB)" for name in largest)
         raise UserError(
-            f"{code}: its files have {sum(sizes.values()) / 1e6:.0f} MB, more than the "
-            f"{MAX_BYTES >> 20} MB that jobs may take along: {named}; tell git to ignore them"
+            f"{code}: its files have {sum(sizes.values()) / 1e6:.0f} MB, more than the {MAX_BYTES >> 20} MB "
+            f"that jobs may take along: {named}; add them to .gitignore"
         )
-    target = _named_by_content(code, files, folder)
-    if not target.is_dir():
-        temporary = folder / f".{target.name}.{os.uname().nodename}.{os.getpid()}"
-        try:
-            with writing(target):
-                _copy(code, files, temporary)
-            with contextlib.suppress(OSError):  # another submission was faster
-                temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    target = folder / tree_hash(code, files)[:HASH_DIGITS]
+    try:
+        if not target.is_dir():
+            with atomic_folder(target) as temporary:
+                for name in files:
+                    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(code / name, temporary / name, follow_symlinks=False)
+    except OSError:
+        if not target.is_dir():  # else another submission was faster
+            raise
     return target
-
-
-def snapshot_folder(root: Path) -> Path:
-    """Where the snapshots of the experiment in `root` lie."""
-    return Path(root).resolve() / "jobs" / "snapshots"
-
-
-def _copy(code: Path, files: List[str], folder: Path) -> None:
-    for name in files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(code / name, folder / name, follow_symlinks=False)
-
-
-def snapshot_path(code: Path, folder: Path) -> Path:
-    """Where `take_snapshot` would copy the tree to, or has already."""
-    return _named_by_content(code, tree_files(code), folder)
-
-
-def _named_by_content(code: Path, files: List[str], folder: Path) -> Path:
-    return folder / tree_hash(code, files)[:HASH_DIGITS]
 
 
 def tree_files(code: Path) -> List[str]:
@@ -95,11 +84,10 @@ def tree_hash(code: Path, files: List[str]) -> str:
 
 
 def _walk(code: Path) -> List[str]:
-    """The files below `code` but for folders that are no code, into which it does not look."""
+    """The files below `code` without hidden ones and folders that are not code."""
     found = []
     for folder, below, names in os.walk(code):
         below[:] = [name for name in below if not name.startswith(".") and name not in LEFT_OUT]
-        found += [
-            (Path(folder) / name).relative_to(code).as_posix() for name in names if not name.startswith(".")
-        ]
+        inside = Path(folder).relative_to(code)
+        found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
     return found

@@ -130,7 +130,7 @@ class Overview:
             reason=job.reason if job else "",
             exit_code=job.exit_code if job else "",
             error=event.get("error", "") if failed else "",
-            disk_full=failed and event.get("disk_full", False),
+            disk_full=failed and event.get("cause") == ledger.Cause.DISK_FULL,
             log=str(self.root / event["log"]) if event.get("log") else "",
         )
 

@@ -27,6 +27,10 @@ TERM_WAIT_VARIABLE = "TEXTOCVP_TERM_WAIT"
 exit, decides whether the job was cancelled or is queued again. Set by jobs; unset: exit at once."""
 
 
+class SupersededError(UserError):
+    """Another attempt has taken over this job's task."""
+
+
 def job_folder() -> Optional[Path]:
     """This job's folder EXP/jobs/STAGE/TASK, or None where the command runs by hand."""
     value = os.environ.get(JOB_DIR_VARIABLE)
@@ -34,7 +38,7 @@ def job_folder() -> Optional[Path]:
 
 
 def refuse_if_superseded() -> None:
-    """UserError in a job whose task another attempt has taken up since: its node was given up while it lived.
+    """SupersededError in a job whose task another attempt has taken up since: its node was given up while it lived.
 
     What is written after that would mix with what the other one writes.
     """
@@ -44,7 +48,9 @@ def refuse_if_superseded() -> None:
         return
     newest = read_json(path)["attempt"]
     if newest != mine:
-        raise UserError(f"attempt {mine} was given up, attempt {newest} has taken over; writing nothing more")
+        raise SupersededError(
+            f"attempt {mine} was given up, attempt {newest} has taken over; writing nothing more"
+        )
 
 
 def report_progress(step: int, total_steps: int, **figures: Any) -> None:

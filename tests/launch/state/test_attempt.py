@@ -15,14 +15,14 @@ FIRST = Task("make_data", 0, "", ("make-data",), outputs=("data.txt",))
 SECOND = Task("train_decomp", 0, "", ("train-decomp",), outputs=("model.txt",))
 
 
-def test_other_ranks_wait_for_the_first_ones_word(tmp_path, monkeypatch):
+def test_other_ranks_wait_for_the_decision_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(attempt, "PATIENCE", 0.3)
     monkeypatch.setenv(ATTEMPT_VARIABLE, "second")
     (tmp_path / "attempt.json").write_text(json.dumps({"attempt": "first", "word": attempt.RUN}))
-    with pytest.raises(TimeoutError, match="rank 0 gave no word"):
-        attempt.wait_for_word(tmp_path)
-    attempt.give_word(tmp_path, attempt.SKIP)
-    assert attempt.wait_for_word(tmp_path) == attempt.SKIP
+    with pytest.raises(TimeoutError, match="attempt.json: rank 0"):
+        attempt.await_decision(tmp_path)
+    attempt.announce(tmp_path, attempt.SKIP)
+    assert attempt.await_decision(tmp_path) == attempt.SKIP
 
 
 def test_three_starts_without_anything_new_saved_end_a_job(tmp_path, monkeypatch):
@@ -69,7 +69,7 @@ def test_an_attempt_that_was_given_up_writes_no_more(tmp_path, monkeypatch):
     refuse_if_superseded()  # by hand: nobody counts attempts
     monkeypatch.setenv(ATTEMPT_VARIABLE, "40.0")
     refuse_if_superseded()
-    attempt.give_word(tmp_path, attempt.RUN)
+    attempt.announce(tmp_path, attempt.RUN)
     refuse_if_superseded()
     (tmp_path / "attempt.json").write_text(json.dumps({"attempt": "40.1", "word": attempt.RUN}))
     with pytest.raises(UserError, match=r"attempt 40.0 was given up, attempt 40.1 has taken over"):

@@ -11,7 +11,7 @@ from textocvp.config.errors import UserError
 
 
 def test_one_at_a_time(tmp_path):
-    with locked(tmp_path), pytest.raises(UserError, match="another run works on"), locked(tmp_path):
+    with locked(tmp_path), pytest.raises(UserError, match="another run"), locked(tmp_path):
         pass
     with locked(tmp_path):
         pass
@@ -22,7 +22,7 @@ def test_a_file_system_without_locks_is_told_as_such(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(UserError, match="cannot be locked: .*its file system needs locks"), locked(tmp_path):
+    with pytest.raises(UserError, match="jobs/lock: .*locks"), locked(tmp_path):
         pass
 
 
@@ -31,5 +31,5 @@ def test_another_users_experiment_is_one_line(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(UserError, match="may not be written by you: is .* another user's"), locked(tmp_path):
+    with pytest.raises(UserError, match="jobs/lock: permission denied"), locked(tmp_path):
         pass

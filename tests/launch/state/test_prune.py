@@ -115,7 +115,7 @@ def test_old_temporary_files(root):
     state = root / "seeds/0/tboard_logs/.step.tmp"
     state.mkdir()
     (state / "x").touch()
-    half, part = root / "jobs/snapshots/.cccc.n1.7", root / "slots/train/.part_0001.h5.n1.7.tmp"
+    half, part = root / "jobs/snapshots/.cccc.n1.7.tmp", root / "slots/train/.part_0001.h5.n1.7.tmp"
     half.mkdir()
     names = {path.relative_to(root).as_posix() for path in (state, half, part)}
     assert not set(found(root)) & names
