@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 
+from textocvp.compat import native_files
 from textocvp.config.errors import DiskFullError, UserError
 from textocvp.config.experiment import FINAL
 from textocvp.config.job import job_folder
@@ -37,7 +38,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     set_up_logging()
     handler, command = options.pop("handler"), options.pop("command")
     try:
-        with writing(options.get("exp_directory") or options.get("out") or Path()):
+        folder = options.get("exp_directory") or options.get("out") or Path()
+        with writing(folder), native_files(command, options) as options:
             status = load_handler(handler)(**options)
     except UserError as error:
         return say(command, error)

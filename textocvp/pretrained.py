@@ -1,7 +1,7 @@
-"""Weights of frozen encoders (vision transformers, T5): where they lie, and how transformers reads them.
+"""Pretrained encoders (vision transformers, T5): where their weights are, and how transformers reads them.
 
-A name is a folder (config.json and model.safetensors beside it, as transformers saves them) or a name on the
-model hub. The network is asked last, and not at all with HF_HUB_OFFLINE=1.
+Weights are named by a folder (config.json and model.safetensors, as transformers saves them) or by their name
+on the model hub. The network is asked last, and never if HF_HUB_OFFLINE=1.
 """
 
 from __future__ import annotations
@@ -9,26 +9,41 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import experiment_root
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 WEIGHTS_VARIABLE = "TEXTOCVP_WEIGHTS"
 """A folder of weight folders; jobs get it from `paths.weights` of the cluster's config."""
 WEIGHTS_FOLDER = "weights"
 """Of an experiment; names of the hub are looked up in it."""
 TOKENIZER_FILE = "tokenizer.json"
+log = logging.getLogger(__name__)
+
+
+class FrozenEncoder(nn.Module):
+    """A module around a pretrained transformer: never trained, always in eval mode, in no checkpoint."""
+
+    @property
+    def transformer(self) -> PreTrainedModel:
+        """The pretrained model."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        """Stays in eval mode."""
+        return super().train(False)
 
 
 def find_weights(name: str, folder: Path | None) -> Path | None:
-    """The folder of these weights on this machine; None where `name` can only be a name on the hub.
+    """The folder of these weights on this machine; None if `name` can only be a name on the hub.
 
     Args:
         folder: the experiment's folder, or that of one of its seeds or predictors; its weights come first.
@@ -42,32 +57,6 @@ def own_place(name: str, folder: Path) -> Path:
     return experiment_root(folder) / inside
 
 
-def read_config(config_class: type, name: str, folder: Path | None) -> Any:  # noqa: ANN401
-    """The architecture, a transformers config, without weights (UserError: neither found nor fetched)."""
-    return _read(config_class, name, folder)
-
-
-def read_model(model_class: type, name: str, folder: Path | None, **settings: Any) -> nn.Module:  # noqa: ANN401
-    """The pretrained model, frozen and in eval mode (UserError: neither found nor fetched, or damaged)."""
-    model, report = _read(model_class, name, folder, output_loading_info=True, **settings)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise UserError(
-            f"weights {name!r}: {', '.join(missing[:3])} missing ({len(missing)} in all); "
-            f"they are not of a {model_class.__name__}"
-        )
-    return model.eval().requires_grad_(False)
-
-
-def read_tokenizer(tokenizer_class: type, name: str, folder: Path | None) -> Any:  # noqa: ANN401
-    """The tokenizer that lies with the weights (UserError: neither found nor fetched)."""
-    path = find_weights(name, folder)
-    if path is not None and not (path / TOKENIZER_FILE).is_file():
-        # without it, transformers makes up a tokenizer that knows no word, and says nothing
-        raise UserError(f"{path}: has no {TOKENIZER_FILE}; copy that of the T5 that the weights are of there")
-    return _read(tokenizer_class, name, folder)
-
-
 def _places(name: str, folder: Path | None) -> list[Path]:
     places = [] if folder is None else [experiment_root(folder) / name, own_place(name, folder)]
     shared = os.environ.get(WEIGHTS_VARIABLE)
@@ -76,11 +65,48 @@ def _places(name: str, folder: Path | None) -> list[Path]:
     return list(dict.fromkeys([*places, Path(name)]))
 
 
-def _read(reader: type, name: str, folder: Path | None, **settings: Any) -> Any:  # noqa: ANN401
+def read_config(config_class: type, name: str, folder: Path | None) -> Any:  # noqa: ANN401
+    """The architecture, a transformers config, without weights (UserError: neither found nor fetched)."""
+    return _read(config_class, name, folder)
+
+
+def read_model(model_class: type, name: str, folder: Path | None, **settings: Any) -> PreTrainedModel:  # noqa: ANN401
+    """The pretrained model, frozen and in eval mode (UserError: neither found nor fetched, or damaged)."""
+    model, report = _read(model_class, name, folder, output_loading_info=True, **settings)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UserError(
+            f"weights {name!r}: {', '.join(missing[:3])} missing ({len(missing)} in all); "
+            f"they are not those of a {model_class.__name__}"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def read_tokenizer(tokenizer_class: type, name: str, folder: Path | None) -> Any:  # noqa: ANN401
+    """The tokenizer in the folder of these weights (UserError: neither found nor fetched)."""
+    path = find_weights(name, folder)
+    if path is not None and not (path / TOKENIZER_FILE).is_file():
+        # without it, transformers makes up a tokenizer that knows no word, and says nothing
+        raise UserError(f"{path / TOKENIZER_FILE}: no such file; copy the tokenizer of the same T5 there")
+    return _read(tokenizer_class, name, folder)
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write config.json and model.safetensors."""
+    _quiet_transformers()
+    model.save_pretrained(folder)
+
+
+def _quiet_transformers() -> None:
+    """No progress bar, no report of missing keys: our own errors say it."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()  # its report of what is missing: our own error tells it
+    transformers_logging.set_verbosity_error()
+
+
+def _read(reader: Any, name: str, folder: Path | None, **settings: Any) -> Any:  # noqa: ANN401
+    _quiet_transformers()
     path = find_weights(name, folder)
     if path is not None:
         try:
@@ -94,21 +120,21 @@ def _read(reader: type, name: str, folder: Path | None, **settings: Any) -> Any:
         with contextlib.suppress(Exception):
             return reader.from_pretrained(name, local_files_only=True, **settings)  # the hub's cache
         if not offline:
-            print(f"asking the model hub for {name!r} (HF_HUB_OFFLINE=1: not)", file=sys.stderr, flush=True)
+            log.info("asking the model hub for %r (HF_HUB_OFFLINE=1 prevents it)", name)
         with _quiet_hub():
             return reader.from_pretrained(name, local_files_only=offline, **settings)
     except Exception as error:  # noqa: BLE001 (network, hub)
         places = " or ".join(str(place) for place in _places(name, folder))
         raise UserError(
-            f"weights {name!r}: neither on this machine nor to be had from the hub "
-            f"({_first_line(error)}); put their folder (config.json, model.safetensors, for T5 "
-            f"also {TOKENIZER_FILE}) at {places}"
+            f"weights {name!r}: not found on this machine, and the model hub did not provide them "
+            f"({_first_line(error)}); put their folder (config.json, model.safetensors, for T5 also "
+            f"{TOKENIZER_FILE}) at {places}"
         ) from None
 
 
 @contextlib.contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Without a line for each of the hub's attempts: our own error tells it once."""
+    """Without a line for each of the hub's attempts: our own error says it once."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -120,20 +146,3 @@ def _quiet_hub() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-
-
-@torch.no_grad()
-def xavier_(model: nn.Module) -> None:
-    """Give every parameter of `model` the original SAVi's initial distribution, in place.
-
-    Biases are zero, normalisation weights stay one, a GRU's recurrent weights orthogonal, everything else is
-    Xavier uniform, also the initializer's vectors (whose fans are both slot_dim).
-    """
-    for name, parameter in model.named_parameters():
-        leaf = name.rpartition(".")[2]
-        if leaf.startswith("bias"):
-            parameter.zero_()
-        elif leaf == "weight_hh":
-            nn.init.orthogonal_(parameter)
-        elif parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)

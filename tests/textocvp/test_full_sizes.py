@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from textocvp.compat.checkpoints import model_names, native_state, original_content, predictor_names
+from textocvp.compat.checkpoints import part_names
+from textocvp.compat.keys import from_original, to_original
 from textocvp.config.experiment import experiment_values, parse_experiment, predictor_values
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
 from textocvp.data.tokenizers import Text
@@ -52,8 +53,7 @@ def two_steps(model, loss_of):
 
 def assert_survives(model, names):
     state = model.state_dict()
-    content = original_content(state, names, epoch=0)
-    back = native_state(content["model_state_dict"], names, "test")
+    back = from_original(to_original(state, names), names)
     assert sorted(back) == sorted(state)
     assert all(torch.equal(back[name], value) for name, value in state.items())
 
@@ -62,7 +62,7 @@ def assert_survives(model, names):
 def test_decomposition_models(name):
     experiment = experiment_of(name)
     model = build_model(experiment, pretrained=False).train()
-    assert_survives(model, model_names(experiment))
+    assert_survives(model, part_names(experiment, "model"))
     video = torch.rand(1, 2, 3, *experiment.dataset.img_size)
 
     def loss():
@@ -79,7 +79,7 @@ def test_decomposition_models(name):
 @pytest.mark.parametrize("name", list(PREDICTORS))
 def test_predictors(name):
     experiment, forecaster = forecaster_of(name)
-    assert_survives(forecaster, predictor_names(experiment))
+    assert_survives(forecaster, part_names(experiment, "predictor"))
     slots = torch.randn(1, 3, 8, 128)
     text = Text(torch.tensor([[5, 6, 7, 1]]), torch.ones(1, 4, dtype=torch.bool))
 

@@ -45,7 +45,7 @@ def test_t5_tokenizer_ends_captions_and_never_lacks_a_word(tmp_path):
     again = T5Tokenizer(str(tmp_path / "t5"), tmp_path / "elsewhere")
     assert tokenizer.key() == again.key(), "no path enters a key"
     (tmp_path / "t5/tokenizer.json").unlink()
-    with pytest.raises(UserError, match="t5: has no tokenizer.json; copy that of the T5"):
+    with pytest.raises(UserError, match="t5/tokenizer.json: no such file"):
         read_tokenizer(AutoTokenizer, str(tmp_path / "t5"), None)
 
 
@@ -83,11 +83,11 @@ def test_blocks_that_are_asked_for(tmp_path):
     assert whole.out_channels == 8 and len(cut.vit.layers) == 1
     frames = torch.rand(1, 3, 32, 32)
     assert whole(frames).shape == cut(frames).shape and not torch.equal(whole(frames), cut(frames))
-    with pytest.raises(ConfigError, match="num_blocks: 4, but .* has 3 blocks"):
+    with pytest.raises(ConfigError, match="num_blocks: expected at most 3.*got 4"):
         encoder(num_blocks=4)
     with pytest.raises(ConfigError, match="have 16 pixels, those of vit_base_patch8_224_dino 8"):
         ViTEncoder("vit_base_patch8_224_dino", ViTEncoderConfig(weights=str(tmp_path / "vit")), 32, None)
-    with pytest.raises(UserError, match="nothing': neither on this machine nor"):
+    with pytest.raises(UserError, match="nothing': not found"):
         ViTEncoder("vit_base_patch14_dinov2", ViTEncoderConfig(weights=str(tmp_path / "nothing")), 28, None)
 
 

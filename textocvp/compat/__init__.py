@@ -1,1 +1,83 @@
-"""Reads what the original implementation of TextOCVP wrote."""
+"""The original implementation of TextOCVP: its checkpoints and experiment folders are read and written here.
+
+Nothing but the command line imports this package. `native_files` lets every command take a checkpoint of the
+original where it takes one of ours; torch is imported only then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickletools
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from textocvp.config.errors import UserError
+from textocvp.config.experiment import FILE_NAME, FINAL
+
+log = logging.getLogger(__name__)
+COPIES = ".native"
+"""Folder in the folder of an experiment that holds the copies."""
+
+
+@contextlib.contextmanager
+def native_files(command: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A command's options, with a native copy in place of every checkpoint of the original that they name.
+
+    Copies stay in the experiment for the next command, or in a temporary folder if it is read-only. Equal
+    checkpoints give equal copies: slot stores are keyed by their hash.
+
+    Raises:
+        UserError: such a checkpoint does not fit the experiment.
+    """
+    with contextlib.ExitStack() as stack:
+        yield {**options, **_replaced(command, options, stack)}
+
+
+def _replaced(command: str, options: Mapping[str, Any], stack: contextlib.ExitStack) -> dict[str, Any]:
+    folder, name = options.get("exp_directory"), options.get("name_pred_exp")
+    if folder is None:
+        return {}
+
+    def native(value: str | None, predictor: str | None, trains: bool = False) -> str | None:
+        own_folder = folder / "predictors" / predictor if predictor else folder
+        places = (own_folder / "models" / str(value), Path(str(value)))
+        path = next((path for path in places if value is not None and is_original(path)), None)
+        if path is None:
+            return value
+        from textocvp.compat.checkpoints import native_copy
+
+        writable = os.access(own_folder, os.W_OK)
+        parent = own_folder / COPIES if writable else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        return str(native_copy(path, parent, folder, predictor, trains))
+
+    if command == "figures":
+        experiments = sorted(folder.glob(f"predictors/*/{FILE_NAME}"))
+        checkpoints = {}
+        for predictor in (path.parent.name for path in experiments):
+            try:
+                checkpoints[predictor] = native(FINAL, predictor)
+            except UserError as error:
+                log.warning("%s", error)  # figures draws the other predictors
+        return {"decomp_ckpt": native(FINAL, None), "pred_ckpts": checkpoints}
+    owners = {"decomp_ckpt": None, "pred_ckpt": name, "checkpoint": name}
+    return {
+        option: native(options[option], owner, option == "checkpoint" and command.startswith("train-"))
+        for option, owner in owners.items()
+        if option in options
+    }
+
+
+def is_original(path: Path) -> bool:
+    """Whether a file is a checkpoint of the original: it holds a state dict, but no configuration."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            name = next(name for name in file.namelist() if name.endswith("data.pkl"))
+            strings = {value for _, value, _ in pickletools.genops(file.read(name)) if isinstance(value, str)}
+    except (OSError, ValueError, StopIteration, zipfile.BadZipFile):
+        return False  # not there, or damaged: what reads it says so
+    return "model_state_dict" in strings and "config" not in strings

@@ -1,199 +1,249 @@
-"""Checkpoints of the original implementation: recognised, turned into ours, and written."""
+"""Checkpoints of the original implementation: read as models of ours, and copied to native files."""
 
 from __future__ import annotations
 
-import sys
+import logging
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, Dinov2Config, PretrainedConfig, T5Config, ViTConfig
 
-from textocvp.compat.keys import (
-    PREFIX,
-    Names,
-    dinosaur_names,
-    from_original,
-    ocvp_seq_names,
-    original_name,
-    savi_names,
-    textocvp_names,
-    textocvp_t5_names,
-    to_original,
-    vanilla_names,
-)
+from textocvp.compat.keys import T5, VIT, Names, from_original, names_of, original_name
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import Experiment
-from textocvp.files import atomic_path
-from textocvp.pretrained import find_weights
+from textocvp.config.experiment import Experiment, load_experiment, load_predictor_experiment
+from textocvp.config.models import ExtendedDINOSAURConfig
+from textocvp.config.schema import to_dict
+from textocvp.decomposition import SlotDecomposition, build_model
+from textocvp.files import atomic_folder, sha256_file, sha256_json
+from textocvp.modules.encoders import weights_name
+from textocvp.predictors import SlotForecaster, build_forecaster
+from textocvp.pretrained import (
+    TOKENIZER_FILE,
+    FrozenEncoder,
+    find_weights,
+    own_place,
+    read_tokenizer,
+    save_model,
+)
+from textocvp.training.checkpoint import (
+    Part,
+    frozen_names,
+    frozen_sha256,
+    load_decomposition,
+    load_forecaster,
+    load_pth,
+    load_state,
+    trained_state,
+    write_pth,
+)
 
-MODEL_NAMES = {"SAVi": savi_names, "ExtendedDINOSAUR": dinosaur_names}
-PREDICTOR_NAMES = {
-    "VanillaTransformer": vanilla_names,
-    "OCVPSeq": ocvp_seq_names,
-    "TextOCVP_CustomTF": textocvp_names,
-    "TextOCVP_T5": textocvp_t5_names,
-}
-DATA_PARALLEL, WRAPPER, MARK = "module.", "predictor.", "mlp_in.weight"
-
-
-def is_original(content: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint file is the original's: ours hold their configuration."""
-    return "config" not in content
-
-
-def model_names(experiment: Experiment) -> Names:
-    """Our name -> the original's, of the decomposition model (UserError: the original has no such model)."""
-    section = experiment.model
-    return _table(MODEL_NAMES, section.model_name)(section.model_params)
-
-
-def predictor_names(experiment: Experiment) -> Names:
-    """Our name -> the original's, of the predictor (UserError: the original has no such predictor)."""
-    section = experiment.predictor
-    return _table(PREDICTOR_NAMES, section.predictor_name)(section.predictor_params)
-
-
-def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the original with the prefixes that its own checkpoints have."""
-    if all(key.startswith(DATA_PARALLEL) for key in state):
-        state = {key[len(DATA_PARALLEL) :]: value for key, value in state.items()}
-    if MARK in state:  # a predictor without the rollout's prefix
-        state = {WRAPPER + key: value for key, value in state.items()}
-    return dict(state)
-
-
-def native_state(state: Mapping[str, Tensor], names: Names, source: str) -> dict[str, Tensor]:
-    """A state dict of the original under our names, with or without the prefixes that wrappers give.
-
-    UserError: naming the file and the keys that do not fit.
-    """
-    try:
-        return from_original(unwrapped(state), names)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
-
-
-def labelled(names: Names, name: str) -> str:
-    """A parameter as a message names it: as the original calls it, which calls it ours too."""
-    return f"{original_name(name, names)} ({name})"
-
-
-def original_content(state: Mapping[str, Tensor], names: Names, epoch: int) -> dict[str, Any]:
-    """What the original's loader reads, from a state dict of ours that holds frozen encoders too."""
-    return {
-        "epoch": epoch,
-        "model_state_dict": to_original(state, names),
-        "optimizer_state_dict": {},
-        "scheduler_state_dict": {},
-        "lr_warmup": {},
-    }
-
-
-def _table(tables: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
-    if name not in tables:
-        raise UserError(f"the original has no {name}; it has {', '.join(tables)}")
-    return tables[name]
-
-
+DATA_PARALLEL, WRAPPER, FIRST_LAYER = "module.", "predictor.", "mlp_in.weight"
 VIT_HEAD_DIM = 64
 """Width of an attention head of every vision transformer that the original knows."""
 VIT_WIDTHS = (384, 768)
 """Of the vision transformers that the original knows."""
-T5_PREFIX = "predictor.text_encoder."
+Model = SlotDecomposition | SlotForecaster
+log = logging.getLogger(__name__)
 
 
-def configured_weights(experiment: Experiment, predictor: bool) -> str | None:
-    """Name of the weights of the model's (the predictor's) frozen encoder; None: it has none."""
-    if predictor:
-        return experiment.predictor.predictor_params.tokenizer_weights
-    if experiment.model.model_name != "ExtendedDINOSAUR":
-        return None
-    from textocvp.modules.encoders import weights_name
+class Original(NamedTuple):
+    """A checkpoint of the original."""
 
-    section = experiment.model.model_params.encoder
-    return weights_name(section.encoder_name, section.encoder_params)
+    model: Model
+    """With all of its values, frozen encoder included."""
+    epoch: int
+    """Passes through the training split; 0 if the file does not say."""
 
-
-def config_folder(
-    state: Mapping[str, Tensor],
-    experiment: Experiment,
-    predictor: bool,
-    folder: Path,
-    scratch: Path,
-    source: str,
-) -> Path:
-    """Where a model finds config.json of the frozen encoder in an original's state dict.
-
-    It is `folder`, the experiment's, if the configured weights lie there or there is no such encoder, else
-    `scratch`, where it is written.
-    """
-    name = configured_weights(experiment, predictor)
-    if name is None or Path(name).is_absolute() or find_weights(name, folder) is not None:
-        return folder
-    write_config(state, experiment, predictor, scratch / name, source)
-    return scratch
+    def content(self) -> dict[str, Any]:
+        """What a native checkpoint file holds of it, without config and provenance."""
+        return {
+            "epoch": self.epoch,
+            "step": 0,
+            "model_state_dict": trained_state(self.model),
+            "frozen_sha256": frozen_sha256(self.model),
+            "loss_history": [],
+        }
 
 
-def write_config(
-    state: Mapping[str, Tensor],
-    experiment: Experiment,
-    predictor: bool,
-    folder: Path,
-    source: str,
-    num_heads: int | None = None,
-) -> None:
-    """Write config.json of the frozen encoder in an original's state dict (UserError: it holds none).
+def read_original(
+    path: Path, experiment: Experiment, part: Part, folder: Path, num_heads: int | None = None
+) -> Original:
+    """Read a checkpoint of the original.
 
     Args:
-        num_heads: of a vision transformer, which the state does not tell; None: by its width.
+        folder: the experiment's, or that of one of its predictors. If it has weights of the frozen encoder,
+            their config.json says how large that is, else the checkpoint does.
+        num_heads: attention heads of a vision transformer, which no checkpoint says; None: by its width.
+
+    Raises:
+        UserError: the file and, by the original's names, the keys that do not fit.
     """
-    state = unwrapped(state)
+    content, names = load_pth(path), part_names(experiment, part)
+    state, weights = _unwrapped(content["model_state_dict"]), encoder_weights(experiment, part)
     try:
-        if predictor:
-            _write_t5(state, folder)
-        else:
-            params = experiment.model.model_params
-            _write_vit(state, params.encoder.encoder_name, params.img_size, num_heads, folder, source)
+        with tempfile.TemporaryDirectory() as scratch:
+            if weights is not None and not _is_available(weights, folder):
+                folder = Path(scratch)
+                _encoder_config(state, experiment, part, num_heads, path).save_pretrained(folder / weights)
+            model = _build(experiment, part, folder, pretrained=False)
+        state = from_original(state, names)
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
+    load_state(model, state, str(path), lambda name: f"{original_name(name, names)} ({name})")
+    epoch = content.get("epoch")
+    return Original(model, epoch if isinstance(epoch, int) else 0)
 
 
-def write_values(model: nn.Module, below: Path) -> None:
-    """Write the values of the frozen encoder of a model beside its config.json, if that lies in `below`."""
-    from safetensors.torch import save_model
+def native_copy(path: Path, parent: Path, folder: Path, predictor: str | None, trains: bool) -> Path:
+    """The native copy of a checkpoint, PARENT/NAME-KEY/models/NAME.pth, written unless it exists.
 
-    for module in model.modules():
-        folder = getattr(module, "folder", None)
-        if getattr(module, "pretrained", False) and folder is not None and below in Path(folder).parents:
-            target = Path(folder) / "model.safetensors"
-            if not target.exists():
-                with atomic_path(target) as temporary:
-                    save_model(module.encoder_model, str(temporary), metadata={"format": "pt"})
+    The frozen encoder, which the original writes into every checkpoint, goes to PARENT/NAME-KEY/weights. The
+    copy's bytes depend on the original's parameters alone.
+
+    Args:
+        folder, predictor: the experiment that it is for, and the name of the predictor if it is one's.
+        trains: training starts from it, so that the experiment needs the frozen encoder too.
+    """
+    part: Part = "predictor" if predictor else "model"
+    experiment = load_predictor_experiment(folder, predictor) if predictor else load_experiment(folder)
+    own_folder = folder / "predictors" / predictor if predictor else folder
+    sha256, weights = sha256_file(path), encoder_weights(experiment, part)
+    target = parent / f"{path.stem}-{sha256_json([sha256, to_dict(getattr(experiment, part))])[:16]}"
+    if not target.is_dir():
+        original = read_original(path, experiment, part, own_folder)
+        if weights is not None and Path(weights).is_absolute():
+            _refuse_other_encoder(original.model, experiment, part, own_folder, path)
+        try:
+            with atomic_folder(target) as partial:
+                content = {**original.content(), "frozen_sha256": None, "config": {}}
+                write_pth(
+                    partial / "models" / path.name, {**content, "provenance": {"original_sha256": sha256}}
+                )
+                if weights is not None and not Path(weights).is_absolute():
+                    save_encoder(original.model, own_place(weights, partial))
+        except OSError:
+            if not target.is_dir():  # else another process was faster
+                raise
+        log.info("%s: a checkpoint of the original implementation; using a copy in %s", path, target)
+    copy = target / "models" / path.name
+    if trains and weights is not None:
+        if _is_available(weights, own_folder):
+            load = load_forecaster if predictor else load_decomposition
+            _refuse_other_encoder(load(experiment, copy), experiment, part, own_folder, path)
+        else:
+            _provide_encoder(own_place(weights, target), own_place(weights, own_folder), weights, predictor)
+    return copy
 
 
-def _write_vit(
-    state: Mapping[str, Tensor],
-    encoder_name: str,
-    img_size: int,
-    num_heads: int | None,
-    folder: Path,
-    source: str,
+def _refuse_other_encoder(
+    model: Model, experiment: Experiment, part: Part, folder: Path, source: Path
 ) -> None:
-    from transformers import Dinov2Config, ViTConfig
+    """UserError if a frozen encoder is not the configured one, beyond rounding of resampled positions."""
+    state, expected = model.state_dict(), _build(experiment, part, folder).state_dict()
+    for name in sorted(frozen_names(model)):
+        same_shape = state[name].shape == expected[name].shape
+        if not same_shape or not torch.allclose(state[name], expected[name], 1e-3, 1e-4):
+            raise UserError(
+                f"{source}: its frozen encoder differs from the weights that are configured "
+                f"({original_name(name, part_names(experiment, part))}); import-checkpoint makes a folder "
+                f"with both"
+            )
 
-    width, _, patch_size, _ = _entry(state, f"{PREFIX}patch_embed.proj.weight").shape
-    hidden = _entry(state, f"{PREFIX}blocks.0.mlp.fc1.weight").shape[0]
+
+def _provide_encoder(source: Path, target: Path, weights: str, predictor: str | None) -> None:
+    """Copy a frozen encoder into the experiment, where training looks for it."""
+    try:
+        with atomic_folder(target) as partial:
+            shutil.copytree(source, partial, dirs_exist_ok=True)
+            if predictor:
+                copy_tokenizer(weights, partial, str(target))
+    except OSError:
+        if not target.is_dir():  # else another process was faster
+            raise
+
+
+def save_encoder(model: Model, folder: Path) -> None:
+    """Write the frozen encoder of a model, which has one at most."""
+    for module in model.modules():
+        if isinstance(module, FrozenEncoder) and not folder.is_dir():
+            save_model(module.transformer, folder)
+
+
+def copy_tokenizer(weights: str, folder: Path, shown: str) -> None:
+    """Put T5's tokenizer, which is in no checkpoint, next to its weights: that of the T5 named `weights`."""
+    try:
+        read_tokenizer(AutoTokenizer, weights, None).save_pretrained(folder)
+    except UserError:
+        log.info("the tokenizer of %r was not found; copy its %s into %s", weights, TOKENIZER_FILE, shown)
+
+
+def part_names(experiment: Experiment, part: Part) -> Names:
+    """Our name -> the original's, of the model or the predictor (UserError: the original has none such)."""
+    if part == "model":
+        return names_of(experiment.model.model_name, experiment.model.model_params)
+    assert experiment.predictor is not None
+    return names_of(experiment.predictor.predictor_name, experiment.predictor.predictor_params)
+
+
+def encoder_weights(experiment: Experiment, part: Part) -> str | None:
+    """Configured name of the weights of the model's (the predictor's) frozen encoder; None: it has none."""
+    if part == "predictor":
+        section = experiment.predictor
+        return None if section is None else section.predictor_params.tokenizer_weights
+    params = experiment.model.model_params
+    if not isinstance(params, ExtendedDINOSAURConfig):
+        return None
+    return weights_name(params.encoder.encoder_name, params.encoder.encoder_params)
+
+
+def _is_available(weights: str, folder: Path) -> bool:
+    """Whether a model in `folder` is built from these weights, found or not."""
+    return Path(weights).is_absolute() or find_weights(weights, folder) is not None
+
+
+def _build(experiment: Experiment, part: Part, folder: Path, pretrained: bool = True) -> Model:
+    return (build_model if part == "model" else build_forecaster)(experiment, folder, pretrained)
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the original with the prefixes that its own checkpoints have."""
+    if all(key.startswith(DATA_PARALLEL) for key in state):
+        state = {key[len(DATA_PARALLEL) :]: value for key, value in state.items()}
+    if FIRST_LAYER in state:  # a predictor without the rollout's prefix
+        state = {WRAPPER + key: value for key, value in state.items()}
+    return dict(state)
+
+
+def _encoder_config(
+    state: Mapping[str, Tensor], experiment: Experiment, part: Part, num_heads: int | None, source: Path
+) -> PretrainedConfig:
+    """The architecture of the frozen encoder in an original's state dict (UserError: it holds none)."""
+    if part == "predictor":
+        return _t5_config(state)
+    params = experiment.model.model_params
+    return _vit_config(state, params.encoder.encoder_name, params.img_size, num_heads, source)
+
+
+def _vit_config(
+    state: Mapping[str, Tensor], encoder_name: str, img_size: int, num_heads: int | None, source: Path
+) -> PretrainedConfig:
+    width, _, patch_size, _ = _entry(state, f"{VIT}patch_embed.proj.weight").shape
+    hidden = _entry(state, f"{VIT}blocks.0.mlp.fc1.weight").shape[0]
     heads = num_heads or max(1, width // VIT_HEAD_DIM)
     if num_heads is None and width not in VIT_WIDTHS:
-        print(
-            f"warning: {source}: a vision transformer of width {width} is none of the published ones; "
-            f"--num_heads {heads} is assumed, import-checkpoint takes another",
-            file=sys.stderr,
+        log.warning(
+            "%s: its vision transformer of width %d is not one of the published ones; assuming %d attention "
+            "heads (import-checkpoint --num_heads sets another number)",
+            *(source, width, heads),
         )
     if width % heads:
         raise UserError(
-            f"{heads} attention heads do not divide the vision transformer's width {width}; say "
+            f"{heads} attention heads do not divide the vision transformer's width {width}; set "
             f"import-checkpoint --num_heads"
         )
     settings: dict[str, Any] = {
@@ -201,34 +251,29 @@ def _write_vit(
         "patch_size": patch_size,
         "image_size": img_size,
         "layer_norm_eps": 1e-6,
-        "num_hidden_layers": _count(state, f"{PREFIX}blocks."),
+        "num_hidden_layers": _count(state, f"{VIT}blocks."),
         "num_attention_heads": heads,
     }
     if encoder_name.endswith("dinov2"):
-        config = Dinov2Config(**settings, mlp_ratio=hidden // width, use_mask_token=False)
-    else:
-        config = ViTConfig(**settings, intermediate_size=hidden)
-    config.save_pretrained(folder)
+        return Dinov2Config(**settings, mlp_ratio=hidden // width, use_mask_token=False)
+    return ViTConfig(**settings, intermediate_size=hidden)
 
 
-def _write_t5(state: Mapping[str, Tensor], folder: Path) -> None:
-    """T5's state tells all sizes."""
-    from transformers import T5Config
-
-    block = f"{T5_PREFIX}encoder.block.0.layer."
-    vocab_size, width = _entry(state, f"{T5_PREFIX}shared.weight").shape
+def _t5_config(state: Mapping[str, Tensor]) -> PretrainedConfig:
+    """All sizes of a T5 can be read from its state."""
+    block = f"{T5}encoder.block.0.layer."
+    vocab_size, width = _entry(state, f"{T5}shared.weight").shape
     buckets, num_heads = _entry(state, f"{block}0.SelfAttention.relative_attention_bias.weight").shape
     inner = _entry(state, f"{block}0.SelfAttention.q.weight").shape[0]
-    hidden = _entry(state, f"{block}1.DenseReluDense.wi.weight").shape[0]
-    T5Config(
+    return T5Config(
         vocab_size=vocab_size,
         d_model=width,
         d_kv=inner // num_heads,
-        d_ff=hidden,
+        d_ff=_entry(state, f"{block}1.DenseReluDense.wi.weight").shape[0],
         num_heads=num_heads,
-        num_layers=_count(state, f"{T5_PREFIX}encoder.block."),
+        num_layers=_count(state, f"{T5}encoder.block."),
         relative_attention_num_buckets=buckets,
-    ).save_pretrained(folder)
+    )
 
 
 def _entry(state: Mapping[str, Tensor], key: str) -> Tensor:

@@ -12,7 +12,7 @@ from textocvp.config import registry
 from textocvp.config.errors import ConfigError
 from textocvp.config.models import ExtendedDINOSAURConfig
 from textocvp.decomposition.base import Rendering, SlotDecomposition
-from textocvp.pretrained import xavier_
+from textocvp.modules import xavier_
 
 
 class ExtendedDINOSAUR(SlotDecomposition):

@@ -10,7 +10,7 @@ from textocvp.config.errors import ConfigError
 from textocvp.config.models import SAViConfig
 from textocvp.decomposition.base import Rendering, SlotDecomposition
 from textocvp.modules.positional import SoftPositionEmbedding
-from textocvp.pretrained import xavier_
+from textocvp.modules import xavier_
 
 
 class SAVi(SlotDecomposition):

@@ -144,17 +144,23 @@ class NamedForecaster:
         return self.num_context + self.num_preds
 
 
-def figures(exp_directory: Path, num_seqs: int = 6) -> None:
+def figures(
+    exp_directory: Path,
+    num_seqs: int = 6,
+    decomp_ckpt: str = FINAL,
+    pred_ckpts: Mapping[str, str] | None = None,
+) -> None:
     """Draw the first test clips: decomposition_NN.png and, with predictors, prediction_NN.png and .gif.
 
     Args:
         num_seqs: how many clips; all where there are fewer.
+        pred_ckpts: predictor -> its checkpoint, the final one unless it is given here.
     Raises:
         UserError: configuration, data or the decomposition's checkpoint are missing. A predictor that did not
             finish is left out, with a warning.
     """
-    predictors = load_predictors(exp_directory)
-    clips = draw("figures", load_experiment(exp_directory), exp_directory, FINAL, predictors, num_seqs)
+    predictors = load_predictors(exp_directory, pred_ckpts or {})
+    clips = draw("figures", load_experiment(exp_directory), exp_directory, decomp_ckpt, predictors, num_seqs)
     names = ", ".join(p.name for p in predictors) or "no predictor"
     print(f"{exp_directory / PLOTS}: {clips} clips, {names}")
 
@@ -188,12 +194,13 @@ def figures_predictor(
     print(f"{plots}: {clips} clips")
 
 
-def load_predictors(folder: Path) -> list[NamedForecaster]:
-    """All predictors with a final checkpoint (of several seeds the first); others are named in a warning."""
+    predictors = load_predictors(exp_directory, pred_ckpts or {})
+    clips = draw("figures", load_experiment(exp_directory), exp_directory, decomp_ckpt, predictors, num_seqs)
     found = []
     for path in sorted((folder / "predictors").glob(f"*/{FILE_NAME}")):
         try:
-            found.append(load_predictor(folder, path.parent.name, FINAL))
+    predictors = load_predictors(exp_directory, pred_ckpts or {})
+    clips = draw("figures", load_experiment(exp_directory), exp_directory, decomp_ckpt, predictors, num_seqs)
         except UserError as error:
             log.warning("predictor %s is left out: %s", path.parent.name, error)
     return found

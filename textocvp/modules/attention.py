@@ -46,18 +46,25 @@ class MultiHeadAttention(nn.Module):
         return tokens.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
 
 
-class TransformerBlock(nn.Module):
-    """Self-attention and an MLP, each with a residual connection, normalised before or after."""
+class AttentionAndMLP(nn.Module):
+    """The layers of a transformer block; a subclass says how they are connected."""
 
     norm_eps = 1e-6
 
-    def __init__(self, dim: int, num_heads: int, mlp_size: int, pre_norm: bool) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_size: int) -> None:
         super().__init__()
-        self.pre_norm = pre_norm
         self.attention = MultiHeadAttention(dim, num_heads)
         self.norm_attention = nn.LayerNorm(dim, eps=self.norm_eps)
         self.mlp = nn.Sequential(nn.Linear(dim, mlp_size), nn.ReLU(), nn.Linear(mlp_size, dim))
         self.norm_mlp = nn.LayerNorm(dim, eps=self.norm_eps)
+
+
+class TransformerBlock(AttentionAndMLP):
+    """Self-attention and an MLP, each with a residual connection, normalised before or after."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_size: int, pre_norm: bool) -> None:
+        super().__init__(dim, num_heads, mlp_size)
+        self.pre_norm = pre_norm
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, L, dim) -> (B, L, dim)"""

@@ -20,27 +20,31 @@ def _taps_inside(resolution: tuple[int, int], kernel_size: int) -> Tensor:
     return F.unfold(ones, kernel_size, padding=kernel_size // 2)[0].T.contiguous()
 
 
-class SpatialBroadcastConv(nn.Conv2d):
+class SpatialBroadcastConv(nn.Module):
     """Broadcast slots over a grid, add a position embedding, convolve (Watters et al. 2019).
 
     Convolution is linear, so nothing is broadcast: the embedding is convolved once for all slots, and a slot
     adds the sum of the kernel's taps that lie on the grid, times the slot.
     """
 
+    taps_inside: Tensor
+
     def __init__(
         self, slot_dim: int, out_channels: int, kernel_size: int, resolution: tuple[int, int]
     ) -> None:
-        super().__init__(slot_dim, out_channels, kernel_size, padding=kernel_size // 2)
-        self.resolution = resolution
+        super().__init__()
+        conv = nn.Conv2d(slot_dim, out_channels, kernel_size)
+        self.weight, self.bias = conv.weight, conv.bias
+        self.out_channels, self.padding, self.resolution = out_channels, kernel_size // 2, resolution
         self.register_buffer("taps_inside", _taps_inside(resolution, kernel_size), persistent=False)
 
     def forward(self, slots: Tensor, position: Tensor) -> Tensor:
         """Slots (M, D), embedding (1, D, H, W) -> (M, out_channels, H, W), channels last in memory."""
-        kernel = self.weight.permute(1, 2, 3, 0).reshape(self.in_channels, -1)  # (D, k * k * C)
+        kernel = self.weight.permute(1, 2, 3, 0).reshape(slots.shape[1], -1)  # (D, k * k * C)
         taps = (slots @ kernel).view(len(slots), -1, self.out_channels)  # (M, k * k, C)
         broadcast = self.taps_inside @ taps  # (M, H * W, C)
         broadcast = broadcast.view(len(slots), *self.resolution, self.out_channels).permute(0, 3, 1, 2)
-        return broadcast + super().forward(position)
+        return broadcast + F.conv2d(position, self.weight, self.bias, padding=self.padding)
 
 
 class ConvDecoder(nn.Module):

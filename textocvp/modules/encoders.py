@@ -1,6 +1,7 @@
-"""Image encoders: frames (M, C, H, W) -> feature maps (M, F, h, w).
+"""Image encoders: convolutions that are trained, and frozen, pretrained vision transformers.
 
-Constructor: (config, in_channels). Attribute `out_channels`; method `out_resolution(img_size)`.
+ConvEncoder(config, in_channels): frames (M, C, H, W) -> feature maps (M, F, h, w)
+ViTEncoder(name, config, img_size, folder): frames (M, 3, H, W) -> patch features (M, L, F)
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Dinov2Config, Dinov2Model, PretrainedConfig, PreTrainedModel, ViTConfig, ViTModel
+from transformers import Dinov2Config, Dinov2Model, PreTrainedModel, ViTConfig, ViTModel
 
 from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.models import ConvEncoderConfig, ViTEncoderConfig, per_layer, vit_patch_size
-from textocvp.pretrained import find_weights, read_config, read_model
+from textocvp.pretrained import FrozenEncoder, find_weights, read_config, read_model
 
 
 class ConvEncoder(nn.Module):
@@ -77,14 +78,14 @@ ARCHITECTURES = {
 }
 
 
-class ViTEncoder(nn.Module):
+class ViTEncoder(FrozenEncoder):
     """Patch features of the last block, without the final normalisation and without the class token.
 
-    Its parameters are frozen, it stays in eval mode, and its features carry no gradient.
+    They carry no gradient.
     """
 
-    pretrained = True
-    """Its values are no part of a checkpoint."""
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self, name: str, config: ViTEncoderConfig, img_size: int, folder: Path | None, pretrained: bool = True
@@ -93,7 +94,7 @@ class ViTEncoder(nn.Module):
         Args:
             name: in the registry VIT_ENCODERS.
             img_size: height and width (pixels) of the frames; position embeddings are resampled to it.
-            folder: the experiment's folder, for weights that lie in it.
+            folder: the experiment's folder, which may hold the weights.
             pretrained: False leaves random values, for a state dict that brings all of them.
 
         Raises:
@@ -101,29 +102,24 @@ class ViTEncoder(nn.Module):
         """
         super().__init__()
         self.vit, blocks = _build(name, config, img_size, folder)
-        self.folder = find_weights(weights_name(name, config), folder)
-        self._blocks = (blocks,)  # a tuple: they are registered as parts of `vit` already
+        self._blocks = (blocks,)  # a tuple, because they are registered as parts of `vit` already
         if pretrained:
             _load_pretrained(self.vit, weights_name(name, config), folder)
         mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
         std = mean if config.normalization == "mean" else torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std.clone(), persistent=False)
-        self.out_channels = self.vit.config.hidden_size
+        self.out_channels: int = self.vit.config.hidden_size
         self.requires_grad_(False).eval()
 
-    def train(self, mode: bool = True) -> ViTEncoder:
-        """Stays in eval mode."""
-        return super().train(False)
+    @property
+    def transformer(self) -> PreTrainedModel:
+        """What transformers saves and reads."""
+        return self.vit
 
     def normalize(self, frames: Tensor) -> Tensor:
         """Frames (M, 3, H, W) in [0, 1] as the transformer expects them."""
         return (frames - self.mean) / self.std
-
-    @property
-    def encoder_model(self) -> PreTrainedModel:
-        """What transformers saves and reads."""
-        return self.vit
 
     @torch.no_grad()
     def forward(self, frames: Tensor) -> Tensor:
@@ -141,7 +137,7 @@ def weights_name(name: str, config: ViTEncoderConfig) -> str:
 
 def _build(
     name: str, config: ViTEncoderConfig, img_size: int, folder: Path | None
-) -> tuple[PreTrainedModel, nn.ModuleList]:
+) -> tuple[Dinov2Model | ViTModel, nn.ModuleList]:
     """The transformer for frames of this size, with random values, and its blocks that are used."""
     architecture, patch_size = _architecture(name, config, folder), vit_patch_size(name)
     if architecture.patch_size != patch_size:
@@ -150,18 +146,23 @@ def _build(
             f"{architecture.patch_size} pixels, those of {name} {patch_size}"
         )
     architecture.image_size = img_size
-    vit = Dinov2Model(architecture) if ARCHITECTURES[name].dino_v2 else ViTModel(architecture, False)
-    blocks = vit.encoder.layer if ARCHITECTURES[name].dino_v2 else vit.layers
+    vit: Dinov2Model | ViTModel
+    if isinstance(architecture, Dinov2Config):
+        vit = Dinov2Model(architecture)
+        blocks = vit.encoder.layer
+    else:
+        vit = ViTModel(architecture, add_pooling_layer=False)
+        blocks = vit.layers
     if config.num_blocks is not None and config.num_blocks > len(blocks):
         raise ConfigError(
-            f"model_params.encoder.encoder_params.num_blocks: {config.num_blocks}, but "
-            f"{config.weights or name} has {len(blocks)} blocks"
+            f"model_params.encoder.encoder_params.num_blocks: expected at most {len(blocks)}, the blocks of "
+            f"{config.weights or name}, got {config.num_blocks}"
         )
     del blocks[config.num_blocks or len(blocks) :]
     return vit, blocks
 
 
-def _architecture(name: str, settings: ViTEncoderConfig, folder: Path | None) -> PretrainedConfig:
+def _architecture(name: str, settings: ViTEncoderConfig, folder: Path | None) -> Dinov2Config | ViTConfig:
     """The transformers config; what a registered name stands for needs no file."""
     known, weights = ARCHITECTURES[name], weights_name(name, settings)
     config_class = Dinov2Config if known.dino_v2 else ViTConfig
@@ -169,7 +170,7 @@ def _architecture(name: str, settings: ViTEncoderConfig, folder: Path | None) ->
         config = config_class(
             hidden_size=known.width, num_attention_heads=known.num_heads, patch_size=vit_patch_size(name)
         )
-        if not known.dino_v2:
+        if isinstance(config, ViTConfig):
             config.intermediate_size = 4 * known.width
     else:
         config = read_config(config_class, weights, folder)
@@ -178,7 +179,7 @@ def _architecture(name: str, settings: ViTEncoderConfig, folder: Path | None) ->
     return config
 
 
-def _load_pretrained(vit: PreTrainedModel, weights: str, folder: Path | None) -> None:
+def _load_pretrained(vit: Dinov2Model | ViTModel, weights: str, folder: Path | None) -> None:
     """Load weights into a transformer that may have fewer blocks and another number of patches.
 
     Position embeddings are resampled as timm does it for the original: bicubic with antialiasing.
@@ -190,8 +191,8 @@ def _load_pretrained(vit: PreTrainedModel, weights: str, folder: Path | None) ->
     wrong = [name for name, value in expected.items() if value.shape != state[name].shape]
     if wrong:
         raise UserError(
-            f"weights {weights!r}: {wrong[0]} has shape {list(state[wrong[0]].shape)}, not "
-            f"{list(expected[wrong[0]].shape)}; they are of another architecture"
+            f"weights {weights!r}: {wrong[0]} has shape {list(state[wrong[0]].shape)}, expected "
+            f"{list(expected[wrong[0]].shape)}; they are those of another architecture"
         )
     vit.load_state_dict(state)
 

@@ -39,6 +39,8 @@ class SoftPositionEmbedding(nn.Module):
 class SinusoidalTimeEmbedding(nn.Module):
     """Fixed sines and cosines (Vaswani et al. 2017); the oldest frame of a window gets row 0."""
 
+    table: Tensor
+
     def __init__(self, dim: int, max_frames: int) -> None:
         super().__init__()
         position = torch.arange(max_frames)[:, None]

@@ -9,12 +9,17 @@ from textocvp.config.models import TransitionConfig
 from textocvp.modules.attention import TransformerBlock
 
 
-class KeyProjection(nn.Linear):
-    """The keys' projection, applied to the queries instead.
+class KeyProjection(nn.Module):
+    """The linear projection of the keys, applied to the queries instead.
 
     q . (W x + b) = (q W) . x + q . b: there are few slots and many locations, so that projecting the slots is
     cheaper than computing keys.
     """
+
+    def __init__(self, feature_dim: int, slot_dim: int) -> None:
+        super().__init__()
+        linear = nn.Linear(feature_dim, slot_dim)
+        self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Queries (B, N, D) -> queries in the features' space (B, N, F), and what the bias adds (B, N, 1)."""
@@ -105,4 +110,4 @@ class TransformerTransition(TransformerBlock):
     def scale_output(self, factor: float) -> None:
         """Scale the two output layers' weights; a small factor starts a pre-norm block near the identity."""
         self.attention.out.weight.mul_(factor)
-        self.mlp[-1].weight.mul_(factor)
+        self.mlp[-1].get_parameter("weight").mul_(factor)

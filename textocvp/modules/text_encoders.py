@@ -1,16 +1,21 @@
-"""Text encoders: token ids to embeddings."""
+"""Text: token ids to embeddings (TextTransformer, T5TextEncoder); slots that read them (TextGuidedBlock)."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from textocvp.config.errors import UserError
 from textocvp.config.predictors import FusionConfig, T5EncoderConfig, TextTransformerConfig, TransformerConfig
-from textocvp.modules.attention import EncoderLayer, MultiHeadAttention, TransformerBlock
-from textocvp.pretrained import find_weights, read_config, read_model, xavier_
+from textocvp.modules import xavier_
+from textocvp.modules.attention import AttentionAndMLP, EncoderLayer, MultiHeadAttention
+from textocvp.pretrained import FrozenEncoder, find_weights, read_config, read_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class TextTransformer(nn.Module):
@@ -67,11 +72,8 @@ def _small_normal_(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class FrozenT5(nn.Module):
-    """A pretrained T5 encoder: its parameters are frozen, it stays in eval mode, it carries no gradient."""
-
-    pretrained = True
-    """Its values are no part of a checkpoint."""
+class FrozenT5(FrozenEncoder):
+    """A pretrained T5 encoder; it carries no gradient."""
 
     def __init__(self, config: T5EncoderConfig, folder: Path | None, pretrained: bool) -> None:
         super().__init__()
@@ -83,16 +85,10 @@ class FrozenT5(nn.Module):
             self.model = T5EncoderModel(T5Config())  # t5-small: transformers' own default
         else:
             self.model = T5EncoderModel(read_config(T5Config, config.weights, folder))
-        self.folder = find_weights(config.weights, folder)
-        self.out_dim = self.model.config.d_model
         self.requires_grad_(False).eval()
 
-    def train(self, mode: bool = True) -> FrozenT5:
-        """Stays in eval mode."""
-        return super().train(False)
-
     @property
-    def encoder_model(self) -> nn.Module:
+    def transformer(self) -> PreTrainedModel:
         """What transformers saves and reads."""
         return self.model
 
@@ -108,7 +104,7 @@ class T5TextEncoder(nn.Module):
     def __init__(self, config: T5EncoderConfig, out_dim: int, folder: Path | None, pretrained: bool) -> None:
         super().__init__()
         self.t5 = FrozenT5(config, folder, pretrained)
-        width = self.t5.out_dim
+        width: int = self.t5.transformer.config.d_model
         self.projection = nn.Identity() if width == out_dim else nn.Linear(width, out_dim)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -139,14 +135,14 @@ class TextCrossAttention(nn.Module):
         return tokens + self.mlp(self.norm_mlp(tokens))
 
 
-class TextGuidedBlock(TransformerBlock):
+class TextGuidedBlock(AttentionAndMLP):
     """Self-attention over slots, then text, then an MLP.
 
     What the slots read from the text reaches the residual stream through the MLP alone, as in the original.
     """
 
     def __init__(self, config: TransformerConfig, fusion: FusionConfig) -> None:
-        super().__init__(config.token_dim, config.n_heads, config.hidden_dim, pre_norm=True)
+        super().__init__(config.token_dim, config.n_heads, config.hidden_dim)
         xavier_(self)
         self.text_attention = TextCrossAttention(config.token_dim, fusion)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Optional
 
 from textocvp import stopping
-from textocvp.compat.import_experiment import place_encoder
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL, Experiment
 from textocvp.config.schema import difference, to_dict
@@ -21,8 +20,7 @@ from textocvp.training.checkpoint import (
     frozen_sha256,
     load_pth,
     load_weights,
-    native_content,
-    without_frozen,
+    read_checkpoint,
 )
 from textocvp.training.deepspeed_engine import Engine, World, join_world
 from textocvp.training.loop import no_step_expected, train
@@ -67,8 +65,6 @@ def run_training(
     if start is None:
         log.info("%s: training is finished, see %s", folder, folder / "models" / FINAL)
         return 0
-    if start.checkpoint is not None:
-        place_encoder(start.checkpoint, experiment, folder)
     world = join_world()
     task = make_task(world)
     try:
@@ -161,9 +157,10 @@ def _train(
     if frozen is not None:
         belongs_to["frozen_sha256"] = frozen
     if start.checkpoint is not None:
-        source, predictor = str(start.checkpoint), experiment.predictor is not None
-        content = native_content(load_pth(start.checkpoint), experiment, source, predictor)
-        load_weights(task.model, without_frozen(task.model, content, source), source)
+        content = read_checkpoint(
+            start.checkpoint, experiment, "predictor" if experiment.predictor else "model"
+        )
+        load_weights(task.model, content, str(start.checkpoint))
     if start.state is not None:
         check_belongs(start.state, belongs_to)
     engine = Engine(task.model, config, world)

@@ -7,7 +7,9 @@ import json
 import pytest
 import torch
 
-PREDICTOR_CASES = (
+from textocvp.cli import main
+
+PREDICTORS = (
     "vanilla_tiny",
     "ocvpseq_tiny",
     "textocvp_customtf_tiny",
@@ -32,16 +34,9 @@ def write_original(folder, values, state, prefix=""):
 
 
 def dataset(size, name="CATER_Hard"):
-    return {
-        "dataset_name": name,
-        "root": "data",
-        "tokenizer": "T5",
-        "num_frames": 4,
-        "img_size": [size, size],
-        "random_start": True,
-        "shuffle_train": True,
-        "shuffle_eval": False,
-    }
+    values = {"dataset_name": name, "root": "data", "tokenizer": "T5", "num_frames": 4}
+    shuffles = {"random_start": True, "shuffle_train": True, "shuffle_eval": False}
+    return {**values, **shuffles, "img_size": [size, size]}
 
 
 @pytest.fixture
@@ -51,18 +46,13 @@ def original(golden, tmp_path):
     values = {"dataset": dataset(16), "model": case.config["model"], "loss": [{"type": "mse", "weight": 1}]}
     states = {".": case.part("state.")}
     write_original(folder, {**values, "predictor": {}}, states["."], prefix="module.")
-    for name in PREDICTOR_CASES:
-        own = golden(name)
-        predictor = {
-            "predictor_name": own.config["predictor"]["predictor_name"],
-            "predictor_params": own.config["predictor"]["predictor_params"],
-        }
-        below = f"predictors/{name}"
+    for name in PREDICTORS:
+        own, below = golden(name), f"predictors/{name}"
+        predictor = {key: own.config["predictor"][key] for key in ("predictor_name", "predictor_params")}
+        prediction = own.config["prediction_params"]
         states[below] = own.part("state.")
         write_original(
-            folder / below,
-            {**values, "predictor": predictor, "prediction_params": own.config["prediction_params"]},
-            states[below],
+            folder / below, {**values, "predictor": predictor, "prediction_params": prediction}, states[below]
         )
     return folder, states
 
@@ -71,9 +61,18 @@ def original(golden, tmp_path):
 def original_dinosaur(golden, tmp_path):
     """ExtendedDINOSAUR: (folder, state)."""
     folder, case = tmp_path / "original_dinosaur", golden("dinosaur_tiny")
-    write_original(
-        folder,
-        {"dataset": dataset(56, "CLIPort"), "model": case.config["model"], "loss": case.config["loss"]},
-        case.part("state."),
-    )
-    return folder, case.part("state.")
+    state, values = case.part("state."), {key: case.config[key] for key in ("model", "loss")}
+    write_original(folder, {"dataset": dataset(56, "CLIPort"), **values}, state)
+    return folder, state
+
+
+@pytest.fixture
+def error_of(capsys):
+    """The one line with which a command fails."""
+
+    def run(*argv):
+        capsys.readouterr()
+        assert main([str(argument) for argument in argv]) == 2
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    return run

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from textocvp.compat.keys import _layer_names, from_original
+from textocvp.compat.keys import TORCH_LAYER, from_original
 from textocvp.config.models import TransitionConfig
+from textocvp.modules import xavier_
 from textocvp.modules.attention import EncoderLayer, MultiHeadAttention
 from textocvp.modules.slot_attention import TransformerTransition
-from textocvp.pretrained import xavier_
 
 
 def test_masked_context_is_as_good_as_absent():
@@ -29,7 +29,7 @@ def test_encoder_layer_equals_pytorch(pre_norm, activation):
         8, 2, 16, activation=activation, batch_first=True, norm_first=pre_norm
     ).eval()
     ours = EncoderLayer(8, 2, 16, 0.1, pre_norm, {"relu": nn.ReLU, "gelu": nn.GELU}[activation]).eval()
-    ours.load_state_dict(from_original(theirs.state_dict(), _layer_names("", "")))
+    ours.load_state_dict(from_original(theirs.state_dict(), TORCH_LAYER))
     tokens, mask = torch.randn(3, 5, 8), torch.arange(5) < torch.tensor([[5], [3], [1]])
     expected = theirs(tokens, src_key_padding_mask=~mask)
     assert_close(ours(tokens, mask=mask)[mask], expected[mask], atol=1e-5, rtol=0)

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from textocvp.modules import xavier_
 from textocvp.modules.slot_attention import LearnedRandom
-from textocvp.pretrained import xavier_
 
 
 def test_initial_distribution_is_the_originals():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 
 from textocvp import stopping
 from textocvp.cli import main
+from textocvp.compat import native_files
 from textocvp.config.experiment import create_experiment, create_predictor_experiment, load_experiment
 from textocvp.synthetic.generate import make_data
 from textocvp.synthetic.weights import make_weights
@@ -162,24 +164,20 @@ def test_the_whole_chain_to_a_predictor_with_t5(folder, capsys):
 
 
 def test_exported_models_see_frames_as_the_original_normalises_them(folder, tmp_path, capsys):
+    original = tmp_path / "original"
     assert main(["train-decomp", "-d", str(folder)]) == 0
-    assert main(["export", "-d", str(folder), "--out", str(tmp_path / "original/models/out.pth")]) == 0
+    assert main(["export", "-d", str(folder), "--out", str(original / "models/out.pth")]) == 0
     values = json.loads((folder / "experiment_params.json").read_text())
     del values["suite"], values["model"]["model_params"]["encoder"]["encoder_params"]["normalization"]
-    (tmp_path / "original/experiment_params.json").write_text(json.dumps(values))
-    (folder / "weights").rename(tmp_path / "original/weights")
-    again = load_experiment(tmp_path / "original")
+    (original / "experiment_params.json").write_text(json.dumps(values))
+    shutil.copytree(folder / "weights", original / "weights")
+    again = load_experiment(original)
     assert again.model.model_params.encoder.encoder_params.normalization == "mean"
     frames, noise = torch.rand(1, 2, 3, 28, 28), torch.randn(1, 3, 8)
-    slots = []
-    for experiment, path in (
-        (again, tmp_path / "original/models/out.pth"),
-        (load_experiment(folder), tmp_path / "original" / FINAL),
-    ):
-        if not path.is_file():
-            path.write_bytes((folder / FINAL).read_bytes())
-        model = load_decomposition(experiment, path)
-        slots.append(model.encode(frames, model.initial_slots(1, noise=noise)))
+    with native_files("evaluate-decomp", {"exp_directory": original, "decomp_ckpt": "out.pth"}) as options:
+        exported = load_decomposition(again, Path(options["decomp_ckpt"]))
+    models = (exported, load_decomposition(load_experiment(folder), folder / FINAL))
+    slots = [model.encode(frames, model.initial_slots(1, noise=noise)) for model in models]
     assert_close(*slots, atol=3e-5, rtol=0)
 
 
@@ -231,11 +229,11 @@ def test_other_weights_than_those_of_the_training_are_refused(folder, capsys):
     shutil.copyfile(folder / "weights/text/model.safetensors", folder / "weights/vit/model.safetensors")
     assert main(["evaluate-decomp", "-d", str(folder)]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "they are not of a Dinov2Model" in error
+    assert error.count("\n") == 1 and "Dinov2Model" in error
     (folder / "weights/vit/model.safetensors").write_bytes(b"cut off")
     assert main(["evaluate-decomp", "-d", str(folder)]) == 2
     error = capsys.readouterr().err
-    assert "weights/vit: cannot be read as Dinov2Model" in error and "copy the weights again" in error
+    assert "weights/vit: cannot be read as Dinov2Model" in error
 
 
 def test_missing_weights_are_one_line(folder, capsys, monkeypatch):
@@ -244,7 +242,7 @@ def test_missing_weights_are_one_line(folder, capsys, monkeypatch):
     (folder / "weights/vit").rename(folder / "weights/elsewhere")
     assert main(["train-decomp", "-d", str(folder)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "weights 'weights/vit': neither on this machine" in error
+    assert "weights 'weights/vit': not found" in error
     assert f"at {folder / 'weights/vit'} or {folder / 'shared/weights/vit'}" in error
     (folder / "shared/weights").mkdir(parents=True)
     (folder / "weights/elsewhere").rename(folder / "shared/weights/vit")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from textocvp.compat.keys import from_original, savi_names, to_original
+from textocvp.compat.keys import from_original, names_of, savi_names, to_original
 from textocvp.config.errors import UserError
 from textocvp.config.models import SAViConfig
 from textocvp.config.schema import build
@@ -27,15 +27,15 @@ def test_tables_are_one_to_one():
 
 def test_keys_that_do_not_fit_are_named():
     names, value = savi_names(config()), torch.zeros(1)
-    with pytest.raises(
-        UserError, match="are not among the original's names for this configuration: ema.decay"
-    ):
+    with pytest.raises(UserError, match="the original's names .*: ema.decay"):
         from_original({"encoder_mlp.0.bias": value, "ema.decay": value}, names)
-    with pytest.raises(UserError, match="are not among our names .*: initializer.background"):
+    with pytest.raises(UserError, match="our names .*: initializer.background"):
         to_original({"initializer.background": value}, names)
 
 
-def test_decoder_that_the_original_lacks():
+def test_models_and_decoders_that_the_original_lacks():
     fast = build(SAViConfig, {"decoder": {"decoder_name": "TransposedConvDecoder"}}, "test")
     with pytest.raises(UserError, match="the original has no TransposedConvDecoder"):
         savi_names(fast)
+    with pytest.raises(UserError, match="the original has no Other; it has SAVi"):
+        names_of("Other", None)
