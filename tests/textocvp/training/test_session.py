@@ -215,7 +215,7 @@ def test_checkpoint_that_does_not_fit(tmp_path):
         stub.run(folder, checkpoint=str(tmp_path / "other.pth"))
     for text in ("no checkpoint", "hi\n", ""):
         (tmp_path / "text.pth").write_text(text)
-        with pytest.raises(UserError, match="text.pth: damaged or no checkpoint .*; copy it again"):
+        with pytest.raises(UserError, match="text.pth: damaged"):
             stub.run(folder, checkpoint=str(tmp_path / "text.pth"))
 
 
