@@ -194,15 +194,15 @@ def figures_predictor(
     print(f"{plots}: {clips} clips")
 
 
-    predictors = load_predictors(exp_directory, pred_ckpts or {})
-    clips = draw("figures", load_experiment(exp_directory), exp_directory, decomp_ckpt, predictors, num_seqs)
+def load_predictors(folder: Path, checkpoints: Mapping[str, str]) -> list[NamedForecaster]:
+    """All predictors with a final checkpoint (of several seeds the first); others are named in a warning."""
     found = []
     for path in sorted((folder / "predictors").glob(f"*/{FILE_NAME}")):
+        name = path.parent.name
         try:
-    predictors = load_predictors(exp_directory, pred_ckpts or {})
-    clips = draw("figures", load_experiment(exp_directory), exp_directory, decomp_ckpt, predictors, num_seqs)
+            found.append(load_predictor(folder, name, checkpoints.get(name, FINAL)))
         except UserError as error:
-            log.warning("predictor %s is left out: %s", path.parent.name, error)
+            log.warning("predictor %s is left out: %s", name, error)
     return found
 
 
