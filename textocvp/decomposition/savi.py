@@ -9,8 +9,8 @@ from textocvp.config import registry
 from textocvp.config.errors import ConfigError
 from textocvp.config.models import SAViConfig
 from textocvp.decomposition.base import Rendering, SlotDecomposition
-from textocvp.modules.positional import SoftPositionEmbedding
 from textocvp.modules import xavier_
+from textocvp.modules.positional import SoftPositionEmbedding
 
 
 class SAVi(SlotDecomposition):
