@@ -21,6 +21,7 @@ ENV := .venv
 LOGIN := .venv-login
 ENV_LOCKS := containers/requirements-cpu.lock containers/requirements-dev.lock
 LOGIN_LOCK := containers/requirements-login.lock
+SCRIPTS := containers/*.sh containers/shims/* slurm/dev_cluster/cluster.sh .ci/run .ci/install-apptainer
 hash = $(shell cat $(1) | sha256sum | cut -c1-16)
 ENV_READY := $(ENV)/.ready-$(call hash,$(ENV_LOCKS))
 LOGIN_READY := $(LOGIN)/.ready-$(call hash,$(LOGIN_LOCK))
@@ -146,10 +147,13 @@ test-cluster: $(ENV_READY)  ## tests on a real Slurm, which they start themselve
 test-container: $(ENV_READY)  ## tests in a real image, on a real Slurm too; they build it where it is not there
 	$(ENV)/bin/python -m pytest -q -m container $(TESTS)
 
-lint: $(ENV_READY)  ## ruff
+lint: $(ENV_READY)  ## ruff (rules and format), mypy, shellcheck
 	$(ENV)/bin/ruff check .
+	$(ENV)/bin/ruff format --check .
+	$(ENV)/bin/mypy
+	$(ENV)/bin/shellcheck $(SCRIPTS)
 
-lock: $(ENV_READY)  ## write the lock files anew from what .venv holds
+lock: $(ENV_READY)  ## write the lock files from what .venv holds
 	$(ENV)/bin/python containers/lock.py
 
 clean:  ## remove caches (not environments, not experiments)
