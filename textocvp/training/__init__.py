@@ -15,35 +15,59 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Optional
 
 from textocvp import stopping
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import FINAL
+from textocvp.config.experiment import FINAL, load_experiment, load_predictor_experiment
+from textocvp.config.schema import to_dict
+from textocvp.files import sha256_file
 
 log = logging.getLogger(__name__)
 
 
-def train_decomp(exp_directory: Path, checkpoint: Optional[str] = None, resume_training: bool = False) -> int:
+def train_decomp(exp_directory: Path, checkpoint: str | None = None, resume_training: bool = False) -> int:
     """Train the decomposition model of an experiment folder; returns the exit code."""
     stopping.install()
-    from textocvp.training.decomposition_task import train_decomposition
+    from textocvp.training.decomposition_task import DecompositionTask
+    from textocvp.training.session import run_training
 
-    return train_decomposition(Path(exp_directory), checkpoint, resume_training)
+    experiment = load_experiment(exp_directory)
+    return run_training(
+        exp_directory,
+        experiment,
+        lambda world: DecompositionTask(experiment, exp_directory, world),
+        {"model": to_dict(experiment.model)},
+        checkpoint,
+        resume_training,
+    )
 
 
 def train_predictor(
     exp_directory: Path,
     decomp_ckpt: str,
     name_pred_exp: str,
-    checkpoint: Optional[str] = None,
+    checkpoint: str | None = None,
     resume_training: bool = False,
 ) -> int:
     """Train the predictor experiment `name_pred_exp` (NAME or NAME/seeds/K); returns the exit code."""
     stopping.install()
-    from textocvp.training.predictor_task import train_forecaster
+    from textocvp.training.checkpoint import find_checkpoint
+    from textocvp.training.predictor_task import PredictorTask
+    from textocvp.training.session import run_training
 
-    return train_forecaster(Path(exp_directory), decomp_ckpt, name_pred_exp, checkpoint, resume_training)
+    experiment = load_predictor_experiment(exp_directory, name_pred_exp)
+    folder, decomposition = (
+        exp_directory / "predictors" / name_pred_exp,
+        find_checkpoint(exp_directory, decomp_ckpt),
+    )
+    return run_training(
+        folder,
+        experiment,
+        lambda world: PredictorTask(experiment, folder, decomposition, world),
+        {"predictor": to_dict(experiment.predictor), "decomposition_sha256": sha256_file(decomposition)},
+        checkpoint,
+        resume_training,
+    )
 
 
 def precompute_slots(
@@ -63,7 +87,7 @@ def precompute_slots(
     stopping.install()
     from textocvp.training.slot_encoding import SlotWriter
 
-    if SlotWriter(Path(exp_directory), decomp_ckpt).write(shard, num_shards):
+    if SlotWriter(exp_directory, decomp_ckpt).write(shard, num_shards):
         return 0
     log.info("precompute-slots: stopped by %s; run it again", stopping.requested().name)
     return stopping.finish(stopping.requested())

@@ -9,20 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from textocvp.config.experiment import Experiment, load_experiment
-from textocvp.config.schema import to_dict
+from textocvp.config.experiment import Experiment
 from textocvp.config.training import LossTerm
 from textocvp.data.loaders import ClipDataset, collate
 from textocvp.data.order import window_noise, windows_of
 from textocvp.data.videos import open_videos
-from textocvp.decomposition import Rendering, build_model
+from textocvp.decomposition import Rendering, SlotDecomposition, build_model
 from textocvp.training.deepspeed_engine import World
 from textocvp.training.recorder import segmentation, sheet
-from textocvp.training.session import run_training
 from textocvp.training.task import (
     PICTURE_CLIPS,
     Batch,
-    SplitTask,
+    Task,
     background_loss,
     feature_loss,
     frame_loss,
@@ -32,20 +30,7 @@ from textocvp.training.task import (
 )
 
 
-def train_decomposition(folder: Path, checkpoint: str | None, resume_training: bool) -> int:
-    """Train the decomposition model of the experiment in `folder`; returns the exit code."""
-    experiment = load_experiment(folder)
-    return run_training(
-        folder,
-        experiment,
-        lambda world: DecompositionTask(experiment, folder, world),
-        {"model": to_dict(experiment.model)},
-        checkpoint,
-        resume_training,
-    )
-
-
-class DecompositionTask(SplitTask[ClipDataset]):
+class DecompositionTask(Task[SlotDecomposition, ClipDataset]):
     """Clips in, reconstructions out; every clip's initial slots have noise of their own."""
 
     name = "train-decomp"
@@ -80,6 +65,7 @@ class DecompositionTask(SplitTask[ClipDataset]):
         if term.type == "background_mse":
             return background_loss(rendering.slot_frames, self._median)
         if term.type == "pred_feature_mse":
+            assert rendering.features is not None and rendering.target_features is not None
             return feature_loss(rendering.features, rendering.target_features, term)
         return frame_loss(rendering.frames, video, term, self._median, clamp=True)
 

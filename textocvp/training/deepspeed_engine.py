@@ -69,8 +69,10 @@ def join_world() -> World:
     deepspeed_ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles C++ at the first start
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1} if size == 1 else {}
-        dist.init_process_group(backend, **alone)
+        if size == 1:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        else:
+            dist.init_process_group(backend)
     return World(rank, size, device)
 
 
@@ -84,11 +86,11 @@ class TaskModule(nn.Module):
         """precision: "fp32", or "bf16" for matrix products and convolutions in bfloat16."""
         super().__init__()
         self.model = model
-        self._autocast = {"device_type": device.type, "dtype": torch.bfloat16, "enabled": precision == "bf16"}
+        self._device_type, self._bf16 = device.type, precision == "bf16"
 
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """function(*arguments), which uses the model."""
-        with torch.autocast(**self._autocast):
+        with torch.autocast(self._device_type, torch.bfloat16, enabled=self._bf16):
             return function(*arguments)
 
 
@@ -224,22 +226,20 @@ def _optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimiz
 
 
 def _deepspeed_config(config: TrainingConfig, world: World) -> dict[str, Any]:
-    """DeepSpeed's own settings; batch sizes there are only counted, so one sample per process is said."""
-    settings: dict[str, Any] = {
+    """DeepSpeed's own settings; it only counts samples, so one per process will do."""
+    zero: dict[str, Any] = {"stage": config.zero_stage}
+    if config.zero_stage == 3:
+        zero["stage3_param_persistence_threshold"] = config.stage3_param_persistence_threshold
+    clips = config.zero_stage > 0 and config.gradient_clipping
+    return {
         "train_batch_size": world.size,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "steps_per_print": 10**12,
         "wall_clock_breakdown": False,
-        "zero_optimization": {"stage": config.zero_stage},
-        "gradient_clipping": 0.0,  # said, because its default is to clip at 1
+        "zero_optimization": zero,
+        "gradient_clipping": config.clipping_max_value if clips else 0.0,  # its default is to clip at 1
     }
-    if config.zero_stage > 0 and config.gradient_clipping:
-        settings["gradient_clipping"] = config.clipping_max_value
-    if config.zero_stage == 3:
-        threshold = config.stage3_param_persistence_threshold
-        settings["zero_optimization"]["stage3_param_persistence_threshold"] = threshold
-    return settings
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:

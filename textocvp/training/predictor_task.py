@@ -9,22 +9,20 @@ import torch
 from torch import Tensor
 
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import Experiment, load_predictor_experiment
-from textocvp.config.schema import to_dict
+from textocvp.config.experiment import Experiment
 from textocvp.config.training import LossTerm
 from textocvp.data.loaders import SlotWindowDataset, collate, evaluation_loader, open_windows
 from textocvp.data.order import slots_config, windows_of
 from textocvp.files import sha256_file
-from textocvp.predictors import build_forecaster
-from textocvp.training.checkpoint import find_checkpoint, load_decomposition
+from textocvp.predictors import SlotForecaster, build_forecaster
+from textocvp.training.checkpoint import load_decomposition
 from textocvp.training.deepspeed_engine import World
 from textocvp.training.recorder import segmentation, sheet
-from textocvp.training.session import run_training
 from textocvp.training.slot_encoding import encode_windows
 from textocvp.training.task import (
     PICTURE_CLIPS,
     Batch,
-    SplitTask,
+    Task,
     frame_loss,
     slot_loss,
     to_device,
@@ -35,27 +33,7 @@ STATISTICS_WINDOWS = 256
 """Windows whose slots give the statistics for standardising, where there is no store that knows them."""
 
 
-def train_forecaster(
-    folder: Path, decomp_ckpt: str, name: str, checkpoint: str | None, resume_training: bool
-) -> int:
-    """Train the predictor experiment `name` of the experiment in `folder`; returns the exit code."""
-    experiment = load_predictor_experiment(folder, name)
-    own_folder, decomposition = folder / "predictors" / name, find_checkpoint(folder, decomp_ckpt)
-    belongs_to = {
-        "predictor": to_dict(experiment.predictor),
-        "decomposition_sha256": sha256_file(decomposition),
-    }
-    return run_training(
-        own_folder,
-        experiment,
-        lambda world: PredictorTask(experiment, own_folder, decomposition, world),
-        belongs_to,
-        checkpoint,
-        resume_training,
-    )
-
-
-class PredictorTask(SplitTask[SlotWindowDataset]):
+class PredictorTask(Task[SlotForecaster, SlotWindowDataset]):
     """Windows of slots, stored or encoded from frames, and captions in; the slots of later frames out."""
 
     name = "train-predictor"
@@ -138,10 +116,10 @@ class PredictorTask(SplitTask[SlotWindowDataset]):
         slots = self._slots(batch)
         context = slots[:, : self._future.start]
         forecast = self._decomposition.decode(torch.cat([context, self._forecast(slots, batch)], dim=1))
-        true = self._decomposition.decode(slots)
-        return {
-            f"clip_{i}": sheet(
-                [batch["video"][i], true.frames[i], forecast.frames[i], segmentation(forecast.masks[i])]
-            )
-            for i in range(len(items))
-        }
+        rows = zip(
+            batch["video"],
+            self._decomposition.decode(slots).frames,
+            forecast.frames,
+            map(segmentation, forecast.masks),
+        )
+        return {f"clip_{i}": sheet(list(row)) for i, row in enumerate(rows)}

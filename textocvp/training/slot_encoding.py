@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from textocvp import stopping
 from textocvp.config.data import SPLITS
@@ -18,6 +18,7 @@ from textocvp.data.loaders import to_float
 from textocvp.data.order import Window, slots_config, window_frames, window_noise
 from textocvp.data.slot_store import Batch, SlotPart, plan_slot_parts
 from textocvp.data.videos import Videos, open_videos
+from textocvp.decomposition import SlotDecomposition
 from textocvp.files import sha256_file
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def encode_windows(model: nn.Module, video: Tensor, windows: Sequence[Window], seed: int) -> Tensor:
+def encode_windows(model: SlotDecomposition, video: Tensor, windows: Sequence[Window], seed: int) -> Tensor:
     """Slots (B, T, N, D), float32, of windows whose frames are video (B, T, 3, H, W).
 
     The initial slots are drawn from noise that is a function of seed and window.
@@ -41,7 +42,7 @@ def encode_windows(model: nn.Module, video: Tensor, windows: Sequence[Window], s
 
 
 @torch.no_grad()
-def track_windows(model: nn.Module, features: Tensor, windows: Sequence[Window], seed: int) -> Tensor:
+def track_windows(model: SlotDecomposition, features: Tensor, windows: Sequence[Window], seed: int) -> Tensor:
     """Slots (B, T, N, D) of windows whose image features are (B, T, L, F)."""
     noise = window_noise(seed, windows, (model.num_slots, model.slot_dim))
     return model.track(features, model.initial_slots(len(windows), noise=noise.to(features.device)))
@@ -49,7 +50,7 @@ def track_windows(model: nn.Module, features: Tensor, windows: Sequence[Window],
 
 @torch.no_grad()
 def encode_videos(
-    model: nn.Module, videos: Iterable[tuple[Tensor, Sequence[Window]]], num_frames: int, seed: int
+    model: SlotDecomposition, videos: Iterable[tuple[Tensor, Sequence[Window]]], num_frames: int, seed: int
 ) -> Iterator[tuple[list[Window], Tensor]]:
     """Slots of the windows of whole videos; each frame's features are computed once and serve all windows.
 
@@ -70,7 +71,9 @@ def encode_videos(
         yield _track_batch(model, waiting, seed)
 
 
-def _track_batch(model: nn.Module, batch: list[WindowFeatures], seed: int) -> tuple[list[Window], Tensor]:
+def _track_batch(
+    model: SlotDecomposition, batch: list[WindowFeatures], seed: int
+) -> tuple[list[Window], Tensor]:
     """The batch is filled up with copies of its last window to WINDOW_BATCH."""
     filled = batch + batch[-1:] * (WINDOW_BATCH - len(batch))
     features = torch.stack([features for _, features in filled])

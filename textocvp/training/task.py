@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,45 +21,25 @@ from textocvp.data.videos import far_from, median_image, open_videos
 from textocvp.training.deepspeed_engine import World
 
 Batch = dict[str, Any]
+Model = TypeVar("Model", bound=nn.Module)
 Data = TypeVar("Data", ClipDataset, SlotWindowDataset)
 PICTURE_CLIPS = 3
 """Validation clips that `pictures` shows."""
 
 
-class Task(Protocol):
-    """One thing to train: supplies data, loss, pictures and validation; the loop does the rest."""
+class Task(Generic[Model, Data]):
+    """One thing to train: supplies data, loss, pictures and validation; the loop does the rest.
+
+    A subclass builds the model, whose initialisation depends on training.seed alone, calls `_use_terms` and
+    `_open`, and defines `loss` and `pictures`.
+    """
 
     name: str
     """The command's name, in front of every line of progress."""
-    model: nn.Module
+    model: Model
     """What is trained."""
     total_steps: int
     """Optimiser steps of the whole training."""
-
-    def epoch_at(self, step: int) -> int:
-        """Complete passes through the training split before this step."""
-
-    def batches(self, first_step: int) -> Iterator[Batch]:
-        """This process's batches of the steps from `first_step` on, on its device: a function of the step."""
-
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss () of one batch, differentiable, and its terms by name, detached."""
-
-    def validation_batches(self) -> Iterator[tuple[Batch, int]]:
-        """This process's batches of the validation split and how many clips of each count.
-
-        Every process yields the same number of batches: parameters may be sharded over all of them.
-        """
-
-    def pictures(self) -> dict[str, Tensor]:
-        """Sheets (3, H, W) in [0, 1] that show what the model does on a few validation clips."""
-
-
-class SplitTask(Generic[Data]):
-    """What both tasks share: passes over a training split, losses by term, validation of every clip once.
-
-    The model's initialisation depends on training.seed alone.
-    """
 
     def __init__(self, experiment: Experiment, folder: Path, world: World) -> None:
         """folder: where the training writes, inside the experiment."""
@@ -75,7 +57,8 @@ class SplitTask(Generic[Data]):
 
     def _open(self, train: Data, valid: Data) -> None:
         """Fix the order of the data and the length of the training. UserError where the sizes do not fit."""
-        self._train, self._valid = train, valid
+        self._train: Data = train
+        self._valid: Data = valid
         epoch_steps = math.ceil(len(train) / self._config.batch_size)
         self.total_steps = self._config.num_steps or self._config.num_epochs * epoch_steps
         self._order = TrainingOrder(
@@ -100,14 +83,25 @@ class SplitTask(Generic[Data]):
         return self._order.epoch_at(step)
 
     def batches(self, first_step: int) -> Iterator[Batch]:
-        """Items of the training split from `first_step` on."""
+        """This process's batches of the steps from `first_step` on, on its device: a function of the step."""
         loader = Loader(self._train, self._rank_batches(first_step), self._config.num_workers)
         return (to_device(batch, self._world.device) for batch in loader)
 
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss () of one batch, differentiable, and its terms by name, detached."""
+        raise NotImplementedError
+
     def validation_batches(self) -> Iterator[tuple[Batch, int]]:
-        """Items of the validation split, and how many of each batch count."""
+        """This process's batches of the validation split and how many clips of each count.
+
+        Every process yields the same number of batches: parameters may be sharded over all of them.
+        """
         size, config = self._order.batch_size_at(self.total_steps), self._config
         return every_item_once(self._valid, size, self._world, config.num_workers, config.validation_batches)
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Sheets (3, H, W) in [0, 1] that show what the model does on a few validation clips."""
+        raise NotImplementedError
 
 
 def seed_of(*parts: object) -> int:
@@ -162,39 +156,39 @@ def every_item_once(
 def frame_loss(
     frames: Tensor, target: Tensor, term: LossTerm, median: Tensor | None = None, clamp: bool = False
 ) -> Tensor:
-    """Mean squared error of frames (B, T, 3, H, W), foreground weighted where the term asks for it.
+    """Mean squared error of frames (B, T, 3, H, W), pixels far from the median weighted if asked.
 
     Args:
-        median: (3, H, W), the training split's median image; needed where term.foreground_weight is above 0.
+        median: (3, H, W), the training split's median image; needed if term.foreground_weight is above 0.
         clamp: both to [0, 1] first, as the original's decomposition losses do (no gradient outside).
     """
     if clamp:
         frames, target = frames.clamp(0, 1), target.clamp(0, 1)
     error = (frames.float() - target).square()
     if term.foreground_weight:
-        error = error * foreground_weights(target, median, term)
+        far = far_from(target, _known(median), term.foreground_threshold).unsqueeze(2)  # (B, T, 1, H, W)
+        error = error * (1 + term.foreground_weight * far)
     return error.mean()
 
 
-def foreground_weights(target: Tensor, median: Tensor | None, term: LossTerm) -> Tensor:
-    """1 + w where a pixel of target (B, T, 3, H, W) is far from the median image, else 1: (B, T, 1, H, W)."""
-    if median is None:
-        raise ValueError("foreground_weight needs the training split's median image")
-    return 1 + term.foreground_weight * far_from(target, median, term.foreground_threshold).unsqueeze(2)
-
-
-def background_loss(slot_frames: Tensor, median: Tensor) -> Tensor:
+def background_loss(slot_frames: Tensor, median: Tensor | None) -> Tensor:
     """Mean squared error of slot 0's pictures, of (B, T, N, 3, H, W), against the median image (3, H, W).
 
-    Nothing says where slot 0 is to be seen. But once it can show the table, the other slots are the worse
+    Nothing says where slot 0 is visible. But once it can show the table, the other slots are the worse
     choice wherever the table is, and the masks follow. Without it, seeds fall into two kinds: those in which
     one slot takes the background, and those in which every slot takes an object with its surroundings.
     """
-    return (slot_frames[:, :, 0].float() - median).square().mean()
+    return (slot_frames[:, :, 0].float() - _known(median)).square().mean()
+
+
+def _known(median: Tensor | None) -> Tensor:
+    if median is None:
+        raise ValueError("this loss needs the training split's median image")
+    return median
 
 
 def feature_loss(features: Tensor, target: Tensor, term: LossTerm) -> Tensor:
-    """Mean squared error of patch features (B, T, L, F), clamped to [0, 1] where the term asks for it."""
+    """Mean squared error of patch features (B, T, L, F), clamped to [0, 1] if the term says so."""
     if term.clamp_features:
         features, target = features.clamp(0, 1), target.clamp(0, 1)
     return (features.float() - target).square().mean()
@@ -207,5 +201,5 @@ def slot_loss(slots: Tensor, target: Tensor) -> Tensor:
 
 def weighted_sum(terms: tuple[LossTerm, ...], values: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of all terms times their weights, and each unweighted term under its name, detached."""
-    total = sum(term.weight * value for term, value in zip(terms, values, strict=True))
+    total = functools.reduce(operator.add, [t.weight * value for t, value in zip(terms, values, strict=True)])
     return total, {term.type: value.detach() for term, value in zip(terms, values, strict=True)}
