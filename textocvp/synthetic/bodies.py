@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional, Union
 
@@ -22,7 +22,7 @@ class Body:
     """One object with the poses that must be drawn: one if nothing about it changes, else one for each frame.
 
     positions: (P,3); rotations: (P,3,3) from its own frame to the table's, None for upright round shapes;
-    ceiling: (P,) as in Track; centre (P,3), reach: a sphere round it. All lengths in table units.
+    ceiling: (P,) as in Track; centre (P,3), reach: a sphere around it. All lengths in table units.
     """
 
     thing: SceneObject
@@ -86,7 +86,7 @@ def rotation_matrices(yaw: np.ndarray, tilt: np.ndarray) -> np.ndarray:
 
 
 def may_shade(receiver: Body, caster: Body) -> np.ndarray:
-    """(P,) whether the caster may stand in the light's way to the receiver, going by their spheres."""
+    """(P,) whether the caster may block the receiver's light, judging by their spheres."""
     offset = caster.centre - receiver.centre
     along = offset @ KEY_LIGHT
     across = (offset**2).sum(axis=1) - along**2
@@ -107,8 +107,14 @@ def to_body_frame(body: Body, poses: np.ndarray, points: Ray, directions: Ray) -
 def rotate(rotations: np.ndarray, vectors: Ray) -> Ray:
     """Rotations (P,3,3) applied to vectors with components (P or 1,S,h,w)."""
     return tuple(
-        sum(per_pose(rotations[:, row, column]) * vectors[column] for column in range(3)) for row in range(3)
+        weighted_sum([per_pose(rotations[:, row, i]) for i in range(3)], vectors) for row in range(3)
     )
+
+
+def weighted_sum(weights: Iterable[Union[np.ndarray, np.float32]], vectors: Ray) -> np.ndarray:
+    """w0 * x + w1 * y + w2 * z."""
+    x, y, z = (weight * vector for weight, vector in zip(weights, vectors))
+    return 0 + x + y + z
 
 
 def per_pose(values: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ class Camera:
     """(2,S,H,W) where the rays meet the table."""
     table_rgb: np.ndarray
     """(H,W,3) the empty table."""
-    light_rays: tuple[np.ndarray, np.ndarray, np.ndarray]
+    light_rays: tuple[np.ndarray, ...]
     """Direction from each sample's point to the key light, as components (1,S,1,1)."""
     axes: np.ndarray
     """(3,3) rows: right, up, forward."""
@@ -111,7 +111,7 @@ def make_camera(size: int, antialias: int = 2, field_of_view: Optional[float] = 
     )
 
 
-def light_samples(antialias: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def light_samples(antialias: int) -> tuple[np.ndarray, ...]:
     """Directions to points of the key light, one for each sample of a pixel, as components (1,S,1,1)."""
     side = np.cross(KEY_LIGHT, [0.0, 0.0, 1.0])
     side /= np.linalg.norm(side)

@@ -3,25 +3,26 @@
     python -m textocvp make-data --dataset CATER_Hard --out data \\
         --num_train 4000 --num_valid 200 --num_test 200 --size 32 --num_frames 8 --max_objects 3
 
-`cater_files` and `cliport_files` say what OUT then holds. A video is a function of the settings, its split
-and its index: the same settings give the same bytes.
+`cater` and `cliport` say what OUT then contains. A video is a function of the settings, its split and its
+index: the same settings give the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
+import functools
+import shutil
 from pathlib import Path
-from types import ModuleType
-from typing import Optional, Union
+from typing import Any, Optional, Protocol, Union
 
+from textocvp.config.data import SPLITS
 from textocvp.config.errors import UserError
 from textocvp.config.job import available_cores
-from textocvp.config.synthetic import CLIPORT, VideoSettings, check_settings
-from textocvp.data.worker_pool import worker_pool
+from textocvp.config.synthetic import DEFAULTS, CLIPortSettings, Settings, check_settings
+from textocvp.data.worker_pool import in_processes
 from textocvp.files import file_lock, read_json, write_json
-from textocvp.synthetic import cater_files, cliport_files
-from textocvp.synthetic.progress import ProgressLine
+from textocvp.synthetic.cater import CATERWriter
+from textocvp.synthetic.cliport import CLIPortWriter
+from textocvp.terminal import Progress
 
 CHUNK = 16
 """Videos that a worker takes at a time."""
@@ -29,30 +30,24 @@ Names = list[tuple[str, int]]
 """(split, index) of some videos."""
 
 
-def files_of(settings: VideoSettings) -> ModuleType:
-    """The module that writes this kind of data."""
-    return cliport_files if settings.dataset == CLIPORT else cater_files
+class Writer(Protocol):
+    """What writes one kind of data."""
+
+    folder: Path
+    """Where settings.json and the lists of videos go."""
+    places: tuple[Path, ...]
+    """Folders that videos are written to."""
+    siblings: tuple[str, ...]
+    """Names that mark OUT as the folder of such a data set."""
+
+    def write(self, split: str, index: int) -> str:
+        """Write one video, unless it exists; returns its caption."""
+
+    def entry(self, split: str, index: int, text: str) -> tuple[str, Any]:
+        """Key and value of the video in {split}_explicit.json."""
 
 
-def make_data(
-    dataset: str,
-    out: Path,
-    num_train: int,
-    num_valid: int,
-    num_test: int,
-    size: int = 64,
-    num_frames: int = 31,
-    max_objects: int = 5,
-    actions: Union[str, Sequence[str], None] = None,
-    seed: int = 0,
-    workers: Optional[int] = None,
-    min_objects: Optional[int] = None,
-    max_moving: int = 2,
-    distinct_colors: bool = True,
-    antialias: int = 2,
-    object_scale: Optional[float] = None,
-    field_of_view: Optional[float] = None,
-) -> None:
+def make_data(dataset: str, out: Path, workers: Optional[int] = None, **options: Any) -> None:
     """Generate a data set in OUT. `Settings` and `CLIPortSettings` explain the options.
 
     Args:
@@ -62,88 +57,60 @@ def make_data(
     come last.
 
     Raises:
-        UserError: settings that make no sense; a folder that holds something else or other settings' videos.
+        UserError: settings that make no sense; OUT contains something else or videos of other settings.
     """
-    settings = check_settings(
-        dataset,
-        max_objects=max_objects,
-        min_objects=min_objects,
-        actions=actions,
-        num_train=num_train,
-        num_valid=num_valid,
-        num_test=num_test,
-        size=size,
-        num_frames=num_frames,
-        max_moving=max_moving,
-        distinct_colors=distinct_colors,
-        antialias=antialias,
-        object_scale=object_scale,
-        field_of_view=field_of_view,
-        seed=seed,
+    settings = check_settings(dataset, **{**DEFAULTS, **options})
+    writer: Writer = (
+        CLIPortWriter(settings, Path(out))
+        if isinstance(settings, CLIPortSettings)
+        else CATERWriter(settings, Path(out))
     )
-    if workers is not None and workers < 1:
-        raise UserError(f"workers={workers}: must be at least 1")
-    files_of(settings).check(settings)
-    folder = files_of(settings).home(Path(out), settings)
-    check_folder(folder, settings)
-    with file_lock(folder / ".lock"):
-        check_folder(folder, settings)
-        _generate(folder, settings, workers or available_cores())
+    check_folder(writer, settings)
+    with file_lock(writer.folder / ".lock"):
+        check_folder(writer, settings)
+        _generate(writer, settings, workers or available_cores())
 
 
-def check_folder(folder: Path, settings: VideoSettings) -> None:
-    """UserError unless the folder is absent, empty, or holds videos made with the same settings."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; choose another --out")
-    if folder.parent.exists() and not folder.parent.is_dir():
-        raise UserError(f"{folder.parent}: is a file; choose another --out")
+def check_folder(writer: Writer, settings: Union[Settings, CLIPortSettings]) -> None:
+    """UserError unless the folder does not exist, is empty, or contains videos of the same settings."""
+    folder, again = writer.folder, "choose another --out"
+    for path in (folder, folder.parent):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path}: is a file; {again}")
     names = sorted(entry.name for entry in folder.parent.iterdir()) if folder.parent.is_dir() else []
-    if names and not set(names) & set(files_of(settings).SIBLINGS):
-        raise UserError(f"{folder.parent}: holds {names[0]} and no data set; choose another --out")
+    if names and not set(names) & set(writer.siblings):
+        raise UserError(f"{folder.parent}: contains {names[0]} and no data set; {again}")
     if (folder / "settings.json").is_file():
         difference = settings.difference(read_json(folder / "settings.json"))
         if difference:
-            raise UserError(
-                f"{folder}: holds videos made with {difference}; choose another --out or delete the folder"
-            )
+            raise UserError(f"{folder}: contains videos of {difference}; {again} or delete the folder")
     elif folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
-        raise UserError(f"{folder}: not empty, and not made by make-data; choose another --out")
+        raise UserError(f"{folder}: not empty, and not created by make-data; {again}")
 
 
-def _generate(folder: Path, settings: VideoSettings, workers: int) -> None:
-    files, names = files_of(settings), settings.names()
-    files.begin(folder)  # the lock says that no other run is at work
+def _generate(writer: Writer, settings: Union[Settings, CLIPortSettings], workers: int) -> None:
+    for place in writer.places:  # the lock says that no other run is at work
+        for leftover in place.glob(".*"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    folder, names = writer.folder, settings.names()
     write_json(folder / "settings.json", settings.to_json())
+    chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
     captions: dict[tuple[str, int], str] = {}
-    with ProgressLine(str(folder), len(names), "videos") as progress:
-        for finished in write_all(folder, settings, names, workers):
+    with Progress("make-data", len(names), unit="video") as progress:
+        for finished in in_processes(functools.partial(_write_chunk, writer), chunks, workers, "spawn"):
             captions.update(finished)
-            progress.show(len(captions))
-    files.finish(folder, settings, captions)
+            progress.update(len(captions))
+    for split in SPLITS:
+        count = range(settings.count(split))
+        entries = dict(writer.entry(split, index, captions[split, index]) for index in count)
+        if entries:
+            write_json(folder / f"{split}_explicit.json", entries)
     print(
         f"{folder}: {settings.num_train} training, {settings.num_valid} validation and {settings.num_test} "
         f"test videos of {settings.num_frames} frames, {settings.size}x{settings.size} pixels"
     )
 
 
-def write_all(
-    folder: Path,
-    settings: VideoSettings,
-    names: Names,
-    workers: int,
-) -> Iterator[dict[tuple[str, int], str]]:
-    """Write the videos that are not there yet; yields captions by (split, index), in any order."""
-    chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
-    if min(workers, len(chunks)) == 1:
-        for chunk in chunks:
-            yield write_chunk(folder, settings, chunk)
-        return
-    with worker_pool(min(workers, len(chunks)), "spawn") as pool:
-        for done in as_completed([pool.submit(write_chunk, folder, settings, chunk) for chunk in chunks]):
-            yield done.result()
-
-
-def write_chunk(folder: Path, settings: VideoSettings, names: Names) -> dict[tuple[str, int], str]:
+def _write_chunk(writer: Writer, names: Names) -> dict[tuple[str, int], str]:
     """Write some videos; returns captions by (split, index)."""
-    files = files_of(settings)
-    return {(split, index): files.write_one(folder, settings, split, index) for split, index in names}
+    return {(split, index): writer.write(split, index) for split, index in names}

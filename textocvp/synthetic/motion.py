@@ -13,13 +13,8 @@ from textocvp.synthetic.shapes import CUBE_HALF, CYLINDER_HALF
 
 ROTATING_SHAPES = ("cube", "cylinder", "snitch")
 """Shapes whose rotation can be seen (CATER rotates the same)."""
-REST_HEIGHT = {
-    "sphere": 1.0,
-    "cube": float(CUBE_HALF),
-    "cylinder": float(CYLINDER_HALF),
-    "cone": 0.0,
-    "snitch": 1.0,
-}
+REST_HEIGHT = {"sphere": 1.0, "snitch": 1.0, "cone": 0.0}
+REST_HEIGHT |= {"cube": float(CUBE_HALF), "cylinder": float(CYLINDER_HALF)}
 """Height of a resting object's origin above the table, in radii; a cone's is the centre of its base."""
 LIFT = 1.8
 """How high pick-and-place lifts, in table units."""
@@ -90,7 +85,7 @@ def sample_actions(
             action = choose_action(stage, names[kind], progress)
             if action is not None:
                 actions.append(action)
-                stage.busy.update({action.subject, action.target} - {None})
+                stage.busy |= {index for index in (action.subject, action.target) if index is not None}
                 break
     return actions, stage.tracks
 
@@ -186,7 +181,7 @@ def choose_move(stage: Stage, name: str, subject: int, progress: np.ndarray) -> 
             free &= clear_of(paths, thing.radius, stage.tracks[index], other.radius, spacing)
     if not free.any():
         return None
-    choice = int(pick(stage.rng, np.flatnonzero(free)))
+    choice = pick(stage.rng, np.flatnonzero(free).tolist())
     stage.tracks[subject] = replace(track, positions=paths[choice])
     return Action(name, subject, (int(goals[choice, 0]), int(goals[choice, 1])))
 
@@ -200,10 +195,7 @@ def choose_contain(stage: Stage, subject: int, progress: np.ndarray) -> Optional
             continue
         path = pick_place_paths(track.positions[0], np.array([inner.cell], dtype=np.float64), progress)
         others = [index for index in range(len(stage.objects)) if index not in (subject, target)]
-        if all(
-            clear_of(path, cone.radius, stage.tracks[index], stage.objects[index].radius, 0.0)[0]
-            for index in others
-        ):
+        if all(clear_of(path, cone.radius, stage.tracks[i], stage.objects[i].radius, 0.0)[0] for i in others):
             above = np.linalg.norm(path[0, :, :2] - inner.cell, axis=1) < 1e-6
             stage.tracks[subject] = replace(track, positions=path[0])
             stage.tracks[target] = replace(hidden, ceiling=np.where(above, path[0, :, 2], np.inf))

@@ -8,7 +8,15 @@ from typing import Optional
 
 import numpy as np
 
-from textocvp.synthetic.bodies import Body, make_bodies, may_shade, per_pose, rotate, to_body_frame
+from textocvp.synthetic.bodies import (
+    Body,
+    make_bodies,
+    may_shade,
+    per_pose,
+    rotate,
+    to_body_frame,
+    weighted_sum,
+)
 from textocvp.synthetic.camera import EYE, KEY_LIGHT, Boxes, Camera
 from textocvp.synthetic.motion import Track
 from textocvp.synthetic.scene import SceneObject
@@ -19,7 +27,7 @@ FILL_LIGHT = np.array([-0.75, -0.45, 0.5]) / np.linalg.norm([-0.75, -0.45, 0.5])
 
 
 def _dot(vectors: Ray, direction: np.ndarray) -> np.ndarray:
-    return sum(np.float32(component) * vector for component, vector in zip(direction, vectors))
+    return weighted_sum([np.float32(component) for component in direction], vectors)
 
 
 def shade(thing: SceneObject, normals: Ray, rays: Ray, height: np.ndarray, lit: np.ndarray) -> np.ndarray:
@@ -46,12 +54,8 @@ def shade(thing: SceneObject, normals: Ray, rays: Ray, height: np.ndarray, lit: 
         gloss = np.float32(0.10) * _power(towards_light, 8) * lit
     else:
         studio = environment(rays[2] - 2 * facing * nz, towards_light)
-        diffuse = (
-            np.float32(0.26) * ambient
-            + np.float32(0.36) * key
-            + np.float32(0.08) * fill
-            + np.float32(0.62) * studio
-        )
+        diffuse = np.float32(0.26) * ambient + np.float32(0.36) * key + np.float32(0.08) * fill
+        diffuse = diffuse + np.float32(0.62) * studio
         gloss = np.float32(0.85) * _power(towards_light, 32) * lit + np.float32(0.10) * studio
     rgb = np.empty((*diffuse.shape, 3), dtype=np.float32)
     for channel, base in enumerate(thing.rgb):
@@ -137,7 +141,7 @@ def draw_layer(camera: Camera, bodies: Sequence[Body], index: int) -> Optional[L
     if boxes.empty:
         return None
     rays = boxes.cut(camera.rays)
-    eye = tuple(np.float32(component) for component in EYE)
+    eye = tuple(np.array(component, dtype=np.float32) for component in EYE)
     origin, direction = to_body_frame(body, np.arange(body.num_poses), eye, rays)
     near, _ = INTERSECT[body.thing.shape](origin, direction)
     met = np.isfinite(near)
@@ -181,7 +185,7 @@ def draw_table_light(
     """Light on the table.
 
     Returns:
-        shadow (T,S,H,W) bool, where a body hides the key light; contact (T,H,W), lower where bodies stand.
+        shadow (T,S,H,W) bool, where a body hides the key light; contact (T,H,W), lower around bodies.
     """
     shadow = np.zeros((num_frames, *camera.rays.shape[1:]), dtype=bool)
     contact = np.ones((num_frames, camera.size, camera.size), dtype=np.float32)
@@ -204,7 +208,7 @@ def draw_table_light(
 def table_shadow(camera: Camera, body: Body, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(P,S,h,w) whether the body hides the key light from table points (x, y), each (P,S,h,w)."""
     poses = np.arange(body.num_poses)
-    origin, direction = to_body_frame(body, poses, (x, y, np.float32(0)), camera.light_rays)
+    origin, direction = to_body_frame(body, poses, (x, y, np.array(0, dtype=np.float32)), camera.light_rays)
     _, far = INTERSECT[body.thing.shape](origin, direction)
     return far > np.float32(1e-3)
 

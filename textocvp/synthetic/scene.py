@@ -1,4 +1,4 @@
-"""What stands on the table at the start of a video: objects, their looks, sizes and places."""
+"""What is on the table at the start of a video: objects, their looks, sizes and places."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SNITCH = Looks("small", "gold", "metal", "snitch")
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object as a caption describes it, and where it stands in the first frame.
+    """One object as a caption describes it, and where it is in the first frame.
 
     `radius` is in table units, `yaw` in radians.
     """
@@ -122,8 +122,8 @@ def sample_cells(rng: np.random.Generator, radii: Sequence[float], spacing: floa
         free = np.ones(len(CELLS), dtype=bool)
         for cell, other in zip(chosen, radii):
             free &= DISTANCES[cell] >= max(spacing, 0.95 * (radius + other))
-        cells = np.flatnonzero(free)
-        if not len(cells):
+        cells = np.flatnonzero(free).tolist()
+        if not cells:
             return []
-        chosen.append(int(pick(rng, cells)))
+        chosen.append(pick(rng, cells))
     return [(int(CELLS[cell, 0]), int(CELLS[cell, 1])) for cell in chosen]

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-Ray = tuple[np.ndarray, np.ndarray, np.ndarray]
+Ray = tuple[np.ndarray, ...]
+"""The three components of vectors."""
 Interval = tuple[np.ndarray, np.ndarray]
 
 CUBE_HALF = np.float32(0.7071)
@@ -48,7 +49,7 @@ def sphere(origin: Ray, direction: Ray, radius: float = 1.0) -> Interval:
 
 def cube(origin: Ray, direction: Ray) -> Interval:
     """A cube that touches a vertical cylinder of radius 1 from inside, as in CLEVR."""
-    near, far = -MISS, MISS
+    near, far = np.array(-MISS), np.array(MISS)
     for o, d in zip(origin, direction):
         inverse = 1 / np.where(np.abs(d) < TINY, TINY, d)
         middle, half = -o * inverse, CUBE_HALF * np.abs(inverse)
@@ -81,7 +82,7 @@ def cone(origin: Ray, direction: Ray) -> Interval:
     b = ox * dx + oy * dy + slope * top * dz
     disc = b * b - a * (ox * ox + oy * oy - slope * top * top)
     root = np.sqrt(np.maximum(disc, 0))
-    near, far = MISS, -MISS
+    near, far = np.array(MISS), np.array(-MISS)
     for t in ((-b - root) / a, (root - b) / a):
         z = oz + t * dz
         inside = (z >= 0) & (z <= CONE_HEIGHT) & (disc > 0)

@@ -1,22 +1,23 @@
 """`python -m textocvp make-weights`: small frozen encoders with random values, as transformers saves them.
 
-For machines without the pretrained weights: a recipe's `weights` section, and tests, train on these. They
-take the same way through the code as pretrained ones, and learn nothing by themselves.
+For machines without the pretrained weights: a recipe's `weights` section and tests train on these. The code
+treats them like pretrained ones.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from textocvp.config.errors import UserError
 from textocvp.data.tokenizers import VOCABULARIES
+from textocvp.files import atomic_folder, read_json
 
-KINDS = ("dinov2", "dino", "t5")
+NOTE = "made_by_make_weights.json"
+"""In the folder of the weights: their kind and sizes."""
 UNKNOWN, PADDING, END = "<unk>", "<pad>", "</s>"
 
 
@@ -29,73 +30,55 @@ def make_weights(
     patch_size: int = 14,
     seed: int = 0,
 ) -> None:
-    """Write a random encoder of this kind into the folder `out`; nothing is done where it is there already.
+    """Write a random encoder of this kind into the folder `out`, unless it exists.
 
     Args:
         width: length of a feature vector; num_heads must divide it.
         patch_size: height and width (pixels) of a patch; of vision transformers only.
 
     Raises:
-        UserError: sizes do not fit, or `out` holds something else.
+        UserError: sizes do not fit, or `out` contains something else.
     """
     if width % num_heads:
         raise UserError(f"--num_heads {num_heads} does not divide --width {width}")
-    settings = {
-        "kind": kind,
-        "width": width,
-        "depth": depth,
-        "num_heads": num_heads,
-        "patch_size": patch_size,
-        "seed": seed,
-    }
-    note = out / "made_by_make_weights.json"
-    if note.is_file() and json.loads(note.read_text()) == settings:
+    sizes = {"width": width, "depth": depth, "num_heads": num_heads, "patch_size": patch_size}
+    settings = {"kind": kind, **sizes, "seed": seed}
+    if (out / NOTE).is_file() and read_json(out / NOTE) == settings:
         print(f"{out}: already there")
         return
     if out.exists():
-        raise UserError(f"{out}: exists and holds other weights; choose another folder, or move it aside")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+        raise UserError(f"{out}: contains other weights; choose another folder or move it aside")
+    with atomic_folder(out) as folder:
         torch.manual_seed(seed)
-        _save(kind, temporary, width, depth, num_heads, patch_size)
-        (temporary / note.name).write_text(json.dumps(settings, indent=1) + "\n")
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _save(kind, folder, **sizes)
+        (folder / NOTE).write_text(json.dumps(settings, indent=1) + "\n")
     print(f"{out}: a random {kind}, {depth} layers of width {width}")
 
 
 def _save(kind: str, folder: Path, width: int, depth: int, num_heads: int, patch_size: int) -> None:
-    from transformers import Dinov2Config, Dinov2Model, T5Config, T5EncoderModel, ViTConfig, ViTModel
+    import transformers
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    folder.mkdir(parents=True)
-    size = {"num_attention_heads": num_heads, "num_hidden_layers": depth, "hidden_size": width}
+    model: transformers.PreTrainedModel
+    vit: dict[str, Any] = {"num_attention_heads": num_heads, "num_hidden_layers": depth, "hidden_size": width}
+    vit |= {"patch_size": patch_size, "image_size": 16 * patch_size}
     if kind == "t5":
         tokenizer = _tokenizer()
-        config = T5Config(
-            d_model=width,
-            d_kv=width // num_heads,
-            d_ff=2 * width,
-            num_layers=depth,
-            num_heads=num_heads,
-            vocab_size=len(tokenizer),
-        )
-        model = T5EncoderModel(config)
         tokenizer.save_pretrained(folder)
+        t5: dict[str, Any] = {"d_model": width, "d_kv": width // num_heads, "d_ff": 2 * width}
+        t5 |= {"num_layers": depth, "num_heads": num_heads, "vocab_size": len(tokenizer)}
+        model = transformers.T5EncoderModel(transformers.T5Config(**t5))
     elif kind == "dinov2":
-        model = Dinov2Model(Dinov2Config(**size, patch_size=patch_size, image_size=16 * patch_size))
+        model = transformers.Dinov2Model(transformers.Dinov2Config(**vit))
     else:
-        model = ViTModel(
-            ViTConfig(**size, intermediate_size=4 * width, patch_size=patch_size, image_size=16 * patch_size),
-            add_pooling_layer=False,
-        )
+        config = transformers.ViTConfig(**vit, intermediate_size=4 * width)
+        model = transformers.ViTModel(config, add_pooling_layer=False)
     model.save_pretrained(folder)
 
 
-def _tokenizer() -> object:
-    """Words and punctuation of all shipped vocabularies; a caption ends in </s>, as T5's does."""
+def _tokenizer() -> Any:  # noqa: ANN401 (transformers has no type for its generated tokenizers)
+    """The words of all shipped vocabularies; a caption ends in </s>, as T5's does."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

@@ -7,8 +7,8 @@ from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
 from textocvp.data.cliport import EXCLUDED, CLIPort
 from textocvp.data.tokenizers import CustomTokenizer
-from textocvp.synthetic.cliport import BOWL, RGB, TRAIN_COLORS, UNSEEN_COLORS, render_episode, sample_episode
-from textocvp.synthetic.cliport_files import episode_name
+from textocvp.synthetic.cliport import RGB, episode_name, render_episode
+from textocvp.synthetic.cliport_scene import BOWL, TRAIN_COLORS, UNSEEN_COLORS, sample_episode
 from textocvp.synthetic.generate import make_data
 
 SMALL = {
@@ -108,7 +108,7 @@ def test_a_rerun_makes_only_what_is_missing(tmp_path):
     (tmp_path / "train/.episode00002/color").mkdir(parents=True)
     make_data(out=tmp_path, **SMALL)
     assert content(tmp_path) == before and not (tmp_path / "train/.episode00002").exists()
-    with pytest.raises(UserError, match="holds videos made with size=24, not 32"):
+    with pytest.raises(UserError, match="videos of size=24, not 32"):
         make_data(out=tmp_path, **{**SMALL, "size": 32})
 
 

@@ -13,7 +13,8 @@ import pytest
 from textocvp.config.errors import UserError
 from textocvp.config.synthetic import parse_actions
 from textocvp.data.dataset import read_video
-from textocvp.synthetic import cater_files, generate
+from textocvp.synthetic import cater, generate
+from textocvp.synthetic.cater import CATERWriter
 from textocvp.synthetic.generate import make_data
 
 SMALL = {
@@ -94,11 +95,11 @@ def test_a_rerun_makes_only_what_is_missing_or_empty(reference, tmp_path, monkey
     (folder / "videos" / "test_000002.avi").write_bytes(b"")
     (folder / "videos" / ".train_000000.avi").write_bytes(b"left by a run that was killed")
     (folder / "test_explicit.json").unlink()
-    made, real = [], cater_files.write_video
+    made, real = [], cater.write_video
     monkeypatch.setattr(
-        cater_files,
+        cater,
         "write_video",
-        lambda path, frames: made.append(path.stem.lstrip(".")) or real(path, frames),
+        lambda path, frames: made.append(path.name.split(".")[1]) or real(path, frames),
     )
     make_data(out=tmp_path, **SMALL)
     assert made == ["train_000001", "test_000002"]
@@ -106,13 +107,13 @@ def test_a_rerun_makes_only_what_is_missing_or_empty(reference, tmp_path, monkey
 
 
 def test_lists_come_last(tmp_path, monkeypatch):
-    def fail(folder, settings, split, index):
+    def fail(writer, split, index):
         if (split, index) == ("test", 2):
             raise RuntimeError("stopped here")
-        return real(folder, settings, split, index)
+        return real(writer, split, index)
 
-    real = cater_files.write_one
-    monkeypatch.setattr(cater_files, "write_one", fail)
+    real = CATERWriter.write
+    monkeypatch.setattr(CATERWriter, "write", fail)
     with pytest.raises(RuntimeError, match="stopped here"):
         make_data(out=tmp_path, **SMALL)
     assert not list((tmp_path / "hard").glob("*_explicit.json"))
@@ -122,10 +123,9 @@ def test_lists_come_last(tmp_path, monkeypatch):
 def run_in_process(out, count):
     command = f"""
 from pathlib import Path
-from textocvp.data.synthetic.generate import make_data
+from textocvp.synthetic.generate import make_data
 if __name__ == "__main__":
-    make_data("CATER_Hard", Path({str(out)!r}), {count}, 0, 1,
-              size=16, num_frames=6, max_objects=3, workers=2)
+    make_data(out=Path({str(out)!r}), **{ {**SMALL, "num_train": count, "num_valid": 0, "num_test": 1, "workers": 2}!r})
 """
     script = out.parent / "make.py"
     script.write_text(command)
@@ -192,7 +192,6 @@ def test_a_run_that_is_stopped_leaves_no_worker_and_can_be_continued(tmp_path, s
         ({"object_scale": float("nan")}, "object_scale=nan: must be from 0.2 to 5.0"),
         ({"field_of_view": 200.0}, "field_of_view=200.0: must be from 10.0 to 120.0"),
         ({"seed": -1}, "seed=-1: must be at least 0"),
-        ({"workers": 0}, "workers=0: must be at least 1"),
         ({"actions": ["slid"]}, "unknown action 'slid', did you mean 'slide'?"),
         ({"actions": ""}, "actions: none given; choose from slide, pick_place, rotate, contain"),
         ({"actions": "contain", "max_objects": 1}, "the action contain needs two objects"),
@@ -216,14 +215,14 @@ def test_actions_may_be_a_list_or_a_string_in_any_order(actions):
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "hard").mkdir()
     (tmp_path / "hard" / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"hard: not empty, and not made by make-data; choose another --out"):
+    with pytest.raises(UserError, match=r"hard: not empty.*choose another --out"):
         make_data(out=tmp_path, **SMALL)
     assert [path.name for path in (tmp_path / "hard").iterdir()] == ["thesis.tex"]
 
 
 def test_a_root_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"holds thesis.tex and no data set; choose another --out"):
+    with pytest.raises(UserError, match=r"contains thesis.tex.*choose another --out"):
         make_data(out=tmp_path, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -239,7 +238,7 @@ def test_a_root_that_holds_something_else_is_refused(tmp_path):
 )
 def test_a_folder_with_other_settings_is_refused_and_the_difference_told(reference, changes, difference):
     before = content(reference)
-    with pytest.raises(UserError, match=f"hard: holds videos made with {difference}; choose another --out"):
+    with pytest.raises(UserError, match=f"hard: contains videos of {difference}; choose another --out"):
         make_data(out=reference, **{**SMALL, **changes})
     assert content(reference) == before
 
@@ -254,14 +253,15 @@ def test_videos_of_another_format_are_refused(tmp_path, monkeypatch):
     make_data(out=tmp_path, **SMALL)
     settings = json.loads((tmp_path / "hard" / "settings.json").read_text())
     (tmp_path / "hard" / "settings.json").write_text(json.dumps({**settings, "format": 0}))
-    with pytest.raises(UserError, match="holds videos made with another version of the suite"):
+    with pytest.raises(UserError, match="videos of another version of the suite"):
         make_data(out=tmp_path, **SMALL)
 
 
-def test_progress_in_a_log_is_plain_lines(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("textocvp.synthetic.progress.LOG_SECONDS", 0.0)
+def test_progress_in_a_log_is_plain_lines(tmp_path, capsys, caplog, monkeypatch):
+    monkeypatch.setattr("textocvp.terminal.LINE_SECONDS", 0.0)
     monkeypatch.setattr(generate, "CHUNK", 5)
+    caplog.set_level("INFO")
     make_data(out=tmp_path, **SMALL)
-    captured = capsys.readouterr()
-    assert "hard: 5/10 videos, " in captured.err and "\r" not in captured.err
-    assert captured.out.startswith(f"{tmp_path / 'hard'}: 5 training, 2 validation and 3 test videos of 6 fr")
+    assert "video 5/10" in caplog.text and "\r" not in caplog.text
+    out = capsys.readouterr().out
+    assert f"{tmp_path / 'hard'}: 5 training, 2 validation and 3 test videos of 6 frames" in out

@@ -7,8 +7,8 @@ import pytest
 
 from textocvp.config.synthetic import ACTIONS, check_settings
 from textocvp.synthetic import motion
+from textocvp.synthetic.cater import plan_video
 from textocvp.synthetic.scene import SceneObject
-from textocvp.synthetic.video_plan import plan_video
 
 
 def settings(**changes):

@@ -4,10 +4,9 @@ import pytest
 
 from textocvp.config.synthetic import ACTIONS, check_settings
 from textocvp.data.tokenizers import CustomTokenizer
-from textocvp.synthetic.captions import caption
+from textocvp.synthetic.cater import caption, plan_video
 from textocvp.synthetic.motion import Action
 from textocvp.synthetic.scene import SceneObject
-from textocvp.synthetic.video_plan import plan_video
 
 CONE = SceneObject("medium", "green", "rubber", "cone", 0.8, (1, 1), 0.0)
 SNITCH = SceneObject("small", "gold", "metal", "snitch", 0.6, (-2, 3), 0.0)
