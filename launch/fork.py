@@ -1,4 +1,4 @@
-"""A variant of an experiment: what the changed values leave as it is is taken over, the rest is run anew."""
+"""A variant of an experiment: what the changed values do not affect is taken over, the rest is to run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from launch.state.manifest import (
     config_sha256,
     job_folder,
     output_files,
-    read_task,
     stand,
     write_task,
 )
@@ -64,9 +63,10 @@ def fork(
     write_json(to / INDICES, base.indices)
     _write_recipe(base, to, overrides, predictor)
     tasks = all_tasks(from_folder(to))
-    taken = list(_unchanged_and_done(base, tasks))
+    records = Records(base.root)
+    taken = list(_unchanged_and_done(records, tasks))
     for task in taken:
-        _take_over(base.root, to, task)
+        _take_over(records, to, task)
     return taken, len(tasks) - len(taken)
 
 
@@ -94,28 +94,29 @@ def _write_recipe(base: Pipeline, to: Path, overrides: Mapping[str, Any], predic
     (to / RECIPE_FILE).write_text(comment + yaml.safe_dump(recipe, sort_keys=False))
 
 
-def _unchanged_and_done(base: Pipeline, tasks: List[Task]) -> Iterator[Task]:
-    """Tasks with the same config and inputs as in `base`, and done there."""
-    records = Records(base.root)
+def _unchanged_and_done(records: Records, tasks: List[Task]) -> Iterator[Task]:
+    """Tasks with the same config and inputs as in the experiment of `records`, and done there."""
     unchanged: Set[TaskId] = set()
     for task in tasks:
-        before = read_task(base.root, *task.id)
-        same = before is not None and config_sha256(before) == config_sha256(task)
-        if same and all(edge.id in unchanged for edge in task.after):
+        before = records.task(task.id)
+        if before is None or config_sha256(before) != config_sha256(task):
+            continue
+        if all(edge.id in unchanged for edge in task.after):
             unchanged.add(task.id)
             if stand(records, before).state == DONE:
                 yield task
 
 
-def _take_over(root: Path, to: Path, task: Task) -> None:
+def _take_over(records: Records, to: Path, task: Task) -> None:
+    root, manifest = records.root, records.manifest(task.id)
     folders = [root / name for name in task.leftovers if Path(name).name not in NOT_TAKEN]
     paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     names = {path.relative_to(root).as_posix() for path in [*paths, *output_files(root, task)]}
-    for name in sorted(names | set(Records(root).manifest(task.id).outputs)):
+    for name in sorted(names | set(manifest.outputs if manifest else ())):
         _link(root / name, to / name)
     write_task(to, replace(task, rerun=False))
-    manifest = job_folder(root, *task.id) / "manifest.json"
-    shutil.copyfile(manifest, job_folder(to, *task.id) / "manifest.json")
+    file = job_folder(Path(), *task.id) / "manifest.json"
+    shutil.copyfile(root / file, to / file)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -115,8 +115,8 @@ def make_plan(
     Raises:
         UserError: outputs of another run are in the way, or what a stage needs is neither done nor asked for.
     """
-    jobs, steps = jobs or {}, {}
-    records = Records(root, tasks)
+    jobs, records = jobs or {}, Records(root, tasks)
+    steps: Dict[TaskId, Step] = {}
     for task in tasks:
         task = replace(task, rerun=rerun)
         step = _step(records, task, steps, jobs.get(task.id))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 from launch.jobs import ENDED, scheduler_states
 from launch.state import ledger
@@ -40,17 +40,16 @@ def prune(root: Path, dry: bool) -> List[str]:
     return [*format_table(("   bytes", "path", "what"), rows), f"{root}: {total} {end}"]
 
 
-def _together(found: Sequence[Leftover]) -> List[Leftover]:
-    """For people: the many small files of one kind in one folder as one."""
+def _together(found: Sequence[Leftover]) -> Iterator[Leftover]:
+    """For people: many small files of one kind in one folder as one."""
     groups: Dict[Tuple[Path, str], List[Leftover]] = {}
     for each in found:
         groups.setdefault((each.path.parent, each.what), []).append(each)
-    return [
-        group[0]
-        if len(group) < SEVERAL
-        else Leftover(folder / f"{len(group)} files", sum(each.bytes for each in group), what)
-        for (folder, what), group in groups.items()
-    ]
+    for (folder, what), group in groups.items():
+        if len(group) < SEVERAL:
+            yield from group
+        else:
+            yield Leftover(folder / f"{len(group)} files", sum(each.bytes for each in group), what)
 
 
 def alive(root: Path) -> Alive:
@@ -61,9 +60,9 @@ def alive(root: Path) -> Alive:
     last = {task: event for task, event in ledger.last_events(root).items() if event["event"] not in ENDED}
     states = scheduler_states(last)
     tasks = [task for task, state in states.items() if state.state not in OVER]
-    snapshots = [last[task].get("snapshot") for task in tasks]
+    snapshots: List[str] = [name for task in tasks if (name := last[task].get("snapshot"))]
     return Alive(
         frozenset(tasks),
         frozenset(last[task]["job_id"] for task in tasks),
-        None if None in snapshots else frozenset(snapshots),
+        frozenset(snapshots) if len(snapshots) == len(tasks) else None,
     )

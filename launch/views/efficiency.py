@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from launch.jobs import cluster_environment
 from launch.state import ledger
 from launch.state.manifest import Records
 from launch.state.task import TaskId
+from launch.views.plan import shown
 from slurm.accounting import Usage, by_cluster, usages
 from slurm.options import format_time, parse_time
 from textocvp.config.errors import UserError
@@ -24,7 +25,7 @@ TIME_STEPS = ((3600, 300), (6 * 3600, 900), (24 * 3600, 3600), (math.inf, 6 * 36
 MEMORY_STEPS = ((4, 0.5), (16, 1), (64, 4), (math.inf, 8))
 HEADER = ("stage", "task", "job", "state", "attempts", "time", "limit", "memory", "asked", "cores busy")
 ATTEMPTS = "time and cores of a job that was queued again: all attempts summed; the limit is each attempt's"
-UNKNOWN = "memory and cores are known of jobs that Slurm's accounting (sacct) tells of, not of the others"
+UNKNOWN = "memory and cores are known only of jobs in Slurm's accounting (sacct)"
 TOO_LITTLE = {"TIMEOUT": "time", "OUT_OF_MEMORY": "mem_gb"}
 
 
@@ -44,62 +45,53 @@ def efficiency_lines(root: Path) -> List[str]:
     """The table and a suggestion for each stage; UserError where nothing was submitted yet."""
     last = ledger.last_events(root)
     if not last:
-        raise UserError(f"{root}: nothing was submitted there yet")
+        raise UserError(f"{root}: nothing was submitted yet")
     accounted: Dict[str, Usage] = {}
     jobs = {event["job_id"]: event["cluster"] for event in last.values() if event.get("job_id")}
     for cluster, job_ids in by_cluster(jobs).items():
         accounted.update(usages(job_ids, cluster_environment(cluster)))
-    records = Records(root)
-    used = [
-        _used(records, task, event, accounted.get(event.get("job_id", ""))) for task, event in last.items()
-    ]
+    records, used = Records(root), []
+    for task, event in last.items():
+        job_id, resources = event.get("job_id", ""), event.get("resources") or {}
+        usage = accounted.get(job_id) or _recorded(records, task, event)
+        used.append(Used(task, job_id, usage, resources, job_id in accounted))
     lines = format_table(HEADER, [_row(each) for each in used])
-    if any(each.usage.attempts > 1 for each in used):
-        lines.append(ATTEMPTS)
-    if not all(each.accounted for each in used):
-        lines.append(UNKNOWN)
-    stages = dict.fromkeys(each.task[0] for each in used)
-    return (
-        lines
-        + [""]
-        + [suggestion(stage, [each for each in used if each.task[0] == stage]) for stage in stages]
+    lines += [ATTEMPTS] if any(each.usage.attempts > 1 for each in used) else []
+    lines += [UNKNOWN] if not all(each.accounted for each in used) else []
+    stages: Dict[str, List[Used]] = {}
+    for each in used:
+        stages.setdefault(shown(each.task.stage), []).append(each)
+    return [*lines, "", *(suggestion(stage, tasks) for stage, tasks in stages.items())]
+
+
+def _recorded(records: Records, task: TaskId, event: Mapping[str, Any]) -> Usage:
+    """What ledger and manifest tell of a task without the accounting."""
+    manifest, done = records.manifest(task), event["event"] == ledger.FINISHED
+    # without a scheduler nobody enforces the limits
+    resources = (event.get("resources") or {}) if event.get("job_id") else {}
+    return Usage(
+        state="COMPLETED" if done else event["event"].upper(),
+        attempts=max(1, event.get("starts", 1)),
+        seconds=event.get("seconds") or (manifest.seconds if done and manifest else 0),
+        limit_seconds=parse_time(resources["time"]) if "time" in resources else None,
+        asked_memory=int(resources["mem_gb"] * GB) if resources.get("mem_gb") else None,
     )
-
-
-def _used(records: Records, task: TaskId, event: Mapping[str, Any], usage: Optional[Usage]) -> Used:
-    job_id, resources = event.get("job_id", ""), event.get("resources") or {}
-    if usage is not None:
-        return Used(task, job_id, usage, resources, True)
-    manifest = records.manifest(task)
-    done = event["event"] == ledger.FINISHED
-    seconds = event.get("seconds") or (manifest.seconds if done and manifest else 0)
-    # without a scheduler the limits are nobody's
-    limit = parse_time(resources["time"]) if job_id and "time" in resources else None
-    memory = int(resources["mem_gb"] * GB) if job_id and resources.get("mem_gb") else None
-    state = "COMPLETED" if done else event["event"].upper()
-    usage = Usage(state, max(1, event.get("starts", 1)), seconds, limit_seconds=limit, asked_memory=memory)
-    return Used(task, job_id, usage, resources, False)
 
 
 def _row(used: Used) -> Tuple[str, ...]:
     usage = used.usage
-    cores = f"{100 * usage.cpu_seconds / usage.core_seconds:.0f} %" if usage.core_seconds else ""
+    gigabytes = ["" if n is None else f"{n / GB:.2f} GB" for n in (usage.memory, usage.asked_memory)]
     return (
-        used.task[0],
-        str(used.task[1]),
+        shown(used.task.stage),
+        str(used.task.task),
         used.job_id,
         usage.state.lower(),
         str(usage.attempts),
         duration(usage.seconds or None),
         duration(usage.limit_seconds),
-        _gb(usage.memory),
-        _gb(usage.asked_memory),
-        cores,
+        *gigabytes,
+        f"{100 * usage.cpu_seconds / usage.core_seconds:.0f} %" if usage.core_seconds else "",
     )
-
-
-def _gb(number: Optional[int]) -> str:
-    return "" if number is None else f"{number / GB:.2f} GB"
 
 
 def suggestion(stage: str, used: Sequence[Used]) -> str:
@@ -107,46 +99,41 @@ def suggestion(stage: str, used: Sequence[Used]) -> str:
     for each in used:
         name = TOO_LITTLE.get(each.usage.state)
         if name:
-            asked = each.resources.get(name)
-            too_little = f"{name}={asked} was too little for task {each.task[1]}"
+            too_little = f"{name}={each.resources.get(name)} was too little for task {each.task.task}"
             return f"{stage}: {too_little}; raise resources.{stage}.{name} in the cluster's config"
     done = [each for each in used if each.usage.state == "COMPLETED" and each.usage.seconds]
     if not done:
         return f"{stage}: no task has succeeded yet"
-    enough = _enough(done)
+    enough = [*_enough_time(done), *_enough_memory(done), *_enough_cores(done)]
     if not enough:
         return f"{stage}: what was asked for fits"
     return f"{stage}: {' '.join(enough)} would have been enough (resources.{stage} in the cluster's config)"
 
 
-def _enough(done: Sequence[Used]) -> List[str]:
-    """The resources that could be lower."""
-    usages_ = [each.usage for each in done]
-    seconds = rounded_up(TIME_MARGIN * max(usage.seconds for usage in usages_), TIME_STEPS)
-    limits = [usage.limit_seconds for usage in usages_ if usage.limit_seconds is not None]
-    parts = [f"time={format_time(seconds)}"] if not limits or seconds < min(limits) else []
-    memory = max((usage.memory or 0 for usage in usages_), default=0) / GB
-    asked = [usage.asked_memory for usage in usages_ if usage.asked_memory is not None]
+def _enough_time(done: Sequence[Used]) -> List[str]:
+    seconds = rounded_up(TIME_MARGIN * max(each.usage.seconds for each in done), TIME_STEPS)
+    limits = [each.usage.limit_seconds for each in done if each.usage.limit_seconds is not None]
+    return [f"time={format_time(seconds)}"] if not limits or seconds < min(limits) else []
+
+
+def _enough_memory(done: Sequence[Used]) -> List[str]:
+    memory = max((each.usage.memory or 0 for each in done), default=0) / GB
+    asked = [each.usage.asked_memory for each in done if each.usage.asked_memory is not None]
     gigabytes = rounded_up(MEMORY_MARGIN * memory, MEMORY_STEPS)
-    if memory and (not asked or gigabytes < min(asked) / GB):
-        parts.append(f"mem_gb={gigabytes:g}")
-    return parts + _enough_cores(done)
+    return [f"mem_gb={gigabytes:g}"] if memory and (not asked or gigabytes < min(asked) / GB) else []
 
 
 def _enough_cores(done: Sequence[Used]) -> List[str]:
-    asked = [each.resources.get("cpus_per_task") for each in done if each.usage.core_seconds]
-    if not asked or None in asked:
+    accounted = [each for each in done if each.usage.core_seconds]
+    asked: List[int] = [n for each in accounted if (n := each.resources.get("cpus_per_task")) is not None]
+    if not asked or len(asked) < len(accounted):
         return []
-    busy = max(
-        each.usage.cpu_seconds / each.usage.seconds / each.usage.processes
-        for each in done
-        if each.usage.core_seconds
-    )
+    busy = max(each.usage.cpu_seconds / each.usage.seconds / each.usage.processes for each in accounted)
     cores = max(1, math.ceil(CORE_MARGIN * busy))
     return [f"cpus_per_task={cores}"] if cores < min(asked) else []
 
 
 def rounded_up(value: float, steps: Sequence[Tuple[float, float]]) -> float:
-    """The next multiple of the step that belongs to the value's size; at least one step."""
+    """The next multiple of the step for the value's size; at least one step."""
     step = next(step for limit, step in steps if value <= limit)
     return max(1, math.ceil(value / step)) * step

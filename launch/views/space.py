@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Dict, List, Optional
+from typing import Dict, Iterable, List
 
 from launch.pipeline import Pipeline
-from launch.plan import Plan
+from launch.plan import Plan, Step
 from launch.views.plan import shown
 from textocvp.config.data import SlotStoreConfig
 from textocvp.config.synthetic import DEFAULTS
@@ -20,77 +19,44 @@ CHANNELS = 4
 FLOAT = 4
 
 
-@dataclass(frozen=True)
-class StageSpace:
-    """Bytes of one stage, all its tasks together."""
-
-    stage: str
-    exact: Optional[int]
-    """What it will have written in the end, where that is a product of known numbers."""
-    last: int
-    """What its last run wrote."""
-    on_disk: int
-    """What is there now of `exact`."""
-    again: int
-    """Bytes of outputs that are moved aside and written again."""
-    to_run: bool
-
-    @property
-    def missing(self) -> int:
-        """Bytes that it is known to need still."""
-        return max(self.again, (self.exact or 0) - self.on_disk) if self.to_run else 0
-
-
 def space_lines(pipeline: Pipeline, plan: Plan) -> List[str]:
     """A table of what is known, the free space, and a warning where it is too little."""
-    stages = stage_spaces(pipeline, plan)
+    exact, last = store_bytes(pipeline), _written(plan, plan.steps)
     rows = [
-        (
-            shown(each.stage),
-            "" if each.exact is None else format_bytes(each.exact),
-            format_bytes(each.last) if each.last else "",
-        )
-        for each in stages
-        if each.exact is not None or each.last
+        (shown(stage), *(format_bytes(known[stage]) if known.get(stage) else "" for known in (exact, last)))
+        for stage in dict.fromkeys(step.task.stage for step in plan.steps)
+        if stage in exact or last.get(stage)
     ]
     space = space_at(plan.root)
     table = format_table(("stage", "data to write", "last run wrote"), rows) if rows else []
     free = f"free: {format_bytes(space.free)} of {format_bytes(space.total)}"
-    return ["", "space:", *(f"  {line}" for line in [*table, free]), *_warning(plan, stages, space.free)]
+    return ["", "space:", *(f"  {line}" for line in [*table, free]), *space_warnings(pipeline, plan)]
 
 
 def space_warnings(pipeline: Pipeline, plan: Plan) -> List[str]:
-    """The warning alone, where there is one."""
-    return _warning(plan, stage_spaces(pipeline, plan), space_at(plan.root).free)
-
-
-def _warning(plan: Plan, stages: List[StageSpace], free: int) -> List[str]:
-    missing = sum(each.missing for each in stages)
+    """A line where the bytes that are known to be still needed exceed the free space."""
+    to_run = {step.task.stage for step in plan.to_run}
+    needed = _written(plan, (step for step in plan.to_run if step.aside))  # the old outputs are kept
+    for stage, number in store_bytes(pipeline).items():
+        if stage in to_run and stage not in needed:
+            needed[stage] = max(0, number - bytes_below(plan.root / STORES[stage]))
+    missing, free = sum(needed.values()), space_at(plan.root).free
     if missing <= free:
         return []
     return [
-        f"WARNING: {plan.root}: at least {format_bytes(missing)} are still to be written, "
-        f"{format_bytes(free)} are free; `make prune EXP={plan.root}` removes what is never needed again"
+        f"WARNING: {plan.root}: at least {format_bytes(missing)} still to be written, {format_bytes(free)} "
+        f"free; `make prune EXP={plan.root}` removes what is never needed again"
     ]
 
 
-def stage_spaces(pipeline: Pipeline, plan: Plan) -> List[StageSpace]:
-    """What is known of each stage of a plan."""
-    exact = store_bytes(pipeline)
-    last: Dict[str, int] = {}
-    again: Dict[str, int] = {}
-    for step in plan.steps:
-        manifest, stage = plan.records.manifest(step.task.id), step.task.stage
-        written = sum(entry["bytes"] for entry in manifest.outputs.values()) if manifest else 0
-        last[stage] = last.get(stage, 0) + written
-        again[stage] = again.get(stage, 0) + written * step.aside
-    to_run = {step.task.stage for step in plan.to_run}
-    folders = {stage: plan.root / STORES[stage] for stage in exact}
-    there = {stage: bytes_below(folder) for stage, folder in folders.items()}
-    return [
-        StageSpace(stage, exact.get(stage), last[stage], there.get(stage, 0), again[stage], stage in to_run)
-        for stage in last
-    ]
+def _written(plan: Plan, steps: Iterable[Step]) -> Dict[str, int]:
+    """Stage -> bytes of the outputs in the manifests of some tasks."""
+    found: Dict[str, int] = {}
+    for step in steps:
+        manifest = plan.records.manifest(step.task.id)
+        for entry in manifest.outputs.values() if manifest else ():
+            found[step.task.stage] = found.get(step.task.stage, 0) + entry["bytes"]
+    return found
 
 
 def store_bytes(pipeline: Pipeline) -> Dict[str, int]:

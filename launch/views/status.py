@@ -59,8 +59,8 @@ class TaskRow:
     """code:signal of a job that has ended."""
     error: str = ""
     """Of a task that failed, as its job said."""
-    disk_full: bool = False
-    """Of a task that failed: for lack of space."""
+    cause: str = ""
+    """Of a task that failed: one of ledger.Cause, where its job recorded it."""
     log: str = ""
 
     @property
@@ -130,7 +130,7 @@ class Overview:
             reason=job.reason if job else "",
             exit_code=job.exit_code if job else "",
             error=event.get("error", "") if failed else "",
-            disk_full=failed and event.get("cause") == ledger.Cause.DISK_FULL,
+            cause=event.get("cause", "") if failed else "",
             log=str(self.root / event["log"]) if event.get("log") else "",
         )
 

@@ -10,6 +10,7 @@ from typing import List, Optional, Sequence, Tuple
 
 from launch.pipeline import from_folder
 from launch.state import ledger
+from launch.state.ledger import Cause
 from launch.state.manifest import Manifest
 from launch.state.task import TaskId
 from launch.views.logs import HANG, failure_lines
@@ -20,8 +21,8 @@ from textocvp.config.errors import UserError
 AGAIN = "run the same command again: what is done is skipped, training continues from its last state"
 
 
-class Cause(Enum):
-    """Why a task ended without its outputs; its value is what to do about it."""
+class Advice(Enum):
+    """What to do about a task that ended without its outputs."""
 
     DISK_FULL = (
         "free space (`make prune EXP=...` removes what is never needed again, DRY=1 only lists it) or ask "
@@ -46,23 +47,23 @@ class Cause(Enum):
 
 
 BY_STATE = {
-    "out_of_memory": Cause.MEMORY,
-    "timeout": Cause.TIME,
-    "node_fail": Cause.NODE,
-    "preempted": Cause.PREEMPTED,
-    LOST: Cause.LOST,
-    INTERRUPTED: Cause.STOPPED,
-    ledger.STOPPED: Cause.STOPPED,
-    ledger.CANCELLED: Cause.STOPPED,
+    "out_of_memory": Advice.MEMORY,
+    "timeout": Advice.TIME,
+    "node_fail": Advice.NODE,
+    "preempted": Advice.PREEMPTED,
+    LOST: Advice.LOST,
+    INTERRUPTED: Advice.STOPPED,
+    ledger.STOPPED: Advice.STOPPED,
+    ledger.CANCELLED: Advice.STOPPED,
 }
-IN_LOG: Tuple[Tuple[str, Cause], ...] = (
-    ("no space left", Cause.DISK_FULL),
-    ("disk quota", Cause.DISK_FULL),
-    ("job memory limit", Cause.MEMORY),
-    ("outofmemory", Cause.GPU_MEMORY),
-    ("cuda out of memory", Cause.GPU_MEMORY),
-    (HANG.lower(), Cause.HANG),
-    ("modulenotfounderror", Cause.PACKAGE),
+IN_LOG: Tuple[Tuple[str, Advice], ...] = (
+    ("no space left", Advice.DISK_FULL),
+    ("disk quota", Advice.DISK_FULL),
+    ("job memory limit", Advice.MEMORY),
+    ("outofmemory", Advice.GPU_MEMORY),
+    ("cuda out of memory", Advice.GPU_MEMORY),
+    (HANG.lower(), Advice.HANG),
+    ("modulenotfounderror", Advice.PACKAGE),
 )
 """How the operating system, Slurm, torch and Python word it (in lower case)."""
 BROKEN = frozenset(
@@ -108,28 +109,28 @@ def why_lines(rows: Sequence[TaskRow]) -> List[str]:
     facts = "".join(f", {name} {value}" for name, value in words.items() if value)
     label, error = f" ({row.label})" if row.label else "", f": {row.error}" if row.error else ""
     others = tasks_text(each.id for each in rows if each is not row and _ended_by_itself(each))
-    # of a user's error the ledger and the log have the same line
-    shown_log = [
-        line for line in log if not (line.startswith("error: ") and line.split(": ", 2)[-1] in row.error)
-    ]
+    said = (
+        log if row.cause not in (Cause.REFUSED, Cause.DISK_FULL) else []
+    )  # the log repeats the ledger's error
     return [
         f"{row.id}{label} {row.state}{facts}{error}",
-        *(f"  {line}" for line in shown_log),
+        *(f"  {line}" for line in said),
         *([f"log: {row.log}"] if row.log else []),
         *([f"failed too: {', '.join(others)}"] if others else []),
-        f"what to do: {cause(row, log).value.format(stage=shown(row.stage))}",
+        f"what to do: {advice(row, log).value.format(stage=shown(row.stage))}",
     ]
 
 
-def cause(row: TaskRow, log: Sequence[str]) -> Cause:
-    """Why a task ended: from what is recorded, else from the words of others in its log."""
-    if row.disk_full:
-        return Cause.DISK_FULL
+def advice(row: TaskRow, log: Sequence[str]) -> Advice:
+    """What to do: by what is recorded, else by the words of others in the log."""
+    if row.cause == Cause.DISK_FULL:
+        return Advice.DISK_FULL
     text = "\n".join([row.error, *log]).lower()
-    found = next((cause for words, cause in IN_LOG if words in text), None) or BY_STATE.get(row.state)
-    if found is None:
-        return Cause.USER_ERROR if any(line.startswith("error: ") for line in log) else Cause.UNKNOWN
-    return found
+    found = next((each for words, each in IN_LOG if words in text), None) or BY_STATE.get(row.state)
+    if found is not None:
+        return found
+    refused = row.cause == Cause.REFUSED or any(line.startswith("error: ") for line in log)
+    return Advice.USER_ERROR if refused else Advice.UNKNOWN
 
 
 def run_why(options: argparse.Namespace) -> int:

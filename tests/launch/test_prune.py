@@ -57,6 +57,18 @@ def test_an_experiment_that_is_worked_on_is_left_alone(smoke_copy, capsys):
     assert (smoke_copy / "seeds/0/resume").is_dir()
 
 
+def test_a_few_files_are_listed_and_many_are_counted(written, capsys):
+    old = time.time() - 48 * 3600
+    for folder, number in (("few", 3), ("many", 7)):
+        for index in range(number):
+            path = written / folder / f".{index}.tmp"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+            os.utime(path, (old, old))
+    listed = run(capsys, "prune", "--exp", written, "--dry").out
+    assert all(f"few/.{index}.tmp" in listed for index in range(3)) and "many/7 files" in listed
+
+
 def test_no_such_experiment(tmp_path, capsys):
     assert "no such experiment" in run(capsys, "prune", "--exp", tmp_path / "none", status=2).err
 

@@ -9,6 +9,7 @@ import yaml
 
 from launch.cli import main
 from launch.state import ledger
+from launch.state.task import TaskId
 from launch.views.efficiency import GB, MEMORY_STEPS, TIME_STEPS, Used, rounded_up, suggestion
 from slurm.accounting import Usage
 from slurm.options import format_time
@@ -24,20 +25,22 @@ def used(task=0, state="COMPLETED", seconds=100.0, resources=None, **usage):
         **usage,
     }
     resources = {"cpus_per_task": 4, "time": "01:00:00", "mem_gb": 8.0, **(resources or {})}
-    return Used(("train_decomp", task), f"7_{task}", Usage(state, 1, seconds, **values), resources, True)
+    return Used(
+        TaskId("train_decomp", task), f"7_{task}", Usage(state, 1, seconds, **values), resources, True
+    )
 
 
 def test_what_would_have_been_enough_for_all():
-    text = suggestion("train_decomp", [used(), used(1, seconds=700.0, memory=GB)])
+    text = suggestion("train-decomp", [used(), used(1, seconds=700.0, memory=GB)])
     assert text == (
-        "train_decomp: time=00:20:00 mem_gb=1.5 cpus_per_task=1 would have been enough "
-        "(resources.train_decomp in the cluster's config)"
+        "train-decomp: time=00:20:00 mem_gb=1.5 cpus_per_task=1 would have been enough "
+        "(resources.train-decomp in the cluster's config)"
     )
 
 
 def test_what_fits_stays():
     each = used(seconds=3000.0, cpu_seconds=11_000.0, memory=7 * GB)
-    assert suggestion("train_decomp", [each]) == "train_decomp: what was asked for fits"
+    assert suggestion("train-decomp", [each]) == "train-decomp: what was asked for fits"
 
 
 def test_several_processes_share_the_cores():
@@ -74,7 +77,7 @@ def test_memory_is_rounded_up(asked, enough):
 
 def test_nothing_was_submitted(written, capsys):
     assert main(["efficiency", "--exp", str(written)]) == 2
-    assert capsys.readouterr().err == f"error: {written}: nothing was submitted there yet\n"
+    assert capsys.readouterr().err == f"error: {written}: nothing was submitted yet\n"
 
 
 def test_without_a_scheduler_the_ledgers_seconds_count(written, capsys):
@@ -84,9 +87,9 @@ def test_without_a_scheduler_the_ledgers_seconds_count(written, capsys):
     ledger.record(written, "finished", "make_data", 0, job_id="", seconds=412.0)
     assert main(["efficiency", "--exp", str(written)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["make_data", "0", "completed", "1", "6:52"]
-    assert lines[2].startswith("memory and cores are known of jobs that Slurm's accounting (sacct) tells of")
-    assert lines[-1].startswith("make_data: time=00:10:00 would have been enough")
+    assert lines[1].split() == ["make-data", "0", "completed", "1", "6:52"]
+    assert lines[2].startswith("memory and cores are known only of jobs in Slurm")
+    assert lines[-1].startswith("make-data: time=00:10:00 would have been enough")
 
 
 @pytest.mark.cluster
@@ -125,14 +128,14 @@ def test_on_a_cluster(dev_cluster, tmp_path, capsys):
     finally:
         os.environ["PATH"] = path
     assert len((tmp_path / "calls").read_text().splitlines()) == 1
-    row = next(line for line in out.splitlines() if re.match(r"train_decomp +1 ", line))
+    row = next(line for line in out.splitlines() if re.match(r"train-decomp +1 ", line))
     found = re.fullmatch(
-        r"train_decomp +1 +\d+_1 +completed +1 +(\d+):(\d\d) +30:00 +(\d\.\d\d) GB "
+        r"train-decomp +1 +\d+_1 +completed +1 +(\d+):(\d\d) +30:00 +(\d\.\d\d) GB "
         r"+3\.00 GB +(\d+) %",
         row,
     )
     assert found, out
     minutes, seconds, memory, cores = map(float, found.groups())
     assert 60 * minutes + seconds >= 3 and 0.1 < memory < 2 and 10 < cores <= 120
-    enough = r"^train_decomp: time=00:05:00 mem_gb=\S+ would have been enough"
+    enough = r"^train-decomp: time=00:05:00 mem_gb=\S+ would have been enough"
     assert re.search(enough, out, re.MULTILINE), out

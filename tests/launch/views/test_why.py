@@ -8,7 +8,7 @@ from launch.cli import main
 from launch.state import ledger
 from launch.state.manifest import Manifest, describe_outputs
 from launch.views.status import TaskRow
-from launch.views.why import AGAIN, Cause, cause, first_broken, why_lines
+from launch.views.why import AGAIN, Advice, first_broken, why_lines
 
 
 def failed(root, stage, task, error, log):
@@ -72,9 +72,8 @@ def test_each_state_that_ends_a_task_is_told(state, error, advice):
 
 
 def test_a_full_disk_is_recorded_not_read_from_the_log():
-    assert (
-        cause(TaskRow("report", 0, state="failed", disk_full=True), ["error: any words"]) is Cause.DISK_FULL
-    )
+    row = TaskRow("report", 0, state="failed", cause="disk_full", error="any words")
+    assert why_lines([row])[-1] == f"what to do: {Advice.DISK_FULL.value}"
 
 
 def test_nothing_failed(written, capsys):
