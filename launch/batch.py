@@ -9,8 +9,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from launch import CODE
 from launch.job import run_task_file
 from launch.stages import DISTRIBUTED
-from launch.state.manifest import job_folder
-from launch.state.task import ANY, OK, Task, TaskId
+from launch.state.task import ANY, OK, Task, TaskId, job_folder
 from slurm.container import python_line
 from slurm.dependency import AFTERANY, AFTEROK, group_by_dependency
 from slurm.options import ArrayJob

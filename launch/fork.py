@@ -15,15 +15,12 @@ from launch.pipeline import INDICES, Pipeline, check_predictor, from_folder, sho
 from launch.recipe import RECIPE_FILE, write_experiment
 from launch.stages import all_tasks
 from launch.state.manifest import (
-    DONE,
     Records,
     config_sha256,
-    job_folder,
     output_files,
-    stand,
-    write_task,
+    reasons_to_run,
 )
-from launch.state.task import Task, TaskId
+from launch.state.task import Task, TaskId, job_folder, write_task
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, parse_experiment
 from textocvp.config.schema import apply_overrides, read_yaml
@@ -103,7 +100,7 @@ def _unchanged_and_done(records: Records, tasks: List[Task]) -> Iterator[Task]:
             continue
         if all(edge.id in unchanged for edge in task.after):
             unchanged.add(task.id)
-            if stand(records, before).state == DONE:
+            if not reasons_to_run(records, before):
                 yield task
 
 

@@ -16,37 +16,12 @@ import time
 from pathlib import Path
 from typing import Any, Dict, NoReturn, Optional
 
-from launch.state import ledger
-from launch.state.attempt import (
-    RUN,
-    SKIP,
-    announce,
-    attempt_name,
-    await_decision,
-    check_progress,
-    job_name,
-    last_saved,
-    own_signals,
-    set_rank_variables,
-    was_stopped,
-)
+from launch.state import attempt, ledger, manifest
+from launch.state.attempt import RUN, SKIP, job_name
 from launch.state.ledger import Cause
-from launch.state.manifest import (
-    CHANGED,
-    DONE,
-    InputError,
-    Records,
-    check_upstream,
-    input_hashes,
-    job_folder,
-    read_task,
-    refusal,
-    set_aside,
-    stand,
-    write_manifest,
-)
+from launch.state.manifest import InputError, Records
 from launch.state.prune import alive_by_ledger, leftovers
-from launch.state.task import Task
+from launch.state.task import Task, job_folder, read_task
 from textocvp.config.errors import DiskFullError, UserError
 from textocvp.config.job import (
     ATTEMPT_VARIABLE,
@@ -78,17 +53,17 @@ def run_task_file(path: str) -> Dict[str, Any]:
     task = read_task(root, stage, index)
     if task is None:
         raise UserError(f"{path}: no such task")
-    rank = set_rank_variables()
+    rank = attempt.set_rank_variables()
     print(task.command, flush=True)
     print(f"rank {rank} of {os.environ['WORLD_SIZE']} on {node_name()}", flush=True)
     os.environ[JOB_DIR_VARIABLE] = str(folder)
-    os.environ[ATTEMPT_VARIABLE] = attempt_name()
+    os.environ[ATTEMPT_VARIABLE] = attempt.attempt_name()
     os.environ["TEXTOCVP_ALWAYS_RESUME"] = "1"
-    own_signals()
+    attempt.own_signals()
     try:
         if rank == 0:
             run_first_rank(root, task, folder)
-        elif await_decision(folder) == RUN:
+        elif attempt.await_decision(folder) == RUN:
             run_command(task)
     except DiskFullError as error:
         end_on_full_disk(root, task, error)
@@ -104,7 +79,7 @@ def run_task_file(path: str) -> Dict[str, Any]:
 
 def run_first_rank(root: Path, task: Task, folder: Path) -> None:
     """Rank 0: the checks before the command and the records after it."""
-    started, saved = time.time(), last_saved(root, task)
+    started, saved = time.time(), attempt.last_saved(root, task)
     # of an attempt that was killed before its batch script saw it: this one would be queued again for it
     (folder / REQUEUE_FILE).unlink(missing_ok=True)
     try:
@@ -112,20 +87,24 @@ def run_first_rank(root: Path, task: Task, folder: Path) -> None:
         ledger.record(root, ledger.STARTED, *task.id, saved=saved, **whereabouts())
         if not needs_run(root, task):
             print(f"{task.name} is done: same config, same inputs, outputs whole", flush=True)
-            announce(folder, SKIP)
+            attempt.announce(folder, SKIP)
         else:
-            check_progress(root, task, saved)
+            attempt.check_progress(root, task, saved)
             (folder / "progress.json").unlink(missing_ok=True)  # an earlier attempt's
-            announce(folder, RUN)
+            attempt.announce(folder, RUN)
             run_command(task)
             refuse_if_superseded()
-            write_manifest(root, task, input_hashes(Records(root), task), time.time() - started, provenance())
+            manifest.write_manifest(
+                root, task, manifest.input_hashes(Records(root), task), time.time() - started, provenance()
+            )
     except DiskFullError:
         raise
     except BaseException as error:
         if not disk_full_elsewhere(root, task):
             with contextlib.suppress(DiskFullError):
-                record_end(root, task, describe(error), None if was_stopped(error) else cause_of(error))
+                record_end(
+                    root, task, describe(error), None if attempt.was_stopped(error) else cause_of(error)
+                )
         raise
     seconds = round(time.time() - started, 1)
     ledger.record(root, ledger.FINISHED, *task.id, seconds=seconds, **whereabouts())
@@ -209,12 +188,13 @@ def refuse_cancelled(root: Path, task: Task) -> None:
 def needs_run(root: Path, task: Task) -> bool:
     """Whether the task has work to do; raises where it may not do it."""
     records = checked_records(root, task)
-    standing = stand(records, task)
-    if standing.state == CHANGED and task.rerun:
-        print(f"moved the old outputs to {set_aside(root, task)}", flush=True)
-    elif standing.state == CHANGED and not task.replaceable:
-        raise InputError(refusal(task, standing))
-    return standing.state != DONE
+    reasons = manifest.reasons_to_run(records, task)
+    if any(reason.changed for reason in reasons):
+        if task.rerun:
+            print(f"moved the old outputs to {manifest.set_aside(root, task)}", flush=True)
+        elif not task.replaceable:
+            raise InputError(manifest.refusal(task, reasons))
+    return bool(reasons)
 
 
 def checked_records(root: Path, task: Task) -> Records:
@@ -227,8 +207,8 @@ def checked_records(root: Path, task: Task) -> Records:
     while True:
         records = Records(root)
         try:
-            check_upstream(records, task)
-            input_hashes(records, task)
+            manifest.check_upstream(records, task)
+            manifest.input_hashes(records, task)
             return records
         except InputError:
             if time.monotonic() > deadline:

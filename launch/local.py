@@ -15,8 +15,7 @@ from launch import CODE
 from launch.batch import job_variables
 from launch.state import ledger
 from launch.state.attempt import free_port, local_rank_variables
-from launch.state.manifest import job_folder
-from launch.state.task import OK, Task, TaskId
+from launch.state.task import OK, Task, TaskId, job_folder
 from launch.views.watch import Watch, title
 from slurm.container import python_words
 from slurm.options import Resources

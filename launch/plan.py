@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from launch.state.manifest import CHANGED, DONE, Records, Standing, read_task, refusal, stand
-from launch.state.task import OK, Task, TaskId
+from launch.state.manifest import Reason, Records, reasons_to_run, refusal
+from launch.state.task import OK, Task, TaskId, read_task
 from slurm.queue import PENDING, JobState
 from textocvp.config.errors import UserError
 
@@ -46,7 +46,7 @@ class Step:
 
     task: Task
     action: Action
-    reasons: Tuple[str, ...] = ()
+    reasons: Tuple[Reason, ...] = ()
     """Why it is not done."""
     may_change: Tuple[TaskId, ...] = ()
     """Of a task that is done: the tasks before it that are to run, and may come out different."""
@@ -63,7 +63,7 @@ class Step:
         if self.may_change:
             more = " ..." if len(self.may_change) > 3 else ""
             return f"{', '.join(map(str, self.may_change[:3]))}{more} may change"
-        return "; ".join(self.reasons)
+        return "; ".join(map(str, self.reasons))
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def make_plan(
     if stages is not None:
         _drop_unneeded(steps, stages)
     in_the_way = [step for step in steps.values() if step.aside and not rerun]
-    refused = [refusal(step.task, Standing(CHANGED, step.reasons)) for step in in_the_way]
+    refused = [refusal(step.task, step.reasons) for step in in_the_way]
     refused += _unmet(steps) + _absent(root, steps)
     if refused:
         raise UserError("\n  ".join(refused if len(refused) == 1 else ["not submitted:", *refused]))
@@ -137,16 +137,16 @@ def make_plan(
 def _step(records: Records, task: Task, steps: Mapping[TaskId, Step], job: Optional[Job]) -> Step:
     upstream = [steps[edge.id] for edge in task.after if edge.id in steps]
     settled = all(step.action in FINAL for step in upstream)
-    standing = stand(records, task, settled)
-    if standing.state == DONE and settled:
+    reasons = reasons_to_run(records, task, settled)
+    if not reasons and settled:
         return Step(task, Action.DONE)
     if job is not None and _keeps_job(records.root, task, job, upstream):
         return Step(task, Action.QUEUED, job=job)
-    if standing.state == DONE:
+    if not reasons:
         pending = tuple(step.task.id for step in upstream if step.action not in FINAL)
         return Step(task, Action.RUN, may_change=pending, job=job)
-    changed = standing.state == CHANGED and (task.rerun or not task.replaceable)
-    return Step(task, Action.RUN, standing.reasons, aside=changed, job=job)
+    aside = any(reason.changed for reason in reasons) and (task.rerun or not task.replaceable)
+    return Step(task, Action.RUN, reasons, aside=aside, job=job)
 
 
 def _keeps_job(root: Path, task: Task, job: Job, upstream: Sequence[Step]) -> bool:

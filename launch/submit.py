@@ -25,9 +25,9 @@ from launch.recipe import load_recipe, write_experiment
 from launch.stages import DISTRIBUTED, all_tasks
 from launch.state import ledger
 from launch.state.lock import locked
-from launch.state.manifest import set_aside, write_task
+from launch.state.manifest import set_aside
 from launch.state.snapshot import snapshot_folder, take_snapshot
-from launch.state.task import TaskId
+from launch.state.task import TaskId, write_task
 from launch.views.plan import by_stage, print_report, provenance_notes, summary_line
 from launch.views.space import space_warnings
 from launch.views.watch import wait_for_jobs

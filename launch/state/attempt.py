@@ -1,4 +1,4 @@
-"""One attempt at a task: its name, rank 0's decision, signals, rank variables, progress since the last one."""
+"""One attempt at a task: its name, rank 0's decision, signals, rank variables, progress."""
 
 from __future__ import annotations
 

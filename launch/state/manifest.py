@@ -1,24 +1,55 @@
-"""What a run leaves on disk: hashes, atomic writes, manifests, progress. Standard library only.
+"""What finished tasks read and wrote, and whether a task is done by the files alone.
 
-Whatever is written here appears under its name whole or not at all: it is written beside it under a
-temporary name, flushed to disk and renamed.
+EXP/jobs/STAGE/TASK/manifest.json   written when the task has succeeded
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
-from launch.state.task import ANY, Edge, Task, TaskId
+from launch.state.task import ANY, Edge, Task, TaskId, job_folder, read_task
 from textocvp.config.errors import UserError
-from textocvp.config.schema import build, difference, to_dict
+from textocvp.config.schema import Change, difference
 from textocvp.files import read_json, sha256_file, sha256_json, write_json
 
 SCHEMA = 1
-FORGET = "remove the file, then its task counts as not done and runs again"
+DELETE = "delete the file, then its task counts as not done and runs again"
+
+
+class Why(Enum):
+    """Kinds of reasons why a task is not done; {}: the details."""
+
+    NEVER_RAN = "it has not run yet"
+    NOT_FINISHED = "it has not finished yet"
+    OUTPUT = "{}"
+    """Missing or damaged."""
+    INPUT = "{}"
+    """Missing."""
+    CONFIG = "created with another config: {}"
+    INPUTS = "created from different inputs: {}"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a task is not done."""
+
+    why: Why
+    details: Tuple[object, ...] = ()
+    """Texts, paths or, for CONFIG, each Change."""
+
+    def __str__(self) -> str:
+        shown = [*map(str, self.details[:3]), *(["..."] if len(self.details) > 3 else [])]
+        return self.why.value.format("; ".join(shown))
+
+    @property
+    def changed(self) -> bool:
+        """Whether there are outputs, but of another config or of other inputs."""
+        return self.why in (Why.CONFIG, Why.INPUTS)
 
 
 @dataclass(frozen=True)
@@ -46,48 +77,40 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Read one; UserError where the file is absent, damaged or of a later schema."""
+        """Read one; UserError where the file is absent, damaged or of another schema."""
         try:
             values = read_json(path)
         except UserError as error:
-            raise UserError(f"{error}; {FORGET}") from None
-        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-            raise UserError(
-                f"{path}: no manifest of schema {SCHEMA}; written by another version of the suite? {FORGET}"
-            )
+            raise UserError(f"{error}; {DELETE}") from None
+        found = values.get("schema") if isinstance(values, dict) else None
+        if found != SCHEMA:
+            raise UserError(f"{path}: expected a manifest of schema {SCHEMA}, got {found}; {DELETE}")
         try:
             return cls(**values)
         except TypeError as error:
-            raise UserError(f"{path}: damaged manifest ({error}); {FORGET}") from None
+            raise UserError(f"{path}: damaged manifest ({error}); {DELETE}") from None
 
-    def damaged_outputs(self, root: Path, rehash: bool = False) -> List[str]:
-        """One line for each output that is absent or differs in size (with `rehash`: or content)."""
-        lines = []
+    def damaged_outputs(self, root: Path, rehash: bool = False) -> List[Reason]:
+        """Which outputs are absent or differ in size (with `rehash`: or content)."""
+        reasons = []
         for name, expected in self.outputs.items():
-            path = Path(root) / name
+            path, problem = Path(root) / name, ""
             if not path.is_file():
-                lines.append(f"{path}: missing")
+                problem = "missing"
             elif path.stat().st_size != expected["bytes"]:
-                lines.append(f"{path}: {path.stat().st_size} bytes, the manifest says {expected['bytes']}")
+                problem = f"expected {expected['bytes']} bytes, got {path.stat().st_size}"
             elif rehash and sha256_file(path) != expected["sha256"]:
-                lines.append(f"{path}: content differs from the manifest's hash")
-        return lines
+                problem = "content differs from the manifest's hash"
+            reasons += [Reason(Why.OUTPUT, (f"{path}: {problem}",))] if problem else []
+        return reasons
 
 
 def describe_outputs(root: Path, paths: Iterable[Path]) -> Dict[str, Dict[str, Any]]:
     """The `outputs` of a manifest for files below `root`."""
     return {
-        Path(path).relative_to(root).as_posix(): {
-            "sha256": sha256_file(path),
-            "bytes": Path(path).stat().st_size,
-        }
+        path.relative_to(root).as_posix(): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
         for path in sorted(paths)
     }
-
-
-def job_folder(root: Path, stage: str, index: int) -> Path:
-    """The folder of one task's records."""
-    return Path(root) / "jobs" / stage / str(index)
 
 
 class Records:
@@ -123,10 +146,8 @@ class Records:
         if key not in self._matching:
             if task.after not in self._upstream:
                 self._upstream[task.after] = self._outputs_before(task.after)
-            listed = self._upstream[task.after]
-            self._matching[key] = {
-                name: digest for name, digest in listed.items() if fnmatchcase(name, pattern)
-            }
+            listed = self._upstream[task.after].items()
+            self._matching[key] = {name: digest for name, digest in listed if fnmatchcase(name, pattern)}
         return self._matching[key]
 
     def _outputs_before(self, edges: Tuple[Edge, ...]) -> Dict[str, str]:
@@ -134,29 +155,15 @@ class Records:
         waiting, seen = [edge.id for edge in edges], set()
         while waiting:
             task_id = waiting.pop()
-            upstream = self.task(task_id)
+            upstream, manifest = self.task(task_id), self.manifest(task_id)
             if task_id in seen or upstream is None:
                 continue
             seen.add(task_id)
-            manifest = self.manifest(task_id)
             listed.update(
-                {path: entry["sha256"] for path, entry in (manifest.outputs if manifest else {}).items()}
+                {path: out["sha256"] for path, out in (manifest.outputs if manifest else {}).items()}
             )
             waiting += [edge.id for edge in upstream.after]
         return listed
-
-
-def write_task(root: Path, task: Task) -> Path:
-    """Record what a task is when it is submitted; returns the file that a job is started with."""
-    path = job_folder(root, task.stage, task.index) / "task.json"
-    write_json(path, to_dict(task))
-    return path
-
-
-def read_task(root: Path, stage: str, index: int) -> Optional[Task]:
-    """The task as it was last submitted, or None."""
-    path = job_folder(root, stage, index) / "task.json"
-    return build(Task, read_json(path), str(path)) if path.is_file() else None
 
 
 def write_manifest(
@@ -167,30 +174,17 @@ def write_manifest(
     absent = [name for name in task.outputs if "*" not in name and name not in outputs]
     if absent:
         raise UserError(f"{task.name} ended without an error, but did not write {', '.join(absent)}")
-    manifest = Manifest(
-        stage=task.stage,
-        task=task.index,
-        key=task_key(task, inputs),
-        config_sha256=config_sha256(task),
-        inputs=inputs,
-        outputs=outputs,
-        revision=about["revision"],
-        image=about["image"],
-        versions=about["versions"],
-        seconds=seconds,
-    )
-    manifest.write(job_folder(root, task.stage, task.index) / "manifest.json")
+    made = {name: about[name] for name in ("revision", "image", "versions")}
+    key, config = task_key(task, inputs), config_sha256(task)
+    manifest = Manifest(*task.id, key, config, inputs, outputs, **made, seconds=seconds)
+    manifest.write(job_folder(root, *task.id) / "manifest.json")
 
 
 def output_files(root: Path, task: Task) -> List[Path]:
     """The files that match the task's outputs, of those its share."""
     files = {path for pattern in task.outputs for path in Path(root).glob(pattern) if path.is_file()}
     share, of = task.share
-    return sorted(path for path in files if of == 1 or _number(path) % of == share)
-
-
-def _number(path: Path) -> int:
-    return int(re.findall(r"\d+", path.stem)[-1])
+    return sorted(path for path in files if of == 1 or int(re.findall(r"\d+", path.stem)[-1]) % of == share)
 
 
 def config_sha256(task: Task) -> str:
@@ -199,19 +193,19 @@ def config_sha256(task: Task) -> str:
 
 
 def task_key(task: Task, inputs: Dict[str, str]) -> str:
-    """Equal keys mean equal outputs; where the experiment lies, or how its job ran, is no part of it."""
+    """Equal keys mean equal outputs; where the experiment is, or how its job ran, is not part of it."""
     return sha256_json({"stage": task.stage, "config": config_sha256(task), "inputs": inputs})
 
 
 def set_aside(root: Path, task: Task) -> Path:
-    """Move outputs that were made under another key into a folder of old ones; returns that folder."""
+    """Move outputs of another key into a folder of old ones; returns that folder."""
     root, folder = Path(root), job_folder(root, *task.id)
     manifest = Records(root).manifest(task.id)
     names = set(task.leftovers) | {path.relative_to(root).as_posix() for path in output_files(root, task)}
     names |= set(manifest.outputs) if manifest else set()
     aside = folder / "aside" / f"{len(list(folder.glob('aside/*'))) + 1:03d}"
     aside.mkdir(parents=True)
-    for name in sorted(names):  # a folder comes before what lies in it, which then moves with it
+    for name in sorted(names):  # a folder comes before what is in it, which then moves with it
         if (root / name).exists():
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).rename(aside / name)
@@ -221,23 +215,8 @@ def set_aside(root: Path, task: Task) -> Path:
     return aside
 
 
-DONE = "done"
-MISSING = "missing"
-CHANGED = "changed"
-
-
 class InputError(UserError):
-    """A task's inputs are absent, damaged or made from something else than what lies there now."""
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a task stands, judged by the files alone."""
-
-    state: str
-    """done; missing: to be run; changed: outputs of another config or of other inputs lie there."""
-    reasons: Tuple[str, ...] = ()
-    """Why it is not done; for `changed` the difference."""
+    """A task's inputs are absent, damaged or out of date."""
 
 
 def input_hashes(records: Records, task: Task) -> Dict[str, str]:
@@ -256,7 +235,7 @@ def input_hashes(records: Records, task: Task) -> Dict[str, str]:
 
 
 def check_upstream(records: Records, task: Task, seen: Optional[Set[TaskId]] = None) -> None:
-    """InputError unless every upstream task is done, its outputs whole and made from what lies there now.
+    """InputError unless every upstream task is done, its outputs whole and up to date.
 
     Slurm may drop or ignore a dependency; this check is what keeps a task from reading half an output.
     What has only to have ended (`any`) may be missing.
@@ -268,61 +247,53 @@ def check_upstream(records: Records, task: Task, seen: Optional[Set[TaskId]] = N
         seen.add(edge.id)
         upstream = records.task(edge.id)
         if upstream is None:
-            raise InputError(f"{task.name} needs {edge.id}, which was never run")
+            raise InputError(f"{task.name} needs {edge.id}, which was never submitted")
         check_upstream(records, upstream, seen)
-        standing = stand(records, upstream)
-        if standing.state != DONE:
-            why = "; ".join(standing.reasons)
+        reasons = reasons_to_run(records, upstream)
+        if reasons:
+            why = "; ".join(map(str, reasons))
             raise InputError(f"{task.name} needs {upstream.name}, which is not done: {why}")
 
 
-def stand(records: Records, task: Task, settled: bool = True) -> Standing:
-    """Where a task stands, given that everything upstream of it is as it should be.
+def reasons_to_run(records: Records, task: Task, settled: bool = True) -> Tuple[Reason, ...]:
+    """Why a task is not done, given that everything upstream of it is as it should be; () where it is done.
 
     Args:
-        settled: everything upstream is done; otherwise inputs are not judged, they may still change.
+        settled: everything upstream is done; otherwise inputs are not compared, they may still change.
     """
-    manifest = records.manifest(task.id)
+    manifest, root = records.manifest(task.id), records.root
     if manifest is None:
-        return _never_done(records.root, task)
+        before = read_task(root, *task.id)
+        begun = bool(output_files(root, task)) or any((root / name).exists() for name in task.leftovers)
+        if before is not None and begun and config_sha256(before) != config_sha256(task):
+            return (_other_config(before, task),)
+        return (Reason(Why.NOT_FINISHED if begun else Why.NEVER_RAN),)
     if manifest.config_sha256 != config_sha256(task):
-        return Standing(CHANGED, tuple(_config_difference(records.root, task)))
-    damage = manifest.damaged_outputs(records.root)
-    if damage:
-        return Standing(MISSING, tuple(damage))
-    if not settled:
-        return Standing(DONE)
+        return (_other_config(read_task(root, *task.id), task),)
+    damaged = manifest.damaged_outputs(root)
+    if damaged or not settled:
+        return tuple(damaged)
     try:
         inputs = input_hashes(records, task)
     except InputError as error:
-        return Standing(MISSING, (str(error),))
+        return (Reason(Why.INPUT, (error,)),)
     if manifest.key != task_key(task, inputs):
-        names = [change.path for change in difference(manifest.inputs, inputs)]
-        more = " ..." if len(names) > 3 else ""
-        return Standing(CHANGED, (f"made from another {', '.join(names[:3]) or 'stage'}{more}",))
-    return Standing(DONE)
+        names = tuple(change.path for change in difference(manifest.inputs, inputs))
+        return (Reason(Why.INPUTS, names or ("stage",)),)
+    return ()
 
 
-def _never_done(root: Path, task: Task) -> Standing:
-    before = read_task(root, *task.id)
-    begun = bool(output_files(root, task)) or any((root / name).exists() for name in task.leftovers)
-    if before is not None and begun and config_sha256(before) != config_sha256(task):
-        return Standing(CHANGED, tuple(_config_difference(root, task)))
-    return Standing(MISSING, ("it has not finished yet" if begun else "it has not run yet",))
-
-
-def _config_difference(root: Path, task: Task) -> List[str]:
-    before = read_task(root, *task.id)
+def _other_config(before: Optional[Task], task: Task) -> Reason:
     if before is None:
-        return ["made with another config"]
+        return Reason(Why.CONFIG, ("it is not recorded",))
     if before.version != task.version:
-        return [f"the stage's version: {before.version} -> {task.version}"]
-    return [str(change) for change in difference(before.config, task.config)] or ["made with another config"]
+        return Reason(Why.CONFIG, (Change("version of the stage", before.version, task.version),))
+    return Reason(Why.CONFIG, tuple(difference(before.config, task.config)))
 
 
-def refusal(task: Task, standing: Standing) -> str:
-    """Why a task may not run over outputs that were made under another key."""
+def refusal(task: Task, reasons: Iterable[Reason]) -> str:
+    """Why a task may not run over outputs of another key."""
     return (
-        f"{task.name} has outputs of another config or other inputs ({'; '.join(standing.reasons)}), "
-        "which are neither resumed nor overwritten; --rerun (RERUN=1) moves them aside"
+        f"{task.name} already has outputs, {'; '.join(map(str, reasons))}; they are neither resumed nor "
+        "overwritten: --rerun (RERUN=1) moves them aside"
     )

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import FrozenSet, Iterator, List, Optional, Set, Tuple
 
 from launch.state import ledger
-from launch.state.manifest import DONE, Records, job_folder, stand
-from launch.state.task import Task, TaskId
+from launch.state.manifest import Records, reasons_to_run
+from launch.state.task import Task, TaskId, job_folder
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL
 from textocvp.files import bytes_below
@@ -92,7 +92,7 @@ def _candidates(records: Records, alive: Alive) -> Iterator[Tuple[str, Path]]:
     root = records.root
     for task_id in _recorded(root, "manifest.json"):
         task = records.task(task_id)
-        if task and task_id not in alive.tasks and stand(records, task).state == DONE:
+        if task and task_id not in alive.tasks and not reasons_to_run(records, task):
             yield from _of_training(root, task)
     for path in sorted(root.glob("jobs/*/*/aside")):
         yield "moved aside", path

@@ -1,10 +1,14 @@
-"""What a scheduler is asked to run: a task, its edges to others and the resources it gets."""
+"""A task: one line of work, what it reads and writes, what has to end before it; recorded in task.json."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
-from typing import Any, Dict, NamedTuple, Tuple
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+from textocvp.config.errors import UserError
+from textocvp.files import read_json, write_json
 
 OK = "ok"
 ANY = "any"
@@ -27,7 +31,7 @@ class Edge:
 
     stage: str
     index: int
-    mode: str = field(default=OK, metadata={"choices": (OK, ANY)})
+    mode: str = OK
     """ok: it must have succeeded; any: it must have ended, and its outputs are used where there are some."""
 
     @property
@@ -56,7 +60,7 @@ class Task:
     share: Tuple[int, int] = (0, 1)
     """(s, n): of the files that match, those whose number (in `part_0007.h5`: 7) is s modulo n."""
     leftovers: Tuple[str, ...] = ()
-    """What else it writes: moved aside together with the outputs when it runs anew under another key."""
+    """What else it writes: moved aside together with the outputs when it runs again under another key."""
     after: Tuple[Edge, ...] = ()
     version: int = 1
     """Raised when the stage's code changes what it writes for the same config and inputs."""
@@ -78,4 +82,30 @@ class Task:
     @property
     def command(self) -> str:
         """The line that runs the same work by hand."""
-        return shlex.join(("python", "-m", "textocvp") + tuple(self.argv))
+        return shlex.join(("python", "-m", "textocvp", *self.argv))
+
+
+def job_folder(root: Path, stage: str, index: int) -> Path:
+    """The folder of one task's records."""
+    return Path(root) / "jobs" / stage / str(index)
+
+
+def write_task(root: Path, task: Task) -> Path:
+    """Record what a task is when it is submitted; returns the file that a job is started with."""
+    path = job_folder(root, *task.id) / "task.json"
+    write_json(path, asdict(task))
+    return path
+
+
+def read_task(root: Path, stage: str, index: int) -> Optional[Task]:
+    """The task as it was last submitted, or None."""
+    path = job_folder(root, stage, index) / "task.json"
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    try:
+        after = tuple(Edge(**edge) for edge in values.pop("after", ()))
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return Task(**{**values, **lists, "after": after})
+    except (AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not a task ({error}); delete it and submit the stage again") from None

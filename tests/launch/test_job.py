@@ -14,8 +14,8 @@ import pytest
 from launch import job
 from launch.state.attempt import slurm_rank_variables
 from launch.state.ledger import read_ledger
-from launch.state.manifest import InputError, Records, check_upstream, job_folder, write_manifest, write_task
-from launch.state.task import ANY, Edge, Task
+from launch.state.manifest import InputError, Records, check_upstream, write_manifest
+from launch.state.task import ANY, Edge, Task, job_folder, write_task
 
 CODE = Path(__file__).parents[2]
 FIRST = Task("make_data", 0, "", ("make-data",), {"n": 1}, outputs=("data.txt",))
@@ -46,7 +46,8 @@ def test_a_raising_job_exits_non_zero(stub_python, tmp_path):
     assert "RuntimeError: make_data[0] is made to fail" in result.stderr
     assert not (job_folder(tmp_path, "make_data", 0) / "manifest.json").exists()
     assert [event["event"] for event in read_ledger(tmp_path)] == ["started", "failed"]
-    assert read_ledger(tmp_path)[1]["error"] == "RuntimeError: make_data[0] is made to fail"
+    last = read_ledger(tmp_path)[-1]
+    assert (last["cause"], last["error"]) == ("exception", "RuntimeError: make_data[0] is made to fail")
 
 
 def test_the_commands_own_status_is_kept(stub_python, tmp_path):
@@ -76,16 +77,17 @@ def test_the_real_command_runs_in_process(tmp_path):
 
 def test_what_a_command_refuses_is_one_line_in_log_and_ledger(tmp_path):
     result = run(sys.executable, tmp_path, Task("report", 0, "", ("report", "-d", str(tmp_path))))
-    said = f"{tmp_path}: no experiment there (no experiment_params.json)"
     assert result.returncode == 2
-    assert result.stderr.splitlines() == [f"error: report[0]: {said}"]
-    assert read_ledger(tmp_path)[-1]["event"] == "failed" and read_ledger(tmp_path)[-1]["error"] == said
+    (line,) = result.stderr.splitlines()
+    last = read_ledger(tmp_path)[-1]
+    assert line == f"error: report[0]: {last['error']}" and last["error"].startswith(str(tmp_path))
+    assert (last["event"], last["cause"]) == ("failed", "refused")
 
 
 def test_a_job_looks_at_its_inputs_itself(stub_python, tmp_path):
     result = run(stub_python, tmp_path, SECOND)
     assert result.returncode == 2
-    assert "error: train-decomp[0] needs make-data[0], which was never run" in result.stderr
+    assert "error: train-decomp[0] needs make-data[0], which was never submitted" in result.stderr
     write_task(tmp_path, FIRST)
     assert "make-data[0], which is not done: it has not run yet" in run(stub_python, tmp_path, SECOND).stderr
     assert run(stub_python, tmp_path, FIRST).returncode == 0
@@ -114,7 +116,9 @@ def test_what_was_made_from_something_older_is_not_read(stub_python, tmp_path):
     # an edge that was dropped: train_decomp has not run again
     result = run(stub_python, tmp_path, third)
     assert result.returncode == 2
-    assert "needs train-decomp[0], which is not done: made from another data.txt" in result.stderr
+    assert (
+        "needs train-decomp[0], which is not done: created from different inputs: data.txt" in result.stderr
+    )
 
 
 def test_done_means_done(stub_python, tmp_path):

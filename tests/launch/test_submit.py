@@ -131,7 +131,7 @@ def test_another_selection_is_not_mixed_with_the_old_slots(small_recipe, local_s
     assert pipeline(recipe, site) == 1
     out = capsys.readouterr().out
     assert re.search(r"note: precompute-slots\[0,1\], train-predictor\[[0-9,]+\] done; if their inputs", out)
-    assert "precompute-slots[0] has outputs of another config or other inputs" in out
+    assert "precompute-slots[0] already has outputs" in out
     assert "models/checkpoint_epoch_final.pth" in out
     old = (root / "slots" / "x" / "part_0000.json").read_text()
     assert pipeline(recipe, site, "--rerun") == 0

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from launch.state.manifest import Manifest, describe_outputs
+from launch.state.manifest import Manifest, Why, describe_outputs
+from launch.state.task import ANY, Edge, Task, read_task, write_task
 from textocvp.config.errors import UserError
 
 
@@ -16,21 +17,22 @@ def test_manifest_round_trip_and_damage(tmp_path):
     assert manifest.damaged_outputs(tmp_path) == []
     output.write_bytes(b"Weights")
     assert manifest.damaged_outputs(tmp_path) == [], "the quick check compares sizes"
-    assert manifest.damaged_outputs(tmp_path, rehash=True) == [
-        f"{output}: content differs from the manifest's hash"
-    ]
+    (reason,) = manifest.damaged_outputs(tmp_path, rehash=True)
+    assert reason.why is Why.OUTPUT and str(output) in str(reason)
     output.write_bytes(b"short")
-    assert manifest.damaged_outputs(tmp_path) == [f"{output}: 5 bytes, the manifest says 7"]
+    (reason,) = manifest.damaged_outputs(tmp_path)
+    assert all(part in str(reason) for part in (str(output), "7", "5"))
     output.unlink()
-    assert manifest.damaged_outputs(tmp_path) == [f"{output}: missing"]
+    (reason,) = manifest.damaged_outputs(tmp_path)
+    assert str(reason) == f"{output}: missing"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "damaged, not valid JSON"),
-        ("[]", "no manifest of schema 1"),
-        ('{"schema": 9}', "no manifest of schema 1"),
+        ("[]", "schema 1"),
+        ('{"schema": 9}', "schema 1"),
         ('{"schema": 1, "stage": "x"}', "damaged manifest"),
     ],
 )
@@ -39,3 +41,14 @@ def test_unusable_manifests(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         Manifest.read(path)
+
+
+def test_a_task_is_read_as_it_was_written(tmp_path):
+    edges = (Edge("make_data", 0), Edge("prepare_data", 0, ANY))
+    task = Task("train_decomp", 2, "seed 7", ("x", "y"), {"lr": [1]}, ("a",), ("b",), (1, 3), after=edges)
+    path = write_task(tmp_path, task)
+    assert read_task(tmp_path, "train_decomp", 2) == task
+    assert read_task(tmp_path, "train_decomp", 3) is None
+    path.write_text('{"stage": "x", "unknown": 1}')
+    with pytest.raises(UserError, match="task.json: not a task"):
+        read_task(tmp_path, "train_decomp", 2)

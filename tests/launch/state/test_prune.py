@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from launch.state import ledger
-from launch.state.manifest import write_manifest, write_task
+from launch.state.manifest import write_manifest
 from launch.state.prune import Alive, alive_by_ledger, leftovers
-from launch.state.task import Task
+from launch.state.task import Task, write_task
 
 ABOUT = {"revision": "", "image": "", "versions": {}}
 TRAINING = Task(

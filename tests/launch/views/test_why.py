@@ -123,12 +123,12 @@ def test_a_damaged_manifest_says_what_to_do(written, capsys):
     path.parent.mkdir(parents=True)
     for text, what in (
         ("{bad", "damaged, not valid JSON"),
-        ("{}", "no manifest of schema 1"),
+        ("{}", "expected a manifest of schema 1"),
         ('{"schema": 1, "stage": "x"}', "damaged manifest"),
     ):
         path.write_text(text)
         assert main(["status", "--exp", str(written)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: {path}: {what}") and "remove the file, then its task" in line
+        assert line.startswith(f"error: {path}: {what}") and "delete the file, then its task" in line
     path.unlink()
     assert main(["status", "--exp", str(written)]) == 0
