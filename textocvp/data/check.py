@@ -49,16 +49,9 @@ def check_data(dataset: str, root: Path, sheet: Optional[Path] = None, workers: 
     problems: List[str] = []
     splits = _open_splits(dataset, Path(root), problems)
     for split in splits.values():
-        tokenizer = CustomTokenizer(split.vocabulary)
         checked = _read_all(split, workers or available_cores())
         problems += [video.error for video in checked if video.error]
-        problems += [
-            f"{dataset} {split.split}: word {word!r} of the caption {caption!r} is not in the vocabulary "
-            f"{split.vocabulary}"
-            for caption in split.captions
-            for word in tokenizer.unknown_words(caption)
-        ]
-        print(_summary(split, checked, tokenizer))
+        print(_summary(split, checked, _longest_caption(split, problems)))
     sheet = Path(sheet or Path(root) / "contact_sheet.png")
     _draw_sheet(next(iter(splits.values())), sheet)
     print(f"contact sheet: {sheet}")
@@ -108,10 +101,19 @@ def _read(split: VideoDataset, row: int) -> Checked:
     return Checked(name, length, seconds)
 
 
-def _summary(split: VideoDataset, checked: List[Checked], tokenizer: CustomTokenizer) -> str:
+def _longest_caption(split: VideoDataset, problems: List[str]) -> int:
+    """Tokens of the longest caption; captions with unknown words become problems."""
+    tokenizer, longest = CustomTokenizer(split.vocabulary), 0
+    for caption in split.captions:
+        try:
+            longest = max(longest, len(tokenizer(caption)))
+        except UserError as error:
+            problems.append(f"{split.name} {split.split}: {error}")
+    return longest
+
+
+def _summary(split: VideoDataset, checked: List[Checked], longest: int) -> str:
     """One line about a split."""
-    known = [caption for caption in split.captions if not tokenizer.unknown_words(caption)]
-    longest = max((len(tokenizer(caption)) for caption in known), default=0)
     readable = [video for video in checked if video.length]
     if not readable:
         return f"{split.split}: {len(split)} videos, none readable"

@@ -14,7 +14,7 @@ import functools
 import logging
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import h5py
 import numpy as np
@@ -30,11 +30,9 @@ from textocvp.config.schema import to_dict
 from textocvp.data.dataset import VideoDataset, load_predictors, open_dataset
 from textocvp.data.part_files import (
     Part,
-    PartReader,
     create_rows,
     is_finished,
     plan_parts,
-    read_manifests,
     write_part,
 )
 from textocvp.data.tokenizers import CustomTokenizer, open_custom_tokenizer, open_tokenizer
@@ -180,53 +178,3 @@ def _put(file: h5py.File, name: str, num_rows: int, row: int, video: np.ndarray)
     if len(video) > file[name].shape[1]:
         file[name].resize(len(video), axis=1)
     file[name][row, : len(video)] = video
-
-
-class FrameStore:
-    """Reads a complete frame store of one split; each process opens files when it first needs them."""
-
-    def __init__(self, folder: Path, manifests: Sequence[Mapping[str, Any]]) -> None:
-        self.folder = Path(folder)
-        self._reader = PartReader(folder, COMMAND)
-        self._index = {
-            entry["video_id"]: (manifest["file"], row, entry["length"], entry["masks"])
-            for manifest in manifests
-            for row, entry in enumerate(manifest["content"])
-        }
-
-    @classmethod
-    def open(cls, folder: Path, key: Mapping[str, Any]) -> FrameStore:
-        """Open the store of one split; UserError if it is incomplete, cut off or has another key."""
-        return cls(folder, read_manifests(folder, key, COMMAND))
-
-    def length(self, video_id: str) -> int:
-        """Frames of a video."""
-        return self._find(video_id)[2]
-
-    def frames(self, video_id: str, start: int = 0, stop: Optional[int] = None) -> np.ndarray:
-        """Frames start..stop-1 of a video, (T, 3, H, W) uint8; without `stop`, to its end."""
-        file, row, length, _ = self._find(video_id)
-        stop = check_range(video_id, start, stop, length)
-        return self._reader.read(file, "frames", np.s_[row, start:stop])
-
-    def masks(self, video_id: str, start: int = 0, stop: Optional[int] = None) -> Optional[np.ndarray]:
-        """Object masks of the same frames, (T, H, W) uint8, or None if the data has none."""
-        file, row, length, has_masks = self._find(video_id)
-        stop = check_range(video_id, start, stop, length)
-        return self._reader.read(file, "masks", np.s_[row, start:stop]) if has_masks else None
-
-    def _find(self, video_id: str) -> Tuple[str, int, int, bool]:
-        if video_id not in self._index:
-            raise UserError(f"{self.folder}: has no video {video_id!r}; run {COMMAND} again")
-        return self._index[video_id]
-
-
-def check_range(video_id: str, start: int, stop: Optional[int], length: int) -> int:
-    """`stop`, or `length` without it; UserError if the frames start..stop-1 do not exist."""
-    stop = length if stop is None else stop
-    if not 0 <= start < stop <= length:
-        raise UserError(
-            f"video {video_id} has {length} frames, too few for a clip of {stop - start} frames "
-            f"from frame {start}; use shorter clips"
-        )
-    return stop

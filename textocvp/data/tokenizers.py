@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Protocol, Sequence, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Union
 
 import torch
 
@@ -44,14 +44,8 @@ class Text(NamedTuple):
         return Text(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
 
 
-class Tokenizer(Protocol):
-    """What turns a caption into ids."""
-
-    def unknown_words(self, caption: str) -> List[str]:
-        """Words of the caption that have no id, in order, each once."""
-
-    def __call__(self, caption: str) -> List[int]:
-        """Token ids of one caption; UserError naming word, caption and vocabulary if a word is unknown."""
+Tokenizer = Callable[[str], List[int]]
+"""Token ids of one caption; UserError if a word is unknown."""
 
 
 def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> Text:
@@ -110,20 +104,16 @@ class CustomTokenizer:
         self.source = vocabulary
         self.vocabulary = read_vocabulary(vocabulary)
 
-    def unknown_words(self, caption: str) -> List[str]:
-        """Words of a caption that the vocabulary lacks, in order, each once."""
-        return [word for word in dict.fromkeys(split_words(caption)) if word not in self.vocabulary]
-
     def __call__(self, caption: str) -> List[int]:
-        """Token ids; UserError naming word, caption and vocabulary if a word is unknown."""
+        """Token ids; UserError naming words, caption and vocabulary if words are unknown."""
         words = ["[CLS]", *split_words(caption), "[SEP]"]
-        try:
-            return [self.vocabulary[word] for word in words]
-        except KeyError as error:
+        unknown = [repr(word) for word in dict.fromkeys(words) if word not in self.vocabulary]
+        if unknown:
             raise UserError(
-                f"word {error.args[0]!r} of the caption {caption!r} is not in the vocabulary of "
-                f"{self.source} ({len(self.vocabulary)} words)"
-            ) from None
+                f"caption {caption!r}: not in the vocabulary of {self.source} "
+                f"({len(self.vocabulary)} words): {', '.join(unknown)}"
+            )
+        return [self.vocabulary[word] for word in words]
 
 
 def split_words(caption: str) -> List[str]:
@@ -176,12 +166,8 @@ class T5Tokenizer:
                 f"not with 0 as T5 does; give the folder of a T5"
             )
 
-    def unknown_words(self, caption: str) -> List[str]:
-        """None: pieces of words cover every caption."""
-        return []
-
     def __call__(self, caption: str) -> List[int]:
-        """Token ids of one caption."""
+        """Token ids; no word is unknown, for there are pieces of words."""
         return list(self._tokenizer(caption).input_ids)
 
 

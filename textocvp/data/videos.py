@@ -17,7 +17,8 @@ from PIL import Image
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, experiment_root
 from textocvp.data.dataset import VideoDataset, open_dataset
-from textocvp.data.frame_store import FrameStore, check_range, frames_key, read_resized
+from textocvp.data.frame_store import COMMAND, frames_key, read_resized
+from textocvp.data.part_files import PartReader, read_manifests
 from textocvp.files import atomic_path, sha256_json
 
 FAR = 0.06
@@ -50,6 +51,17 @@ class Videos(ABC):
     def masks(self, index: int, start: int = 0, stop: Optional[int] = None) -> Optional[np.ndarray]:
         """Object masks of the same frames, (T, H, W) uint8, 0 = background; None if the data has none."""
 
+    def _stop(self, index: int, start: int, stop: Optional[int]) -> int:
+        """`stop` or else the video's length; UserError if the frames start..stop-1 do not exist."""
+        length = self.length(index)
+        stop = length if stop is None else stop
+        if not 0 <= start < stop <= length:
+            raise UserError(
+                f"video {self.video_ids[index]} has {length} frames, too few for a clip of {stop - start} "
+                f"frames from frame {start}; use shorter clips"
+            )
+        return stop
+
 
 def open_videos(experiment: Experiment, folder: Path, split: str) -> Videos:
     """The clips of a split.
@@ -64,26 +76,38 @@ def open_videos(experiment: Experiment, folder: Path, split: str) -> Videos:
     store = experiment_root(folder) / "frames" / dataset.split
     if not store.is_dir():
         return DecodedVideos(dataset, img_size)
-    return StoredVideos(dataset, FrameStore.open(store, frames_key(dataset, img_size)))
+    return StoredVideos(dataset, store, img_size)
 
 
 class StoredVideos(Videos):
-    """Clips read from a frame store."""
+    """Clips read from a frame store; each process opens files when it first needs them."""
 
-    def __init__(self, dataset: VideoDataset, store: FrameStore) -> None:
+    def __init__(self, dataset: VideoDataset, folder: Path, img_size: Tuple[int, int]) -> None:
+        """UserError if the store is incomplete, cut off or made from other data."""
         super().__init__(dataset)
-        self.store = store
-        for video_id in self.video_ids:
-            store.length(video_id)
+        stored = {
+            entry["video_id"]: (manifest["file"], row, entry["length"], entry["masks"])
+            for manifest in read_manifests(folder, frames_key(dataset, img_size), COMMAND)
+            for row, entry in enumerate(manifest["content"])
+        }
+        missing = [video_id for video_id in dataset.video_ids if video_id not in stored]
+        if missing:
+            raise UserError(f"{folder}: has no video {missing[0]!r}; run {COMMAND} again")
+        self._reader = PartReader(folder, COMMAND)
+        self._rows = [stored[video_id] for video_id in dataset.video_ids]
+        """Per video: file, row in it, frames, whether it has masks."""
 
     def length(self, index: int) -> int:
-        return self.store.length(self.video_ids[index])
+        return self._rows[index][2]
 
     def frames(self, index: int, start: int = 0, stop: Optional[int] = None) -> np.ndarray:
-        return self.store.frames(self.video_ids[index], start, stop)
+        file, row, _, _ = self._rows[index]
+        return self._reader.read(file, "frames", np.s_[row, start : self._stop(index, start, stop)])
 
     def masks(self, index: int, start: int = 0, stop: Optional[int] = None) -> Optional[np.ndarray]:
-        return self.store.masks(self.video_ids[index], start, stop)
+        file, row, _, has_masks = self._rows[index]
+        stop = self._stop(index, start, stop)
+        return self._reader.read(file, "masks", np.s_[row, start:stop]) if has_masks else None
 
 
 class DecodedVideos(Videos):
@@ -98,13 +122,11 @@ class DecodedVideos(Videos):
         return self._length(index)
 
     def frames(self, index: int, start: int = 0, stop: Optional[int] = None) -> np.ndarray:
-        video = self._read(index)[0]
-        return video[start : check_range(self.video_ids[index], start, stop, len(video))]
+        return self._read(index)[0][start : self._stop(index, start, stop)]
 
     def masks(self, index: int, start: int = 0, stop: Optional[int] = None) -> Optional[np.ndarray]:
-        video, masks = self._read(index)
-        stop = check_range(self.video_ids[index], start, stop, len(video))
-        return None if masks is None else masks[start:stop]
+        masks = self._read(index)[1]
+        return None if masks is None else masks[start : self._stop(index, start, stop)]
 
 
 def median_image(videos: Videos, folder: Path) -> torch.Tensor:

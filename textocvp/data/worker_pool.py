@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Callable, Iterator, List, Optional, Sequence, TypeVar
+from typing import Any, Callable, Iterator, List, Optional, Sequence, TypeVar
 
 from textocvp.config.errors import DiskFullError
 
@@ -28,69 +28,58 @@ def in_processes(
     method: str,
     initializer: Optional[Callable[[], None]] = None,
 ) -> Iterator[Result]:
-    """function(item) of every item, as they end, from at most `workers` processes; one: in this process."""
+    """function(item) of every item, as they finish, from at most `workers` processes; or in this one.
+
+    An exception (Ctrl-C) ends the workers in the middle of what they do; on a full disk they finish it.
+
+    Args:
+        method: how the processes start, "fork" or "spawn"; each calls `initializer` first.
+    """
     workers = min(workers, len(items))
     if workers <= 1:
         yield from map(function, items)
         return
-    with worker_pool(workers, method, initializer) as pool:
-        for future in as_completed([pool.submit(function, item) for item in items]):
-            yield future.result()
-
-
-@contextlib.contextmanager
-def worker_pool(
-    workers: int, method: str, initializer: Optional[Callable[[], None]] = None
-) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes, started by `method` ("fork" or "spawn").
-
-    An exception that leaves the block (Ctrl-C) ends the workers in the middle of what they do; on a full disk
-    they finish by themselves.
-    """
     before = multiprocessing.active_children()
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(workers, context, _start_worker, (initializer,))
+    handler = signal.getsignal(signal.SIGINT)
     try:
-        with _interruptible():
-            yield pool
+        # `&` and nohup start a command with SIGINT ignored; it can be interrupted all the same
+        with _handling_interrupts(signal.default_int_handler if handler is signal.SIG_IGN else handler):
+            for future in as_completed([pool.submit(function, item) for item in items]):
+                yield future.result()
     except DiskFullError:
         pool.shutdown(cancel_futures=True)
         raise
     except BaseException:
-        workers_now = [process for process in multiprocessing.active_children() if process not in before]
+        started = [process for process in multiprocessing.active_children() if process not in before]
         pool.shutdown(wait=False, cancel_futures=True)
-        _end(workers_now)
+        with _handling_interrupts(signal.SIG_IGN):
+            _end(started)
         raise
     pool.shutdown()
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, even in a command that `&` or nohup started with SIGINT ignored."""
-    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN and _in_main_thread()
-    if ignored:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def _handling_interrupts(handler: Any) -> Iterator[None]:  # noqa: ANN401
+    """SIGINT is handled by `handler` inside, if this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
-        if ignored:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+        signal.signal(signal.SIGINT, previous)
 
 
 def _end(processes: List[BaseProcess]) -> None:
     """End processes: each signal ends one task, and up to two more were handed out already."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
     deadline = time.monotonic() + KILL_SECONDS
     while alive := [process for process in processes if process.is_alive()]:
         for process in alive:
             process.terminate() if time.monotonic() < deadline else process.kill()
         alive[0].join(ASK_SECONDS)
-    if previous is not None:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _start_worker(initializer: Optional[Callable[[], None]]) -> None:

@@ -52,7 +52,7 @@ def test_everything_that_is_broken_is_named(make_cater, capsys):
         "train_002.avi",
         "train_003.npz: damaged",
         "valid_explicit.json",
-        "word 'covers' of the caption 'the cone covers the snitch.'",
+        "caption 'the cone covers the snitch.': not in the vocabulary of CATER_Hard (50 words): 'covers'",
     ):
         assert name in out
     assert "train: 4 videos, 3 unreadable" in out

@@ -15,9 +15,7 @@ from textocvp.data import part_files
 from textocvp.data.cater import CATER
 from textocvp.data.dataset import open_dataset, write_video
 from textocvp.data.frame_store import (
-    FrameStore,
     frame_parts,
-    frames_key,
     prepare_data,
     resize_frames,
     resize_masks,
@@ -36,18 +34,18 @@ def dataset(make_cater):
 def write_store(folder, dataset, size=SIZE):
     for part in frame_parts(dataset):
         write_frame_part(folder, part, dataset, size, {})
-    return FrameStore.open(folder, frames_key(dataset, size))
+    return StoredVideos(dataset, folder, size)
 
 
 def test_gives_the_resized_frames_and_masks(tmp_path, dataset):
     store = write_store(tmp_path / "frames", dataset)
-    for row, video_id in enumerate(dataset.video_ids):
+    for row in range(len(dataset)):
         expected = resize_frames(dataset.read_frames(row), SIZE)
-        assert store.length(video_id) == 8
-        assert (store.frames(video_id) == expected).all() and expected.shape == (8, 3, 4, 4)
-        clip = store.frames(video_id, 2, 5)
+        assert store.length(row) == 8
+        assert (store.frames(row) == expected).all() and expected.shape == (8, 3, 4, 4)
+        clip = store.frames(row, 2, 5)
         assert (clip == expected[2:5]).all() and clip.dtype == np.uint8
-        assert (store.masks(video_id, 2, 5) == resize_masks(dataset.masks(row), SIZE)[2:5]).all()
+        assert (store.masks(row, 2, 5) == resize_masks(dataset.masks(row), SIZE)[2:5]).all()
 
 
 def test_a_chunk_is_a_video(tmp_path, dataset):
@@ -64,15 +62,15 @@ def test_videos_of_different_lengths(tmp_path, dataset):
     write_video(dataset.entries[1].video, np.concatenate([frames, frames]))
     (dataset.folder / "masks" / "test_001.npz").unlink()
     store = write_store(tmp_path / "frames", dataset)
-    assert store.length("test_000") == 8 and store.length("test_001") == 16
-    assert store.frames("test_000").shape[0] == 8
-    assert (store.frames("test_001", 8) == store.frames("test_001", 0, 8)).all()
-    assert store.masks("test_000") is not None and store.masks("test_001") is None
+    assert store.length(0) == 8 and store.length(1) == 16
+    assert store.frames(0).shape[0] == 8
+    assert (store.frames(1, 8) == store.frames(1, 0, 8)).all()
+    assert store.masks(0) is not None and store.masks(1) is None
     message = "video test_000 has 8 frames, too few for a clip of 6 frames from frame 4"
     with pytest.raises(UserError, match=message):
-        store.frames("test_000", 4, 10)
+        store.frames(0, 4, 10)
     with pytest.raises(UserError, match="too few"):
-        store.frames("test_000", -1, 4)
+        store.frames(0, -1, 4)
 
 
 def test_masks_of_another_length_are_refused(tmp_path, dataset):
@@ -107,21 +105,23 @@ def test_a_video_with_two_captions_is_stored_once(tmp_path, dataset):
     dataset = CATER(DatasetConfig(dataset_name="CATER_Hard"), dataset.folder.parent, "test")
     assert len(dataset) == 3 and [list(part.rows) for part in frame_parts(dataset)] == [[0, 1]]
     store = write_store(tmp_path / "frames", dataset)
-    assert store.frames(dataset.video_ids[2]).shape == (8, 3, 4, 4)
+    assert store.frames(2).shape == (8, 3, 4, 4)
 
 
 def test_a_store_of_another_size_or_list_is_refused(tmp_path, dataset):
     write_store(tmp_path / "frames", dataset)
     with pytest.raises(UserError, match="height is 4, not 8; width is 4, not 8"):
-        FrameStore.open(tmp_path / "frames", frames_key(dataset, (8, 8)))
+        StoredVideos(dataset, tmp_path / "frames", (8, 8))
     dataset.file.write_text(dataset.file.read_text() + "\n")
     with pytest.raises(UserError, match="json_sha256 is .*move .*frames aside"):
-        FrameStore.open(tmp_path / "frames", frames_key(dataset, SIZE))
+        StoredVideos(dataset, tmp_path / "frames", SIZE)
 
 
 def test_unknown_video(tmp_path, dataset):
+    write_store(tmp_path / "frames", dataset)
+    dataset.video_ids.append("nobody")
     with pytest.raises(UserError, match="no video 'nobody'; run prepare-data again"):
-        write_store(tmp_path / "frames", dataset).frames("nobody")
+        StoredVideos(dataset, tmp_path / "frames", SIZE)
 
 
 def stamps(folder):
@@ -180,7 +180,7 @@ def test_an_unknown_word_is_found_before_anything_is_decoded(make_experiment):
     prepare_data(folder, 1)
     create_predictor_experiment(folder, "reader", "TextOCVP_CustomTF")
     shutil.rmtree(folder / "frames")
-    with pytest.raises(UserError, match="word 'pink' of the caption .* not in the vocabulary of CATER_Hard"):
+    with pytest.raises(UserError, match="caption .* not in the vocabulary of CATER_Hard.* 'pink'"):
         prepare_data(folder, 1)
     assert not (folder / "frames").exists()
 
@@ -188,7 +188,7 @@ def test_an_unknown_word_is_found_before_anything_is_decoded(make_experiment):
 def test_without_predictors_the_experiments_own_vocabulary_is_checked(make_experiment):
     folder, _ = make_experiment(overrides=["dataset.vocabulary=words.json"])
     (folder / "words.json").write_text('{"[PAD]": 0, "[CLS]": 1, "[SEP]": 2}')
-    with pytest.raises(UserError, match="word 'the' of the caption .* not in .*words.json"):
+    with pytest.raises(UserError, match="caption .* not in .*words.json.* 'the'"):
         prepare_data(folder, 1)
 
 
