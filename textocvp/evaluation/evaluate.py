@@ -16,6 +16,7 @@ from textocvp.config.experiment import FINAL, Experiment, load_experiment, load_
 from textocvp.data.dataset import open_dataset
 from textocvp.data.order import slots_config
 from textocvp.data.tokenizers import open_tokenizer
+from textocvp.evaluation import Seeds, find_seeds, seed_checkpoint
 from textocvp.evaluation.decomposition import score_baselines, score_model
 from textocvp.evaluation.forecast import (
     REFERENCES,
@@ -25,13 +26,7 @@ from textocvp.evaluation.forecast import (
     score_forecasters,
     training_median,
 )
-from textocvp.evaluation.report import (
-    Seeds,
-    decomposition_table,
-    find_seeds,
-    prediction_table,
-    seed_checkpoint,
-)
+from textocvp.evaluation.report import decomposition_table, prediction_table
 from textocvp.files import read_json, sha256_file, write_json
 from textocvp.predictors import SlotForecaster
 from textocvp.terminal import Progress

@@ -13,11 +13,12 @@ check-summary compares figures of EXP/summary.json, by their dotted paths, with 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, FINAL
 from textocvp.config.schema import Settings, build, read_yaml
+from textocvp.evaluation import SELECTED_MARK, figures_table, find_seeds
 from textocvp.files import atomic_path, read_json, write_json
 from textocvp.terminal import format_table
 
@@ -32,11 +33,6 @@ REFERENCES = {
     "ceiling": "decode the true slots (ceiling)",
 }
 """Key in the results -> what the row is called."""
-TITLES = {
-    **{"object_miou": "object mIoU", "background_iou": "background IoU", "ari": "ARI", "fg_ari": "FG-ARI"},
-    **{"psnr": "PSNR", "psnr_last": "PSNR last", "psnr_moving": "PSNR moving", "ssim": "SSIM"},
-}
-SELECTED_MARK = " *"
 
 
 def report(exp_directory: Path) -> None:
@@ -192,26 +188,6 @@ def seconds_table(seconds: Mapping[str, float]) -> str:
     return "\n".join(format_table(("stage", "seconds"), lines, figures=True))
 
 
-def figures_table(
-    title: str, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]], digits: int = 3
-) -> str:
-    """Rows of figures under a title: decibels with two digits after the point, the rest with `digits`."""
-    cells = [
-        (name, *(_format_figure(column, values.get(column), digits) for column in columns))
-        for name, values in rows.items()
-    ]
-    return "\n".join(
-        format_table((title, *(TITLES.get(name, name) for name in columns)), cells, figures=True)
-    )
-
-
-def _format_figure(column: str, value: Optional[float], digits: int) -> str:
-    """A dash for what could not be measured."""
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if column.startswith("psnr") else f"{value:.{digits}f}"
-
-
 class Bounds(Settings):
     """What `check-summary` expects of one figure."""
 
@@ -254,23 +230,3 @@ def _figure(summary: Any, name: str, source: Path) -> float:
     if not isinstance(value, (int, float)):
         raise UserError(f"{source}: {name}: expected a number, got {value!r}")
     return value
-
-
-class Seeds(NamedTuple):
-    """The seeds of an experiment, in the order of their numbers; both empty for one trained without seeds."""
-
-    finished: List[str]
-    missing: List[str]
-
-
-def find_seeds(folder: Path, checkpoint: str = FINAL) -> Seeds:
-    """Look for the checkpoint of every folder `folder`/seeds/K."""
-    names = [path.name for path in (Path(folder) / "seeds").glob("*") if path.is_dir()]
-    names.sort(key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
-    finished = [name for name in names if seed_checkpoint(folder, name, checkpoint).is_file()]
-    return Seeds(finished, [name for name in names if name not in finished])
-
-
-def seed_checkpoint(folder: Path, seed: str, checkpoint: str = FINAL) -> Path:
-    """Path of a seed's checkpoint."""
-    return Path(folder) / "seeds" / seed / "models" / checkpoint

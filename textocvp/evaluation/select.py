@@ -25,6 +25,7 @@ from textocvp.config.experiment import FINAL, Experiment, load_experiment
 from textocvp.data.order import slots_config
 from textocvp.data.videos import far_from
 from textocvp.decomposition import SlotDecomposition
+from textocvp.evaluation import SELECTED_MARK, figures_table, find_seeds, seed_checkpoint
 from textocvp.evaluation.forecast import (
     best_device,
     clip_loader,
@@ -32,7 +33,6 @@ from textocvp.evaluation.forecast import (
     encode_clips,
     training_median,
 )
-from textocvp.evaluation.report import SELECTED_MARK, figures_table, find_seeds, seed_checkpoint
 from textocvp.files import atomic_path, sha256_file, write_json
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import load_decomposition

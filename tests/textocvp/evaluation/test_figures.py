@@ -3,7 +3,8 @@ import torch
 from PIL import Image
 
 from textocvp.config.errors import UserError
-from textocvp.evaluation.figures import (
+from textocvp.evaluation.figures import figures
+from textocvp.evaluation.sheets import (
     EMPTY,
     GAP,
     LINE,
@@ -12,7 +13,6 @@ from textocvp.evaluation.figures import (
     coloured_masks,
     draw_sheet,
     enlarge,
-    figures,
     save_gif,
     shown_frames,
 )

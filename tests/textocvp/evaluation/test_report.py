@@ -7,7 +7,8 @@ import pytest
 from launch.state.manifest import Manifest
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL
-from textocvp.evaluation.report import check_summary, find_seeds, report, seed_checkpoint, stage_seconds
+from textocvp.evaluation import find_seeds, seed_checkpoint
+from textocvp.evaluation.report import check_summary, report, stage_seconds
 from textocvp.files import write_json
 
 SEGMENTATION = {"object_miou": 0.46, "background_iou": 0.91, "ari": 0.62, "fg_ari": 0.72}

@@ -24,12 +24,6 @@ spec.loader.exec_module(stub)
 FINAL = "models/checkpoint_epoch_final.pth"
 
 
-@pytest.fixture(autouse=True)
-def signals():
-    yield
-    stopping.restore()
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run that never stopped."""
