@@ -1,4 +1,4 @@
-"""What follows training: evaluation, selection of seeds, figures, report. Here: seeds and tables. No torch."""
+"""What follows training: evaluation, selection of seeds, figures, report. Here: seeds, tables."""
 
 from __future__ import annotations
 

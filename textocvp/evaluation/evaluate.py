@@ -20,7 +20,9 @@ from textocvp.evaluation import Seeds, find_seeds, seed_checkpoint
 from textocvp.evaluation.decomposition import score_baselines, score_model
 from textocvp.evaluation.forecast import (
     REFERENCES,
+    SINGLE,
     Clips,
+    Predictor,
     best_device,
     clip_loader,
     score_forecasters,
@@ -28,13 +30,10 @@ from textocvp.evaluation.forecast import (
 )
 from textocvp.evaluation.report import decomposition_table, prediction_table
 from textocvp.files import read_json, sha256_file, write_json
-from textocvp.predictors import SlotForecaster
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition, load_forecaster
 
 SPLIT = "test"
-SINGLE = ""
-"""Instead of a seed: the one run of a predictor that was trained without seeds."""
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +56,13 @@ def evaluate_decomp(
         experiment, exp_directory, SPLIT, experiment.dataset.num_frames, batch_size, with_masks=True
     )
     sha256 = sha256_file(checkpoint)
+    hashes = {seed: sha256_file(seed_checkpoint(exp_directory, seed)) for seed in seeds.finished}
     # by hash: the selected seed and its copy are evaluated once
-    paths = {sha256: checkpoint}
-    for seed in seeds.finished:
-        path = seed_checkpoint(exp_directory, seed)
-        paths.setdefault(sha256_file(path), path)
+    paths = {hashes[seed]: seed_checkpoint(exp_directory, seed) for seed in reversed(seeds.finished)}
+    paths = {sha256: checkpoint, **{known: path for known, path in paths.items() if known != sha256}}
     scored, baselines = _score_all(experiment, exp_directory, paths, clips)
+    path = exp_directory / "selected.json"
+    selected = read_json(path)["selected"] if path.is_file() else None
     results = {
         "checkpoint": _relative(checkpoint, exp_directory),
         "checkpoint_sha256": sha256,
@@ -72,7 +72,7 @@ def evaluate_decomp(
         "num_slots": experiment.model.model_params.num_slots,
         **scored[sha256],
         **baselines,
-        "seeds": _seed_results(exp_directory, seeds, scored),
+        "seeds": {seed: {**scored[hashes[seed]], "selected": seed == selected} for seed in hashes},
         "missing_seeds": seeds.missing,
     }
     write_json(exp_directory / "results" / f"{results_name}.json", results)
@@ -95,16 +95,6 @@ def _score_all(
     return scored, baselines
 
 
-def _seed_results(folder: Path, seeds: Seeds, scored: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each seed's scores, and whether it is the one that EXP/selected.json names."""
-    path = folder / "selected.json"
-    selected = read_json(path)["selected"] if path.is_file() else None
-    return {
-        seed: {**scored[sha256_file(seed_checkpoint(folder, seed))], "selected": seed == selected}
-        for seed in seeds.finished
-    }
-
-
 def evaluate_predictor(
     exp_directory: Path,
     name_pred_exp: str,
@@ -125,59 +115,45 @@ def evaluate_predictor(
         UserError: configuration, data or checkpoints are missing or do not fit each other.
     """
     experiment = load_predictor_experiment(exp_directory, name_pred_exp)
-    folder = exp_directory / "predictors" / name_pred_exp
-    num_context, num_preds = _horizon(experiment, num_seed, num_preds)
+    predictor = load_predictor(exp_directory, name_pred_exp, pred_ckpt, num_seed, num_preds)
     checkpoint = find_checkpoint(exp_directory, decomp_ckpt)
     model = load_decomposition(experiment, checkpoint).to(best_device())
-    forecasters, missing = load_forecasters(experiment, folder, pred_ckpt)
-    clips = clip_loader(experiment, exp_directory, SPLIT, num_context + num_preds, batch_size)
-    tokenizer = open_tokenizer(experiment, folder, open_dataset(experiment, folder, SPLIT))
+    clips = clip_loader(experiment, exp_directory, SPLIT, predictor.num_frames, batch_size)
     seed = slots_config(experiment).seed
     with Progress("evaluate-predictor", clips.number, unit="clip") as progress:
-        scored = score_forecasters(model, forecasters, clips.watched(progress), num_context, seed, tokenizer)
-    figures = {seed: scored[seed] for seed in forecasters}
+        scored = score_forecasters(model, predictor, clips.watched(progress), seed)
+    figures = {seed: scored[seed] for seed in predictor.forecasters}
     results = {
         "predictor_name": experiment.predictor and experiment.predictor.predictor_name,
         "split": SPLIT,
         "num_clips": clips.number,
-        "num_context": num_context,
-        "num_preds": num_preds,
+        "num_context": predictor.num_context,
+        "num_preds": predictor.num_preds,
         "decomposition_sha256": sha256_file(checkpoint),
         **mean_figures(list(figures.values())),
         "seeds": {seed: values for seed, values in figures.items() if seed != SINGLE},
-        "missing_seeds": missing,
+        "missing_seeds": predictor.missing_seeds,
         **{name: scored[name] for name in REFERENCES},
     }
-    write_json(folder / "results" / f"{results_name}.json", results)
+    write_json(exp_directory / "predictors" / name_pred_exp / "results" / f"{results_name}.json", results)
     print(prediction_table({name_pred_exp: results}, results))
 
 
-def load_forecasters(
-    experiment: Experiment, folder: Path, checkpoint: str
-) -> tuple[dict[str, SlotForecaster], list[str]]:
-    """A predictor's forecasters by seed (SINGLE without seeds), and the seeds without that checkpoint."""
-    seeds = find_seeds(folder, checkpoint)
-    paths = {seed: seed_checkpoint(folder, seed, checkpoint) for seed in seeds.finished}
-    if not paths:
-        paths = {SINGLE: find_checkpoint(folder, checkpoint)}
-    warn_missing(folder, seeds)
-    forecasters = {seed: load_forecaster(experiment, path).to(best_device()) for seed, path in paths.items()}
-    return forecasters, seeds.missing
+def load_predictor(
+    exp_directory: Path,
+    name: str,
+    checkpoint: str,
+    num_context: int | None = None,
+    num_preds: int | None = None,
+) -> Predictor:
+    """All seeds of a predictor that have this checkpoint.
 
-
-def mean_figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean of each figure (of lists: of each entry) over runs; None where a run has none."""
-    return {name: _mean([run[name] for run in runs]) for name in runs[0]}
-
-
-def _mean(values: Sequence[Any]) -> Any:  # noqa: ANN401
-    if isinstance(values[0], list):
-        return [_mean(entries) for entries in zip(*values, strict=True)]
-    return None if None in values else sum(values) / len(values)
-
-
-def _horizon(experiment: Experiment, num_context: int | None, num_preds: int | None) -> tuple[int, int]:
-    """Context and predicted frames; UserError for what the predictor cannot do."""
+    Args:
+        num_context, num_preds: other numbers of frames than it was trained for.
+    Raises:
+        UserError: no such predictor or checkpoint, or it cannot forecast so many frames.
+    """
+    experiment, folder = load_predictor_experiment(exp_directory, name), exp_directory / "predictors" / name
     params = experiment.prediction_params
     num_context = params.num_context if num_context is None else num_context
     num_preds = params.num_preds if num_preds is None else num_preds
@@ -189,7 +165,24 @@ def _horizon(experiment: Experiment, num_context: int | None, num_preds: int | N
             f"--num_seed {num_context}: the predictor's buffer holds {buffer_size} "
             f"frames (prediction_params.input_buffer_size)"
         )
-    return num_context, num_preds
+    seeds = find_seeds(folder, checkpoint)
+    warn_missing(folder, seeds)
+    paths = {seed: seed_checkpoint(folder, seed, checkpoint) for seed in seeds.finished}
+    paths = paths or {SINGLE: find_checkpoint(folder, checkpoint)}
+    forecasters = {seed: load_forecaster(experiment, path).to(best_device()) for seed, path in paths.items()}
+    tokenizer = open_tokenizer(experiment, folder, open_dataset(experiment, folder, SPLIT))
+    return Predictor(name, forecasters, seeds.missing, tokenizer, num_context, num_preds)
+
+
+def mean_figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean of each figure (of lists: of each entry) over runs; None where a run has none."""
+    return {name: _mean([run[name] for run in runs]) for name in runs[0]}
+
+
+def _mean(values: Sequence[Any]) -> Any:  # noqa: ANN401
+    if isinstance(values[0], list):
+        return [_mean(entries) for entries in zip(*values, strict=True)]
+    return None if None in values else sum(values) / len(values)
 
 
 def warn_missing(folder: Path, seeds: Seeds) -> None:

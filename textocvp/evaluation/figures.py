@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from textocvp.config.experiment import (
     load_experiment,
     load_predictor_experiment,
 )
-from textocvp.data.dataset import open_dataset
 from textocvp.data.order import slots_config
-from textocvp.data.tokenizers import Tokenizer, open_tokenizer
 from textocvp.decomposition import Rendering, SlotDecomposition
-from textocvp.evaluation.evaluate import load_forecasters
+from textocvp.evaluation import sheets
+from textocvp.evaluation.evaluate import SPLIT, load_predictor
 from textocvp.evaluation.forecast import (
+    Predictor,
     best_device,
     caption_text,
     clip_loader,
@@ -33,40 +32,10 @@ from textocvp.evaluation.forecast import (
     encode_clips,
 )
 from textocvp.evaluation.report import PLOTS
-from textocvp.evaluation.sheets import (
-    PALETTE,
-    Row,
-    coloured_labels,
-    coloured_masks,
-    draw_sheet,
-    save_gif,
-    save_png,
-    shown_frames,
-)
-from textocvp.predictors import SlotForecaster
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
 
-SPLIT = "test"
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class NamedForecaster:
-    """A predictor to draw: its name, its model, what it is to forecast."""
-
-    name: str
-    forecaster: SlotForecaster
-    num_context: int
-    num_preds: int
-    tokenizer: Tokenizer | None
-    """Of its captions; None: it reads none."""
-
-    @property
-    def num_frames(self) -> int:
-        """Frames of its clips."""
-        return self.num_context + self.num_preds
 
 
 def figures(
@@ -113,14 +82,14 @@ def figures_predictor(
         UserError: something is missing, or the videos are shorter than that.
     """
     experiment = load_predictor_experiment(exp_directory, name_pred_exp)
-    predictor = load_predictor(exp_directory, name_pred_exp, pred_ckpt, num_preds)
+    predictor = load_predictor(exp_directory, name_pred_exp, pred_ckpt, num_preds=num_preds)
     plots = exp_directory / "predictors" / name_pred_exp / PLOTS
     clips = draw("figures-predictor", experiment, exp_directory, decomp_ckpt, [predictor], num_seqs, plots)
     print(f"{plots}: {clips} clips")
 
 
-def load_predictors(folder: Path, checkpoints: Mapping[str, str]) -> list[NamedForecaster]:
-    """All predictors with a final checkpoint (of several seeds the first); others are named in a warning."""
+def load_predictors(folder: Path, checkpoints: Mapping[str, str]) -> list[Predictor]:
+    """All predictors with a final checkpoint; others are named in a warning."""
     found = []
     for path in sorted((folder / "predictors").glob(f"*/{FILE_NAME}")):
         name = path.parent.name
@@ -131,23 +100,12 @@ def load_predictors(folder: Path, checkpoints: Mapping[str, str]) -> list[NamedF
     return found
 
 
-def load_predictor(folder: Path, name: str, checkpoint: str, num_preds: int | None = None) -> NamedForecaster:
-    """A predictor of an experiment; num_preds: other than it was trained for."""
-    experiment, own = load_predictor_experiment(folder, name), folder / "predictors" / name
-    forecasters, _ = load_forecasters(experiment, own, checkpoint)
-    tokenizer = open_tokenizer(experiment, own, open_dataset(experiment, own, SPLIT))
-    params, forecaster = experiment.prediction_params, next(iter(forecasters.values()))
-    return NamedForecaster(
-        name, forecaster, params.num_context, params.num_preds if num_preds is None else num_preds, tokenizer
-    )
-
-
 def draw(
     command: str,
     experiment: Experiment,
     folder: Path,
     decomp_ckpt: str,
-    predictors: Sequence[NamedForecaster],
+    predictors: Sequence[Predictor],
     num_seqs: int,
     plots: Path | None = None,
 ) -> int:
@@ -169,7 +127,7 @@ def draw(
             title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
             if plots is None:
                 sheet = decomposition_sheet(title, video[0], decode_slots(model, slots), batch)
-                save_png(folder / PLOTS / f"decomposition_{number:02d}.png", sheet)
+                sheets.save_png(folder / PLOTS / f"decomposition_{number:02d}.png", sheet)
             if predictors:
                 video, slots = video[:, :horizon], slots[:, :horizon]
                 rows = prediction_rows(model, predictors, video, slots, batch["caption"])
@@ -182,58 +140,63 @@ def decomposition_sheet(
     title: str, video: Tensor, rendering: Rendering, batch: Mapping[str, Any]
 ) -> Image.Image:
     """Video, reconstruction, masks in colour (true ones too, where known), every slot's picture on white."""
-    columns = shown_frames(len(video))
+    columns = sheets.shown_frames(len(video))
     masks, slot_frames = rendering.masks[0].cpu(), rendering.slot_frames[0].cpu()
     rows = [
-        Row("video", video.cpu()[columns]),
-        Row("reconstruction", rendering.frames[0].cpu()[columns]),
-        Row("masks", coloured_masks(masks)[columns]),
+        sheets.Row("video", video.cpu()[columns]),
+        sheets.Row("reconstruction", rendering.frames[0].cpu()[columns]),
+        sheets.Row("masks", sheets.coloured_masks(masks)[columns]),
     ]
     if "masks" in batch:
-        rows.append(Row("true objects", coloured_labels(batch["masks"][0])[columns]))
+        rows.append(sheets.Row("true objects", sheets.coloured_labels(batch["masks"][0])[columns]))
     cut_out = slot_frames * masks + (1 - masks)
     rows += [
-        Row(f"slot {slot}", cut_out[columns, slot], PALETTE[slot % len(PALETTE)])
+        sheets.Row(f"slot {slot}", cut_out[columns, slot], sheets.PALETTE[slot % len(sheets.PALETTE)])
         for slot in range(masks.shape[1])
     ]
     start = int(batch["start"][0])
-    return draw_sheet(title, [f"frame {start + column}" for column in columns], rows)
+    return sheets.draw_sheet(title, [f"frame {start + column}" for column in columns], rows)
 
 
 @torch.inference_mode()
 def prediction_rows(
     model: SlotDecomposition,
-    predictors: Sequence[NamedForecaster],
+    predictors: Sequence[Predictor],
     video: Tensor,
     slots: Tensor,
     captions: Sequence[str],
-) -> list[Row]:
-    """Rows of a clip, video (1, T, 3, H, W) and slots (1, T, N, D): the truth, each predictor's frames where
-    it forecasts, the last context frame copied, the true slots decoded. Empty: not forecast."""
+) -> list[sheets.Row]:
+    """Rows of a clip, video (1, T, 3, H, W) and slots (1, T, N, D): the truth, what each predictor (of
+    several seeds the first) forecasts, the last context frame copied, the true slots decoded."""
     num_frames, num_context = video.shape[1], min(p.num_context for p in predictors)
     context, blank = list(video[0, :num_context].cpu()), [None] * num_context
-    rows = [Row("truth", list(video[0].cpu()))]
+    rows = [sheets.Row("truth", list(video[0].cpu()))]
     for p in predictors:
         text = caption_text(p.tokenizer, captions, slots.device)
-        frames = decode_slots(model, p.forecaster(slots, text, p.num_context, p.num_preds)).frames[0].cpu()
-        after = num_frames - p.num_context - p.num_preds
-        rows.append(Row(p.name, [None] * p.num_context + list(frames) + [None] * after))
-    rows.append(Row("copied frame", blank + context[-1:] * (num_frames - num_context)))
+        forecaster = next(iter(p.forecasters.values()))
+        frames = decode_slots(model, forecaster(slots, text, p.num_context, p.num_preds)).frames[0].cpu()
+        padding = [None] * p.num_context, [None] * (num_frames - p.num_frames)
+        rows.append(sheets.Row(p.name, padding[0] + list(frames) + padding[1]))
+    rows.append(sheets.Row("copied frame", blank + context[-1:] * (num_frames - num_context)))
     ceiling = decode_slots(model, slots[:, num_context:]).frames[0].cpu()
-    rows.append(Row("true slots", blank + list(ceiling)))
+    rows.append(sheets.Row("true slots", blank + list(ceiling)))
     return rows
 
 
-def save_prediction(path: Path, title: str, rows: Sequence[Row], num_context: int) -> None:
+def save_prediction(path: Path, title: str, rows: Sequence[sheets.Row], num_context: int) -> None:
     """Write path.png, all rows over time, and path.gif, the rows side by side, one frame after the other."""
     num_frames = len(rows[0].frames)
     headings = ["context" if t < num_context else f"+{t - num_context + 1}" for t in range(num_frames)]
-    columns = shown_frames(num_frames)
-    strips = [Row(row.label, [row.frames[t] for t in columns], row.colour) for row in rows]
-    save_png(path.with_suffix(".png"), draw_sheet(title, [headings[t] for t in columns], strips))
+    columns = sheets.shown_frames(num_frames)
+    strips = [sheets.Row(row.label, [row.frames[t] for t in columns], row.colour) for row in rows]
+    sheets.save_png(
+        path.with_suffix(".png"), sheets.draw_sheet(title, [headings[t] for t in columns], strips)
+    )
     names, longest = [row.label for row in rows], max(map(len, headings))
     moments = [
-        draw_sheet(title, names, [Row(headings[t].ljust(longest), [row.frames[t] for row in rows])])
+        sheets.draw_sheet(
+            title, names, [sheets.Row(headings[t].ljust(longest), [row.frames[t] for row in rows])]
+        )
         for t in range(num_frames)
     ]
-    save_gif(path.with_suffix(".gif"), moments)
+    sheets.save_gif(path.with_suffix(".gif"), moments)

@@ -25,6 +25,8 @@ from textocvp.terminal import Progress
 DECODED_AT_ONCE = 256
 """Slots that are decoded in one call."""
 REFERENCES = ("copy_frame", "copy_slots", "ceiling")
+SINGLE = ""
+"""Instead of a seed: the one run of a predictor that was trained without seeds."""
 
 
 def best_device() -> torch.device:
@@ -107,6 +109,25 @@ def decode_slots(model: SlotDecomposition, slots: Tensor) -> Rendering:
 
 
 @dataclass(frozen=True)
+class Predictor:
+    """A trained predictor, and what it is to forecast."""
+
+    name: str
+    forecasters: dict[str, SlotForecaster]
+    """By seed; the only one of a training without seeds under SINGLE."""
+    missing_seeds: list[str]
+    tokenizer: Tokenizer | None
+    """Of its captions; None: it reads none."""
+    num_context: int
+    num_preds: int
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of its clips."""
+        return self.num_context + self.num_preds
+
+
+@dataclass(frozen=True)
 class Scene:
     """A batch of clips cut into context and future, and what is to be compared with the future."""
 
@@ -115,20 +136,16 @@ class Scene:
     targets: Tensor
     """(B, P, 3, H, W)."""
     frames: dict[str, Tensor]
-    """(B, P, 3, H, W) each, not clamped: the forecasts by name, and the REFERENCES. copy_frame repeats the last
-    context frame, copy_slots what its slots decode to; ceiling decodes the true future slots."""
+    """(B, P, 3, H, W) each, not clamped: the forecasts by seed, and the REFERENCES. copy_frame repeats the
+    last context frame, copy_slots what its slots decode to; ceiling decodes the true future slots."""
 
 
 @torch.inference_mode()
 def forecast_scene(
-    model: SlotDecomposition,
-    forecasters: Mapping[str, SlotForecaster],
-    batch: Mapping[str, Any],
-    num_context: int,
-    seed: int,
-    tokenizer: Tokenizer | None,
+    model: SlotDecomposition, predictor: Predictor, batch: Mapping[str, Any], seed: int
 ) -> Scene:
-    """Cut, encode and forecast a batch of clips of C + P frames; for the arguments see `score_forecasters`."""
+    """Cut, encode and forecast a batch of clips of C + P frames; see `score_forecasters`."""
+    num_context, num_preds = predictor.num_context, predictor.num_preds
     video, slots = encode_clips(model, batch, seed)
     context, targets = video[:, :num_context], video[:, num_context:]
     decoded = decode_slots(model, slots[:, num_context - 1 :]).frames
@@ -137,9 +154,9 @@ def forecast_scene(
         "copy_slots": decoded[:, :1].expand_as(targets),
         "ceiling": decoded[:, 1:],
     }
-    text = caption_text(tokenizer, batch["caption"], slots.device)
-    for name, forecaster in forecasters.items():
-        predicted = forecaster(slots[:, :num_context], text, num_context, targets.shape[1])
+    text = caption_text(predictor.tokenizer, batch["caption"], slots.device)
+    for name, forecaster in predictor.forecasters.items():
+        predicted = forecaster(slots[:, :num_context], text, num_context, num_preds)
         frames[name] = decode_slots(model, predicted).frames
     return Scene(context, targets, frames)
 
@@ -150,24 +167,18 @@ def caption_text(tokenizer: Tokenizer | None, captions: Sequence[str], device: t
 
 
 def score_forecasters(
-    model: SlotDecomposition,
-    forecasters: Mapping[str, SlotForecaster],
-    clips: Iterable[Mapping[str, Any]],
-    num_context: int,
-    seed: int,
-    tokenizer: Tokenizer | None,
+    model: SlotDecomposition, predictor: Predictor, clips: Iterable[Mapping[str, Any]], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Figures of each forecaster by its name, and of the REFERENCES, from one pass over the clips.
+    """Figures of a predictor by seed, and of the REFERENCES, from one pass over the clips.
 
     Args:
-        model: decomposition model in eval mode; forecasters: on its device, in eval mode.
+        model: decomposition model; it and the forecasters on one device, in eval mode.
         clips: batches of clips of C + P frames, from `clip_loader`.
         seed: of the initial slots' noise.
-        tokenizer: of the forecasters, from `open_tokenizer`.
     """
     scores: dict[str, PredictionScores] = defaultdict(PredictionScores)
     for batch in clips:
-        scene = forecast_scene(model, forecasters, batch, num_context, seed, tokenizer)
+        scene = forecast_scene(model, predictor, batch, seed)
         for name, predicted in scene.frames.items():
             scores[name].update(predicted, scene.targets, scene.context[:, -1])
     return {name: score.result() for name, score in scores.items()}

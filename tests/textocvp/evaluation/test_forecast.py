@@ -4,7 +4,7 @@ from torch import nn
 
 from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.decomposition import Rendering
-from textocvp.evaluation.forecast import forecast_scene, score_forecasters
+from textocvp.evaluation.forecast import Predictor, forecast_scene, score_forecasters
 
 SIZE = 12
 
@@ -54,10 +54,12 @@ def clips():
     return [batch, batch]
 
 
+def predictor(tokenizer=None, **forecasters):
+    return Predictor("name", forecasters, [], tokenizer, 2, 3)
+
+
 def test_references_and_predictors_are_scored_on_the_same_frames():
-    scored = score_forecasters(
-        PixelModel(), {"right": Brighten(0.1), "slow": Brighten(0.05)}, clips(), 2, 0, None
-    )
+    scored = score_forecasters(PixelModel(), predictor(right=Brighten(0.1), slow=Brighten(0.05)), clips(), 0)
     assert scored["right"]["psnr"] == pytest.approx(80.0, abs=0.1)
     assert scored["ceiling"]["psnr"] == pytest.approx(80.0, abs=0.1)
     errors = [0.05, 0.10, 0.15]
@@ -76,7 +78,7 @@ def test_references_and_predictors_are_scored_on_the_same_frames():
 
 
 def test_copies_repeat_the_last_context_frame_and_the_decoder_spoils_all_but_the_raw_one():
-    scene = forecast_scene(PixelModel(shift=0.2), {}, clips()[0], 2, 0, None)
+    scene = forecast_scene(PixelModel(shift=0.2), predictor(), clips()[0], 0)
     assert scene.context.shape[1] == 2
     for name, values in {
         "copy_frame": [0.2, 0.2, 0.2],
@@ -88,8 +90,8 @@ def test_copies_repeat_the_last_context_frame_and_the_decoder_spoils_all_but_the
 
 def test_only_predictors_that_need_text_get_it():
     reader, mute = Brighten(0.1, "CustomTokenizer"), Brighten(0.1)
-    score_forecasters(PixelModel(), {"reader": reader}, clips(), 2, 0, CustomTokenizer("CATER_Hard"))
-    score_forecasters(PixelModel(), {"mute": mute}, clips(), 2, 0, None)
+    score_forecasters(PixelModel(), predictor(CustomTokenizer("CATER_Hard"), reader=reader), clips(), 0)
+    score_forecasters(PixelModel(), predictor(mute=mute), clips(), 0)
     assert mute.texts == [None, None]
     assert reader.texts[0].tokens.shape == reader.texts[0].mask.shape
     assert reader.texts[0].mask.all()
