@@ -8,20 +8,17 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from launch.recipe import (
     RECIPE_FILE,
-    DataRecipe,
-    EvaluationRecipe,
     Recipe,
-    WeightsRecipe,
     check_seeds,
     experiment_files,
     load_recipe,
     seed_files,
 )
 from launch.state.task import OK, Edge, Task
-from textocvp.config.data import EVAL_START
+from textocvp.config.data import EVAL_START, EvaluationConfig
 from textocvp.config.errors import ConfigError, UserError, nearest
 from textocvp.config.experiment import FILE_NAME, FINAL, Experiment, check_fit, parse_experiment
-from textocvp.config.synthetic import DEFAULTS
+from textocvp.config.synthetic import VideoSettings, WeightsSettings
 from textocvp.files import read_json
 
 INDICES = "jobs/indices.json"
@@ -55,11 +52,11 @@ class Pipeline:
     """Of the decomposition model; none: one training in EXP itself."""
     predictors: Tuple[str, ...] = ()
     """Trainings: NAME or NAME/seeds/K."""
-    data: Optional[DataRecipe] = None
-    weights: Mapping[str, WeightsRecipe] = field(default_factory=dict)
+    data: Optional[VideoSettings] = None
+    weights: Mapping[str, WeightsSettings] = field(default_factory=dict)
     criterion: Optional[str] = None
     shards: int = 1
-    evaluation: EvaluationRecipe = EvaluationRecipe()
+    evaluation: EvaluationConfig = EvaluationConfig()
     decomp_ckpt: Optional[str] = None
     """A decomposition checkpoint named by the user: what trained and selected it is not asked for."""
     workers: Mapping[str, Optional[int]] = field(default_factory=dict)
@@ -158,8 +155,7 @@ def from_recipe(
     for folder, experiment in parsed.items():
         check_fit(experiment, f"{source}: {folder}" if folder else source)
         if recipe.data is not None:
-            num_frames = recipe.data.num_frames or DEFAULTS["num_frames"]
-            _check_length(experiment, num_frames, f"{source}: {folder or 'decomposition'}")
+            _check_length(experiment, recipe.data.num_frames, f"{source}: {folder or 'decomposition'}")
     return numbered(_with_recipe(Pipeline(shorten(experiments / recipe.name), files, parsed), recipe))
 
 

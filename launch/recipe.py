@@ -9,7 +9,8 @@ from typing import Any, Dict, Literal, Mapping, Optional, Tuple
 
 from pydantic import Field, model_validator
 
-from textocvp.config.errors import ConfigError, UserError, nearest
+from textocvp.config.data import EvaluationConfig
+from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, experiment_values, predictor_values
 from textocvp.config.schema import (
     Settings,
@@ -17,10 +18,8 @@ from textocvp.config.schema import (
     difference,
     read_yaml,
     refuse_control_characters,
-    to_dict,
 )
-from textocvp.config.synthetic import DEFAULTS as SYNTHETIC_DEFAULTS
-from textocvp.config.synthetic import check_settings
+from textocvp.config.synthetic import VideoSettings, WeightsSettings
 from textocvp.config.training import CRITERIA
 from textocvp.files import read_json, write_json
 
@@ -40,37 +39,6 @@ def check_seeds(seeds: Tuple[int, ...]) -> None:
     """ValueError unless the seeds are different integers >= 0."""
     if len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
         raise ValueError(f"seeds: expected different integers >= 0, got {list(seeds)}")
-
-
-class DataRecipe(Settings):
-    """What to generate: the options of `make-data`; null leaves one to its default."""
-
-    dataset: str
-    num_train: int = Field(ge=1)
-    num_valid: int = Field(ge=0)
-    num_test: int = Field(ge=1)
-    size: Optional[int] = None
-    num_frames: Optional[int] = None
-    min_objects: Optional[int] = None
-    max_objects: Optional[int] = None
-    max_moving: Optional[int] = None
-    actions: Optional[Tuple[str, ...]] = None
-    distinct_colors: Optional[bool] = None
-    antialias: Optional[int] = None
-    object_scale: Optional[float] = None
-    field_of_view: Optional[float] = None
-    seed: Optional[int] = None
-
-
-class WeightsRecipe(Settings):
-    """A small frozen encoder with random values: the options of `make-weights`; null: its default."""
-
-    kind: Literal["dinov2", "dino", "t5"]
-    width: Optional[int] = Field(default=None, ge=1)
-    depth: Optional[int] = Field(default=None, ge=1)
-    num_heads: Optional[int] = Field(default=None, ge=1)
-    patch_size: Optional[int] = Field(default=None, ge=1)
-    seed: Optional[int] = Field(default=None, ge=0)
 
 
 class DecompositionRecipe(Settings):
@@ -129,18 +97,6 @@ class PredictorRecipe(Settings):
         return tuple(f"{self.name}/seeds/{seed}" for seed in self.seeds) or (self.name,)
 
 
-class EvaluationRecipe(Settings):
-    """Options of the evaluation; null leaves one to its default."""
-
-    batch_size: Optional[int] = Field(default=None, ge=1)
-    num_seed: Optional[int] = Field(default=None, ge=1)
-    """Context frames."""
-    num_preds: Optional[int] = Field(default=None, ge=1)
-    """Predicted frames."""
-    num_seqs: Optional[int] = Field(default=None, ge=1)
-    """Sequences in the figures."""
-
-
 class Bounds(Settings):
     """What `check-summary` expects of one figure."""
 
@@ -155,12 +111,12 @@ class Recipe(Settings):
     """The experiment's folder."""
     decomposition: DecompositionRecipe
     predictors: Tuple[PredictorRecipe, ...] = ()
-    data: Optional[DataRecipe] = None
+    data: Optional[VideoSettings] = None
     """Generate the data; null: it is at the site (cluster config, paths.data) or at dataset.root."""
-    weights: Dict[str, WeightsRecipe] = {}
+    weights: Dict[str, WeightsSettings] = {}
     """Name -> a frozen encoder to create in EXP/weights/NAME, for machines without pretrained weights."""
     slots: SlotsRecipe = SlotsRecipe()
-    evaluation: EvaluationRecipe = EvaluationRecipe()
+    evaluation: EvaluationConfig = EvaluationConfig()
     checks: Dict[str, Bounds] = {}
     """Dotted path of a figure in summary.json -> its bounds, for `check-summary`."""
 
@@ -184,14 +140,7 @@ def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe; ConfigError in one line where it is wrong."""
     values = read_yaml(Path(path))
     refuse_control_characters(values, str(path))
-    recipe = build(Recipe, values, str(path))
-    if recipe.data is not None:
-        settings = {name: value for name, value in to_dict(recipe.data).items() if value is not None}
-        try:
-            check_settings(**{**SYNTHETIC_DEFAULTS, **settings})
-        except UserError as error:
-            raise ConfigError(f"{path}: data: {error}") from None
-    return recipe
+    return build(Recipe, values, str(path))
 
 
 def experiment_files(recipe: Recipe, data_root: Optional[str]) -> Dict[str, Dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Tuple
 
 from launch.pipeline import Pipeline, Planned, edges_to, option
 from launch.state.task import Task
-from textocvp.config.schema import Settings, to_dict
+from textocvp.config.schema import Settings, given
 
 CAPTIONS = "data/*_explicit.json"
 WEIGHTS = "weights/*"
@@ -49,7 +49,7 @@ def make_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
 
 def _options(settings: Settings) -> Tuple[Dict[str, Any], Tuple[str, ...]]:
     """What is said, as values and as options of the command."""
-    said = {name: value for name, value in to_dict(settings).items() if value is not None}
+    said = given(settings)
     return said, tuple(word for name, value in said.items() for word in option(name, value))
 
 

@@ -8,6 +8,7 @@ from launch.pipeline import CHECKPOINT, Pipeline, Planned, edges_to, option
 from launch.stages.data import CAPTIONS
 from launch.state.task import ANY, OK, Task
 from textocvp.config.experiment import FINAL
+from textocvp.config.schema import given
 
 
 def evaluate_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:
@@ -20,7 +21,7 @@ def evaluate_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:
             label="all seeds" if pipeline.seeds else "",
             argv=("evaluate-decomp", "-d", pipeline.folder(""))
             + pipeline.checkpoint_option
-            + option("batch_size", pipeline.evaluation.batch_size),
+            + option("batch_size", given(pipeline.evaluation).get("batch_size")),
             config=pipeline.sections("", "model", training=False),
             inputs=(pipeline.checkpoint_input, f"seeds/*/{CHECKPOINT}", CAPTIONS),
             outputs=("results/decomposition.json",),
@@ -32,7 +33,8 @@ def evaluate_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:
 
 def evaluate_predictor(pipeline: Pipeline, planned: Planned) -> List[Task]:
     """Judge each predictor, its seeds together, on the test clips."""
-    options = {name: getattr(pipeline.evaluation, name) for name in ("batch_size", "num_seed", "num_preds")}
+    said = given(pipeline.evaluation)
+    options = {name: said.get(name) for name in ("batch_size", "num_seed", "num_preds")}
     arguments = tuple(word for name, value in options.items() for word in option(name, value))
     ready, tasks = pipeline.decomposition_ready(planned), []
     trainings = dict(zip(pipeline.predictors, planned["train_predictor"]))
@@ -59,7 +61,7 @@ def evaluate_predictor(pipeline: Pipeline, planned: Planned) -> List[Task]:
 
 def figures(pipeline: Pipeline, planned: Planned) -> List[Task]:
     """Draw decompositions and what each predictor that is there makes of a first frame."""
-    number = pipeline.evaluation.num_seqs
+    number = given(pipeline.evaluation).get("num_seqs")
     return [
         Task(
             stage="figures",

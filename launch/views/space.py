@@ -8,7 +8,6 @@ from launch.pipeline import Pipeline
 from launch.plan import Plan, Step
 from launch.views.plan import shown
 from textocvp.config.data import SlotStoreConfig
-from textocvp.config.synthetic import DEFAULTS
 from textocvp.files import bytes_below, format_bytes, space_at
 from textocvp.terminal import format_table
 
@@ -69,14 +68,13 @@ def store_bytes(pipeline: Pipeline) -> Dict[str, int]:
     if data is None:
         return {}
     own = pipeline.experiments[""]
-    num_frames = data.num_frames or DEFAULTS["num_frames"]
     height, width = own.dataset.img_size
     videos = data.num_train + data.num_valid + data.num_test
-    found = {"prepare_data": videos * num_frames * height * width * CHANNELS}
+    found = {"prepare_data": videos * data.num_frames * height * width * CHANNELS}
     if not pipeline.slots_online and data.num_valid:  # else the reader splits the training videos
         window = max(each.prediction_params.num_frames for each in pipeline.predictor_experiments or (own,))
         slots = own.suite.slots if own.suite else SlotStoreConfig()
-        starts = len(range(0, num_frames - window + 1, slots.stride)) * slots.draws
+        starts = len(range(0, data.num_frames - window + 1, slots.stride)) * slots.draws
         windows = (
             data.num_train * (starts if own.dataset.random_start else 1) + data.num_valid + data.num_test
         )

@@ -86,7 +86,7 @@ def predictors(**changes):
             decomposition(select="backgroud_mass"),
             ("decomposition.select: ", "did you mean 'background_mass'"),
         ),
-        ({"data": {**DATA, "actions": ["slid"]}}, ("data", "'slid'", "'slide'")),
+        ({"data": {**DATA, "actions": ["slid"]}}, ("data.actions[0]: ", "'slid'", "'slide'")),
         ({"data": {**DATA, "max_objects": 99}}, ("data", "max_objects", "99", "10")),
         (
             {"data": {**DATA, "num_frames": 8}},

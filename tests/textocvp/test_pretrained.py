@@ -6,6 +6,7 @@ from transformers import AutoTokenizer, Dinov2Model
 
 from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.models import ViTEncoderConfig
+from textocvp.config.synthetic import WeightsSettings
 from textocvp.data.tokenizers import T5Tokenizer
 from textocvp.modules.encoders import ARCHITECTURES, ViTEncoder
 from textocvp.pretrained import find_weights, read_model, read_tokenizer
@@ -13,7 +14,7 @@ from textocvp.synthetic.weights import make_weights
 
 
 def test_t5_tokenizer_ends_captions_and_never_lacks_a_word(tmp_path):
-    make_weights("t5", tmp_path / "t5", width=8)
+    make_weights(WeightsSettings(kind="t5", width=8), tmp_path / "t5")
     tokenizer = T5Tokenizer("t5", tmp_path)
     ids, unknown = tokenizer("the cone is up"), tokenizer("the zebra")
     assert len(ids) == 5 and ids[-1] == unknown[-1] == 1 and 0 not in ids
@@ -37,7 +38,7 @@ def test_places_in_order(tmp_path, monkeypatch):
 
 
 def test_positions_follow_the_size_of_the_frames(tmp_path):
-    make_weights("dinov2", tmp_path / "vit", width=8)
+    make_weights(WeightsSettings(kind="dinov2", width=8), tmp_path / "vit")
     config = ViTEncoderConfig(weights=str(tmp_path / "vit"))
     name, frames = "vit_small_patch14_dinov2", torch.rand(2, 3, 28, 28)
     small = ViTEncoder(name, config, 28, None)
@@ -49,7 +50,7 @@ def test_positions_follow_the_size_of_the_frames(tmp_path):
 
 
 def test_blocks_that_are_asked_for(tmp_path):
-    make_weights("dino", tmp_path / "vit", width=8, depth=3, patch_size=16)
+    make_weights(WeightsSettings(kind="dino", width=8, depth=3, patch_size=16), tmp_path / "vit")
     name = "vit_base_patch16_224_dino"
 
     def encoder(**settings):

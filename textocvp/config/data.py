@@ -75,6 +75,19 @@ class PredictionConfig(Settings):
         return self.num_context + self.num_preds
 
 
+class EvaluationConfig(Settings):
+    """How checkpoints are evaluated and drawn: options of commands, and a recipe's `evaluation`."""
+
+    batch_size: PositiveInt = 16
+    """Clips per batch."""
+    num_seed: Optional[PositiveInt] = None
+    """Context frames; not given: prediction_params.num_context."""
+    num_preds: Optional[PositiveInt] = None
+    """Predicted frames; not given: prediction_params.num_preds."""
+    num_seqs: PositiveInt = 6
+    """Clips that figures show."""
+
+
 class SlotStoreConfig(Settings):
     """Where a predictor's slots come from."""
 

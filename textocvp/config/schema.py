@@ -105,11 +105,11 @@ def _converted(value: Any) -> Any:
     return value
 
 
-def build(cls: Type[T], values: Any, source: str, path: str = "", strict: bool = True) -> T:
+def build(cls: Type[T], values: Any, source: str = "", path: str = "", strict: bool = True) -> T:
     """Build settings from a mapping of JSON values.
 
     Args:
-        source: the file that the values come from, for messages.
+        source: the file that the values come from, for messages; "": the command line.
         path: dotted path of this section inside the file.
         strict: False for a file of the original: unknown keys are left out with a warning, and what it does
             not say means what it means to the original.
@@ -126,7 +126,8 @@ def build(cls: Type[T], values: Any, source: str, path: str = "", strict: bool =
             problems = error.errors(include_url=False)
             unknown = [problem["loc"] for problem in problems if problem["type"] == "unknown_key"]
             if strict or not unknown:
-                raise ConfigError(f"{source}: {_one_line(problems, values, path)}") from None
+                line = _one_line(problems, values, path)
+                raise ConfigError(f"{source}: {line}" if source else line) from None
         values = copy.deepcopy(values)
         for location in unknown:
             warnings.warn(f"{source}: {_join(path, location)}: unknown key, left out", stacklevel=2)
@@ -138,6 +139,11 @@ def to_dict(instance: Any) -> Any:
     if isinstance(instance, BaseModel):
         return instance.model_dump(mode="json", serialize_as_any=True)
     return dataclass_schema.to_dict(instance)
+
+
+def given(settings: Settings) -> Dict[str, Any]:
+    """The JSON values that were given, without defaults and nulls: what a command's options have to say."""
+    return settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
 def _remove(values: Any, location: Location) -> None:
@@ -225,8 +231,8 @@ def _hint(problem: ErrorDetails) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it is written in JSON, shortened for a message."""
-    text = json.dumps(value, default=repr)
+    """A value as it is written in JSON (text as Python quotes it), shortened for a message."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

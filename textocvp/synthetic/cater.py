@@ -20,7 +20,7 @@ import numpy as np
 
 from textocvp.config.data import LEVELS, SPLITS
 from textocvp.config.errors import UserError
-from textocvp.config.synthetic import Settings
+from textocvp.config.synthetic import VideoSettings
 from textocvp.data.dataset import write_video
 from textocvp.files import atomic_path, read_json
 from textocvp.synthetic.camera import make_camera
@@ -48,7 +48,7 @@ class VideoPlan:
     tracks: list[Track]
 
 
-def plan_video(settings: Settings, split: str, index: int) -> VideoPlan:
+def plan_video(settings: VideoSettings, split: str, index: int) -> VideoPlan:
     """A function of settings, split and index: scenes are drawn until one lets at least one object act.
 
     Raises UserError if none does.
@@ -65,20 +65,22 @@ def plan_video(settings: Settings, split: str, index: int) -> VideoPlan:
             )
             if actions:
                 return VideoPlan(objects, actions, tracks)
+    least, most = settings.num_objects
     raise UserError(
-        f"no room for {settings.min_objects} to {settings.max_objects} objects that can "
+        f"no room for {least} to {most} objects that can "
         f"{' or '.join(settings.actions)}; lower max_objects or object_scale, or add actions"
     )
 
 
 def sample_objects(
-    rng: np.random.Generator, settings: Settings, radii: dict[str, float]
+    rng: np.random.Generator, settings: VideoSettings, radii: dict[str, float]
 ) -> list[SceneObject]:
     """Objects of one scene on their cells; empty if there is no room for them."""
     if settings.easy:
         looks = sample_easy_looks(rng)
     else:
-        count = int(rng.integers(settings.min_objects, settings.max_objects + 1))
+        least, most = settings.num_objects
+        count = int(rng.integers(least, most + 1))
         looks = sample_looks(rng, count, settings.distinct_colors)
     sizes = [radii[look.size] for look in looks]
     cells = sample_cells(rng, sizes, START_SPACING * radii["large"])
@@ -118,7 +120,7 @@ class CATERWriter:
 
     siblings = tuple(LEVELS.values())
 
-    def __init__(self, settings: Settings, out: Path) -> None:
+    def __init__(self, settings: VideoSettings, out: Path) -> None:
         self.settings = settings
         self.folder = out / settings.level
         self.places = tuple(self.folder / name for name in ("videos", "masks", "states"))

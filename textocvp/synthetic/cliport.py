@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from textocvp.config.data import SPLITS
-from textocvp.config.synthetic import CLIPortSettings
+from textocvp.config.synthetic import VideoSettings
 from textocvp.data.cliport import CAPTION_FILE, EXCLUDED, SPLIT_FOLDERS
 from textocvp.files import atomic_folder, read_json
 from textocvp.synthetic.cliport_scene import BLOCK, BOWL, Episode, Piece, sample_episode
@@ -132,7 +132,7 @@ class CLIPortWriter:
 
     siblings: tuple[str, ...] = ("generated",)
 
-    def __init__(self, settings: CLIPortSettings, out: Path) -> None:
+    def __init__(self, settings: VideoSettings, out: Path) -> None:
         self.settings, self.out, self.folder = settings, out, out / "generated"
         self.places = tuple(out / name for name in SPLIT_FOLDERS.values())
 
@@ -142,9 +142,7 @@ class CLIPortWriter:
         if final.is_dir():
             return read_json(final / "states.json")["caption"]
         rng = np.random.default_rng([settings.seed, SPLITS.index(split), index])
-        episode = sample_episode(
-            rng, split == "test", settings.min_objects, settings.max_objects, settings.num_frames
-        )
+        episode = sample_episode(rng, split == "test", *settings.num_objects, settings.num_frames)
         frames, masks = render_episode(episode, settings.size, settings.antialias)
         with atomic_folder(final) as folder:
             (folder / "color").mkdir()

@@ -12,12 +12,13 @@ from __future__ import annotations
 import functools
 import shutil
 from pathlib import Path
-from typing import Any, Optional, Protocol, Union
+from typing import Any, Optional, Protocol
 
 from textocvp.config.data import SPLITS
 from textocvp.config.errors import UserError
 from textocvp.config.job import available_cores
-from textocvp.config.synthetic import DEFAULTS, CLIPortSettings, Settings, check_settings
+from textocvp.config.schema import difference
+from textocvp.config.synthetic import CLIPORT, VideoSettings
 from textocvp.data.worker_pool import in_processes
 from textocvp.files import file_lock, read_json, write_json
 from textocvp.synthetic.cater import CATERWriter
@@ -47,8 +48,8 @@ class Writer(Protocol):
         """Key and value of the video in {split}_explicit.json."""
 
 
-def make_data(dataset: str, out: Path, workers: Optional[int] = None, **options: Any) -> None:
-    """Generate a data set in OUT. `Settings` and `CLIPortSettings` explain the options.
+def make_data(settings: VideoSettings, out: Path, workers: Optional[int] = None) -> None:
+    """Generate a data set in OUT.
 
     Args:
         workers: processes; None: one per core.
@@ -57,21 +58,17 @@ def make_data(dataset: str, out: Path, workers: Optional[int] = None, **options:
     come last.
 
     Raises:
-        UserError: settings that make no sense; OUT contains something else or videos of other settings.
+        UserError: scenes without room for their objects; OUT contains something else or videos of other settings.
     """
-    settings = check_settings(dataset, **{**DEFAULTS, **options})
-    writer: Writer = (
-        CLIPortWriter(settings, Path(out))
-        if isinstance(settings, CLIPortSettings)
-        else CATERWriter(settings, Path(out))
-    )
+    writer_class = CLIPortWriter if settings.dataset == CLIPORT else CATERWriter
+    writer: Writer = writer_class(settings, Path(out))
     check_folder(writer, settings)
     with file_lock(writer.folder / ".lock"):
         check_folder(writer, settings)
         _generate(writer, settings, workers or available_cores())
 
 
-def check_folder(writer: Writer, settings: Union[Settings, CLIPortSettings]) -> None:
+def check_folder(writer: Writer, settings: VideoSettings) -> None:
     """UserError unless the folder does not exist, is empty, or contains videos of the same settings."""
     folder, again = writer.folder, "choose another --out"
     for path in (folder, folder.parent):
@@ -81,14 +78,17 @@ def check_folder(writer: Writer, settings: Union[Settings, CLIPortSettings]) -> 
     if names and not set(names) & set(writer.siblings):
         raise UserError(f"{folder.parent}: contains {names[0]} and no data set; {again}")
     if (folder / "settings.json").is_file():
-        difference = settings.difference(read_json(folder / "settings.json"))
-        if difference:
-            raise UserError(f"{folder}: contains videos of {difference}; {again} or delete the folder")
+        changes = difference(read_json(folder / "settings.json"), settings.to_json())
+        if changes:
+            shown = "; ".join(map(str, changes))
+            raise UserError(
+                f"{folder}: contains videos of other settings ({shown}); {again} or delete the folder"
+            )
     elif folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
         raise UserError(f"{folder}: not empty, and not created by make-data; {again}")
 
 
-def _generate(writer: Writer, settings: Union[Settings, CLIPortSettings], workers: int) -> None:
+def _generate(writer: Writer, settings: VideoSettings, workers: int) -> None:
     for place in writer.places:  # the lock says that no other run is at work
         for leftover in place.glob(".*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

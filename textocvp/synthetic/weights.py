@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from textocvp.config.errors import UserError
+from textocvp.config.schema import to_dict
+from textocvp.config.synthetic import WeightsSettings
 from textocvp.data.tokenizers import VOCABULARIES
 from textocvp.files import atomic_folder, read_json
 
@@ -21,55 +23,42 @@ NOTE = "made_by_make_weights.json"
 UNKNOWN, PADDING, END = "<unk>", "<pad>", "</s>"
 
 
-def make_weights(
-    kind: str,
-    out: Path,
-    width: int = 32,
-    depth: int = 2,
-    num_heads: int = 2,
-    patch_size: int = 14,
-    seed: int = 0,
-) -> None:
+def make_weights(settings: WeightsSettings, out: Path) -> None:
     """Write a random encoder of this kind into the folder `out`, unless it exists.
 
-    Args:
-        width: length of a feature vector; num_heads must divide it.
-        patch_size: height and width (pixels) of a patch; of vision transformers only.
-
     Raises:
-        UserError: sizes do not fit, or `out` contains something else.
+        UserError: `out` contains something else.
     """
-    if width % num_heads:
-        raise UserError(f"--num_heads {num_heads} does not divide --width {width}")
-    sizes = {"width": width, "depth": depth, "num_heads": num_heads, "patch_size": patch_size}
-    settings = {"kind": kind, **sizes, "seed": seed}
-    if (out / NOTE).is_file() and read_json(out / NOTE) == settings:
+    values = to_dict(settings)
+    if (out / NOTE).is_file() and read_json(out / NOTE) == values:
         print(f"{out}: already there")
         return
     if out.exists():
         raise UserError(f"{out}: contains other weights; choose another folder or move it aside")
     with atomic_folder(out) as folder:
-        torch.manual_seed(seed)
-        _save(kind, folder, **sizes)
-        (folder / NOTE).write_text(json.dumps(settings, indent=1) + "\n")
-    print(f"{out}: a random {kind}, {depth} layers of width {width}")
+        torch.manual_seed(settings.seed)
+        _save(settings, folder)
+        (folder / NOTE).write_text(json.dumps(values, indent=1) + "\n")
+    print(f"{out}: a random {settings.kind}, {settings.depth} layers of width {settings.width}")
 
 
-def _save(kind: str, folder: Path, width: int, depth: int, num_heads: int, patch_size: int) -> None:
+def _save(settings: WeightsSettings, folder: Path) -> None:
     import transformers
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    width, depth, num_heads = settings.width, settings.depth, settings.num_heads
+    patch_size = settings.patch_size
     model: transformers.PreTrainedModel
     vit: dict[str, Any] = {"num_attention_heads": num_heads, "num_hidden_layers": depth, "hidden_size": width}
     vit |= {"patch_size": patch_size, "image_size": 16 * patch_size}
-    if kind == "t5":
+    if settings.kind == "t5":
         tokenizer = _tokenizer()
         tokenizer.save_pretrained(folder)
         t5: dict[str, Any] = {"d_model": width, "d_kv": width // num_heads, "d_ff": 2 * width}
         t5 |= {"num_layers": depth, "num_heads": num_heads, "vocab_size": len(tokenizer)}
         model = transformers.T5EncoderModel(transformers.T5Config(**t5))
-    elif kind == "dinov2":
+    elif settings.kind == "dinov2":
         model = transformers.Dinov2Model(transformers.Dinov2Config(**vit))
     else:
         config = transformers.ViTConfig(**vit, intermediate_size=4 * width)

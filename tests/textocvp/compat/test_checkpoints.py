@@ -15,6 +15,7 @@ from textocvp import stopping
 from textocvp.cli import main
 from textocvp.compat import is_original, native_files
 from textocvp.config.experiment import load_experiment, load_predictor_experiment
+from textocvp.config.synthetic import VideoSettings, WeightsSettings
 from textocvp.data.tokenizers import Text
 from textocvp.synthetic.generate import make_data
 from textocvp.synthetic.weights import make_weights
@@ -106,7 +107,13 @@ def test_keys_that_do_not_fit_are_named_as_in_the_original(original, error_of):
 
 def test_figures_of_a_whole_folder_of_the_original(original, capsys):
     folder, _ = original
-    make_data("CATER_Hard", folder / "data", 4, 2, 2, size=16, num_frames=8, max_objects=2, workers=1)
+    make_data(
+        VideoSettings(
+            dataset="CATER_Hard", num_train=4, num_valid=2, num_test=2, size=16, num_frames=8, max_objects=2
+        ),
+        folder / "data",
+        workers=1,
+    )
     for path in (folder, folder / "predictors/ocvpseq_tiny", folder / "predictors/vanilla_tiny"):
         (path / "models" / CHECKPOINT).rename(path / FINAL)
     content = torch.load(folder / "predictors/vanilla_tiny" / FINAL, weights_only=True)
@@ -136,7 +143,13 @@ def test_frozen_encoders_of_any_size_are_read(original_dinosaur, original, golde
 
 def test_a_predictor_of_the_original_trains_without_a_store_and_alike_with_one(original):
     folder, _ = original
-    make_data("CATER_Hard", folder / "data", 4, 2, 2, size=16, num_frames=8, max_objects=2, workers=1)
+    make_data(
+        VideoSettings(
+            dataset="CATER_Hard", num_train=4, num_valid=2, num_test=2, size=16, num_frames=8, max_objects=2
+        ),
+        folder / "data",
+        workers=1,
+    )
     own, states = folder / "predictors/ocvpseq_tiny", []
     set_training(own, num_steps=2)
     run = ["-d", str(folder), "--decomp_ckpt", CHECKPOINT]
@@ -154,7 +167,11 @@ def test_a_predictor_of_the_original_trains_without_a_store_and_alike_with_one(o
 
 def test_training_begins_from_a_frozen_encoder_in_a_checkpoint(original_dinosaur, capsys):
     folder, state = original_dinosaur
-    make_data("CLIPort", folder / "data", 4, 2, 2, size=56, num_frames=6, workers=1)
+    make_data(
+        VideoSettings(dataset="CLIPort", num_train=4, num_valid=2, num_test=2, size=56, num_frames=6),
+        folder / "data",
+        workers=1,
+    )
     set_training(folder)
     assert train(folder, CHECKPOINT) == 0
     weights = folder / "weights/facebook/dinov2-base"
@@ -180,7 +197,7 @@ def test_weights_that_are_configured_by_their_path_must_be_those_of_the_checkpoi
     weights = shutil.copytree(next(native(folder).parents[1].glob("weights/*/*")), tmp_path / "vit")
     if not same:
         shutil.rmtree(weights)
-        make_weights("dinov2", weights, width=32, num_heads=1)
+        make_weights(WeightsSettings(kind="dinov2", width=32, num_heads=1), weights)
     path = folder / "experiment_params.json"
     values = json.loads(path.read_text())
     values["model"]["model_params"]["encoder"]["encoder_params"]["weights"] = str(weights)

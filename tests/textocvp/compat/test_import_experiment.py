@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from textocvp.cli import main
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
+from textocvp.config.synthetic import VideoSettings, WeightsSettings
 from textocvp.data.tokenizers import T5Tokenizer
 from textocvp.synthetic.generate import make_data
 from textocvp.synthetic.weights import make_weights
@@ -65,7 +66,13 @@ def test_golden_dinosaur_survives_import_and_export(original_dinosaur, golden, t
 
 def test_imported_experiments_are_evaluated_and_drawn(original, tmp_path, error_of):
     folder = imported(original[0], tmp_path / "imported")
-    make_data("CATER_Hard", folder / "data", 4, 2, 2, size=16, num_frames=8, max_objects=2, workers=1)
+    make_data(
+        VideoSettings(
+            dataset="CATER_Hard", num_train=4, num_valid=2, num_test=2, size=16, num_frames=8, max_objects=2
+        ),
+        folder / "data",
+        workers=1,
+    )
     run = ["-d", str(folder), "--decomp_ckpt", CHECKPOINT]
     own = [*run, "--name_pred_exp", "textocvp_customtf_tiny", "--pred_ckpt", CHECKPOINT]
     assert main(["evaluate-decomp", *run]) == 0
@@ -136,12 +143,18 @@ def test_t5s_tokenizer_is_taken_along(original, tmp_path, capsys, monkeypatch, e
     assert all(
         part in note for part in ("google-t5/t5-small", "tokenizer.json", "weights/textocvp_t5_tiny_t5")
     )
-    make_data("CATER_Hard", folder / "data", 4, 2, 2, size=16, num_frames=8, max_objects=2, workers=1)
+    make_data(
+        VideoSettings(
+            dataset="CATER_Hard", num_train=4, num_valid=2, num_test=2, size=16, num_frames=8, max_objects=2
+        ),
+        folder / "data",
+        workers=1,
+    )
     checkpoints = ("--decomp_ckpt", CHECKPOINT, "--pred_ckpt", CHECKPOINT)
     error = error_of("evaluate-predictor", "-d", folder, "--name_pred_exp", "textocvp_t5_tiny", *checkpoints)
     assert "weights/textocvp_t5_tiny_t5/tokenizer.json: no such file" in error
 
-    make_weights("t5", tmp_path / "shared/google-t5--t5-small", width=8)
+    make_weights(WeightsSettings(kind="t5", width=8), tmp_path / "shared/google-t5--t5-small")
     monkeypatch.setenv("TEXTOCVP_WEIGHTS", str(tmp_path / "shared"))
     folder = imported(source, tmp_path / "with")
     tokenizer = T5Tokenizer("weights/textocvp_t5_tiny_t5", folder)

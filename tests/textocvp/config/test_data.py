@@ -25,7 +25,7 @@ from textocvp.config.errors import ConfigError
         (DatasetConfig, {"dataset_name": "CATER"}, "dataset_name: unknown data set 'CATER', did you mean"),
         (PredictionConfig, {"num_context": 5, "input_buffer_size": 3}, "input_buffer_size: .* 5, got 3"),
         (PredictionConfig, {"num_preds": 0}, "num_preds: .* got 0"),
-        (SlotStoreConfig, {"mode": "shop"}, 'mode: .* got "shop"'),
+        (SlotStoreConfig, {"mode": "shop"}, "mode: .* got 'shop'"),
         (SlotStoreConfig, {"stride": 0}, "stride: .* got 0"),
     ],
 )

@@ -33,7 +33,7 @@ def test_written_values_make_the_same_config(case):
         ("encoder.encoder_params.kernel_size", 4, "expected odd values"),
         ("encoder.encoder_params.strides", [2], "expected 4 values, one per entry of num_channels, got 1"),
         ("encoder.encoder_params.strides", 0, "expected values >= 1, got 0"),
-        ("encoder.encoder_params.strides", "2", 'expected an integer or a list, got "2"'),
+        ("encoder.encoder_params.strides", "2", "expected an integer or a list, got '2'"),
         ("decoder.decoder_params.num_channels", [], "expected one integer >= 1 per layer, got []"),
         ("decoder.decoder_params.upsample_kernel_size", 4, "unknown key, did you mean"),
     ],

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from textocvp.config.experiment import experiment_values, parse_experiment, predictor_values
 from textocvp.config.registry import PREDICTORS
 from textocvp.config.schema import build
+from textocvp.config.synthetic import WeightsSettings
 from textocvp.data.tokenizers import Text
 from textocvp.predictors import build_forecaster
 from textocvp.synthetic.weights import make_weights
@@ -27,7 +28,7 @@ PARAMS = {
 def tiny_t5(tmp_path_factory):
     """A random T5 that is narrower than the predictor."""
     folder = tmp_path_factory.mktemp("weights") / "t5"
-    make_weights("t5", folder, width=8)
+    make_weights(WeightsSettings(kind="t5", width=8), folder)
     PARAMS["TextOCVP_T5"] = {
         **{name: PARAMS["TextOCVP_CustomTF"][name] for name in ("predictor_params", "fusion_params")},
         "text_encoder_params": {"weights": str(folder)},

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from textocvp.config.synthetic import ACTIONS, check_settings
+from textocvp.config.synthetic import ACTIONS, VideoSettings
 from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.synthetic.cater import caption, plan_video
 from textocvp.synthetic.motion import Action
@@ -47,22 +47,9 @@ def test_several_sentences_are_joined_by_a_space():
 @pytest.mark.parametrize("dataset", ["CATER_Hard", "CATER_Easy"])
 def test_the_original_vocabulary_accepts_every_caption(dataset):
     tokenizer = CustomTokenizer(dataset)
-    settings = check_settings(
-        dataset,
-        num_train=1,
-        num_valid=0,
-        num_test=1,
-        size=128,
-        num_frames=6,
-        min_objects=None,
-        max_objects=8,
-        actions=None,
-        max_moving=2,
-        distinct_colors=False,
-        antialias=1,
-        object_scale=None,
-        field_of_view=None,
-        seed=0,
+    counts = {"num_train": 1, "num_valid": 0, "num_test": 1}
+    settings = VideoSettings(
+        dataset=dataset, **counts, size=128, num_frames=6, max_objects=8, distinct_colors=False, antialias=1
     )
     seen = set()
     for index in range(150):

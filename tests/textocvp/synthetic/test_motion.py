@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from textocvp.config.synthetic import ACTIONS, check_settings
+from textocvp.config.synthetic import ACTIONS, VideoSettings
 from textocvp.synthetic import motion
 from textocvp.synthetic.cater import plan_video
 from textocvp.synthetic.scene import SceneObject
@@ -19,17 +19,10 @@ def settings(**changes):
         "num_test": 1,
         "size": 32,
         "num_frames": 10,
-        "min_objects": None,
         "max_objects": 3,
-        "actions": None,
-        "max_moving": 2,
-        "distinct_colors": True,
         "antialias": 1,
-        "object_scale": None,
-        "field_of_view": None,
-        "seed": 0,
     }
-    return check_settings(**{**values, **changes})
+    return VideoSettings(**{**values, **changes})
 
 
 def plans(count=60, **changes):

@@ -8,6 +8,7 @@ import pytest
 
 from textocvp import stopping
 from textocvp.config.experiment import create_experiment, create_predictor_experiment
+from textocvp.config.synthetic import VideoSettings
 from textocvp.synthetic.generate import make_data
 from textocvp.terminal import set_up_logging
 
@@ -58,7 +59,20 @@ def signals():
 def videos(tmp_path_factory):
     """Root of a data set of 70 training videos (two parts of a store), 3 for validation, 2 for testing."""
     root = tmp_path_factory.mktemp("videos")
-    make_data("CATER_Hard", root, 70, 3, 2, size=16, num_frames=8, max_objects=2, seed=1, workers=1)
+    make_data(
+        VideoSettings(
+            dataset="CATER_Hard",
+            num_train=70,
+            num_valid=3,
+            num_test=2,
+            size=16,
+            num_frames=8,
+            max_objects=2,
+            seed=1,
+        ),
+        root,
+        workers=1,
+    )
     return root
 
 

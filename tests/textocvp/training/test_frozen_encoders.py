@@ -14,6 +14,7 @@ from textocvp import stopping
 from textocvp.cli import main
 from textocvp.compat import native_files
 from textocvp.config.experiment import create_experiment, create_predictor_experiment, load_experiment
+from textocvp.config.synthetic import VideoSettings, WeightsSettings
 from textocvp.synthetic.generate import make_data
 from textocvp.synthetic.weights import make_weights
 from textocvp.training.checkpoint import load_decomposition, load_pth
@@ -79,9 +80,13 @@ def folder(tmp_path):
             }
         ),
     )
-    make_data("CLIPort", folder / "data", 4, 2, 2, size=28, num_frames=6, workers=1)
-    make_weights("dinov2", folder / "weights/vit", width=8)
-    make_weights("t5", folder / "weights/t5", width=12)
+    make_data(
+        VideoSettings(dataset="CLIPort", num_train=4, num_valid=2, num_test=2, size=28, num_frames=6),
+        folder / "data",
+        workers=1,
+    )
+    make_weights(WeightsSettings(kind="dinov2", width=8), folder / "weights/vit")
+    make_weights(WeightsSettings(kind="t5", width=12), folder / "weights/t5")
     return folder
 
 
@@ -221,11 +226,11 @@ def test_a_predictors_checkpoint_is_no_models(folder, capsys):
 def test_other_weights_than_those_of_the_training_are_refused(folder, capsys):
     assert main(["train-decomp", "-d", str(folder)]) == 0
     (folder / "weights/vit").rename(folder / "weights/first")
-    make_weights("dinov2", folder / "weights/vit", width=8, seed=1)
+    make_weights(WeightsSettings(kind="dinov2", width=8, seed=1), folder / "weights/vit")
     stopping.restore()
     assert main(["evaluate-decomp", "-d", str(folder)]) == 2
     assert "was trained with other weights of the frozen encoder" in capsys.readouterr().err
-    make_weights("t5", folder / "weights/text", width=8)
+    make_weights(WeightsSettings(kind="t5", width=8), folder / "weights/text")
     shutil.copyfile(folder / "weights/text/model.safetensors", folder / "weights/vit/model.safetensors")
     assert main(["evaluate-decomp", "-d", str(folder)]) == 2
     error = capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""Command lines: options made from settings, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from typing import Any, Callable, Dict, Literal, NoReturn, Sequence, Type, TypeVar, get_args, get_origin
+
+from textocvp.config.errors import UserError
+from textocvp.config.registry import Registry
+from textocvp.config.schema import Settings, build
+
+S = TypeVar("S", bound=Settings)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports a wrong option in one line and ends with status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit."""
+        command = self.prog.split()[-1]
+        print(f"error: {command}: {message}; `{self.prog} --help` lists the options", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def add_options(parser: argparse.ArgumentParser, cls: Type[Settings], names: Sequence[str] = ()) -> None:
+    """One option per field (or per field in `names`): its name, its default, the text under it."""
+    for name in names or cls.model_fields:
+        field = cls.model_fields[name]
+        several = get_origin(field.annotation) is tuple
+        kinds = get_args(field.annotation)[:1] if several else (field.annotation,)
+        choices = [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+        text = " ".join((field.description or "").split())
+        if not field.is_required() and field.default is not None:
+            default = " ".join(field.default) if several else json.dumps(field.default).strip('"')
+            text = f"{text.rstrip('.')} ({default})"
+        parser.add_argument(
+            f"--{name}",
+            type=_value,
+            default=None if field.is_required() else field.default,
+            required=field.is_required(),
+            nargs="+" if several else None,
+            metavar="|".join(choices) or name.upper(),
+            help=text.replace("%", "%%"),
+        )
+
+
+def settings_from(cls: Type[S], options: Dict[str, Any]) -> S:
+    """Take the settings' fields out of parsed options; ConfigError in one line where a value is wrong."""
+    return build(cls, {name: options.pop(name) for name in cls.model_fields if name in options})
+
+
+def _value(text: str) -> Any:
+    """A number, true, false or null; anything else is text. The settings say whether it is allowed."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def count(text: str) -> int:
+    """An integer >= 1."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
+
+
+def folder_name(text: str) -> str:
+    """A name without slashes."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text):
+        return text
+    raise argparse.ArgumentTypeError(f"expected a name of letters, digits, '_', '-' and '.', got {text!r}")
+
+
+def name_in(registry: Registry) -> Callable[[str], str]:
+    """A registered name, or "module:Class"."""
+
+    def check(text: str) -> str:
+        try:
+            registry.get(text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return check
