@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
@@ -10,9 +11,9 @@ from launch import CODE
 from launch.job import run_task_file
 from launch.stages import DISTRIBUTED
 from launch.state.task import ANY, OK, Task, TaskId, job_folder
-from slurm.container import python_line
+from slurm.container import image_digest, python_line, python_words
 from slurm.dependency import AFTERANY, AFTEROK, group_by_dependency
-from slurm.options import ArrayJob
+from slurm.options import ArrayJob, export_lines, setup_lines
 from slurm.site import ClusterConfig
 from slurm.site import load_cluster as load_site
 from textocvp.config.job import REQUEUE_FILE, TERM_WAIT_VARIABLE
@@ -37,6 +38,17 @@ def job_variables(cluster: ClusterConfig, code: Path, cores: Optional[int]) -> D
     """
     weights = {"TEXTOCVP_WEIGHTS": str(CODE / cluster.paths.weights)} if cluster.paths.weights else {}
     return {"PYTHONPATH": str(code), "OMP_NUM_THREADS": str(cores or 1), **weights, **cluster.variables}
+
+
+def python_script(cluster: ClusterConfig, code: Path, root: Path, stage: str) -> Tuple[List[str], str]:
+    """Shell lines, and the words that start python after them, as tasks of a stage run: in a job, or here."""
+    if cluster.scheduler != "local":
+        about = {"revision": "", "dirty": False, "image": image_digest(cluster)}
+        job = Submission(cluster, root, code, about).array_job(stage, [0])
+        return setup_lines(cluster.setup, job), job.python
+    resources = cluster.job_resources(stage)
+    lines = export_lines(job_variables(cluster, code, resources.cpus_per_task))
+    return lines, shlex.join(python_words(cluster, code, root, resources.gpus_per_node > 0))
 
 
 @dataclass(frozen=True)

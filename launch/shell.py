@@ -16,7 +16,7 @@ from launch.stages import all_tasks, stage_named
 from launch.state.task import Task
 from launch.submit import parse_resources
 from slurm.container import image_words, python_words
-from slurm.options import export_lines, option_words
+from slurm.options import export_lines
 from slurm.queue import attached
 from slurm.site import DEFAULT, ClusterConfig
 from textocvp.config.errors import UserError
@@ -47,15 +47,8 @@ def shell_command(cluster: ClusterConfig, root: Path, stage: str) -> List[str]:
     if cluster.scheduler == "local":
         return ["bash", "-c", script]
     cores = (resources.cpus_per_task or 1) * resources.ranks_per_node
-    asked = {**cluster.job_options(resources), "nodes": 1, "ntasks_per_node": 1, "cpus_per_task": cores}
-    return [
-        "srun",
-        "--pty",
-        *option_words({**asked, "job_name": f"{stage}.shell", **cluster.srun_extra()}),
-        "bash",
-        "-c",
-        script,
-    ]
+    one = {"nodes": 1, "ntasks_per_node": 1, "cpus_per_task": cores}
+    return cluster.srun_words(resources, script, pty=True, job_name=f"{stage}.shell", **one)
 
 
 def run_tensorboard(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Questions to a cluster before jobs are submitted, and one short job: waited for, never left behind."""
+"""Questions to a cluster before jobs are submitted, and one short job that is waited for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import getpass
 import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -13,35 +14,37 @@ import time
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from slurm.options import outside_of_a_job, parse_time
+from slurm.options import Resources, outside_of_a_job, parse_time
 from slurm.queue import SlurmError, run
 
 log = logging.getLogger(__name__)
-POLL_SECONDS = 0.1
-ASK_SECONDS = 2.0
-
-
-class Line(NamedTuple):
-    """A line that the job printed."""
-
-    arrived: float
-    """time.time() here."""
-    text: str
+POLL_SECONDS, ASK_SECONDS = 0.1, 2.0
+PASSING = ("", "None", "Resources", "Priority", "BeginTime", "ReqNodeNotAvail")
+"""Reasons to be pending that pass by themselves."""
+TROUBLE = (r"FATAL", r"(?i)error|fatal|denied|not found|no such|cannot|unable|killed|exceeded")
+"""The lines of a program's output that say most, in this order."""
 
 
 @dataclass
 class Outcome:
-    """What came of the job."""
+    """What came of a job."""
 
-    lines: List[Line] = field(default_factory=list)
-    """Standard output and standard error, srun's own messages too; no empty lines."""
+    before: List[str] = field(default_factory=list)
+    """What was printed before it started: by srun, and by the site's setup lines."""
+    lines: List[Tuple[float, str]] = field(default_factory=list)
+    """What was printed after that, each line with the time.time() at which it arrived here."""
     status: Optional[int] = None
     """Exit status; None: cancelled after the timeout."""
     job_id: str = ""
     state: str = ""
-    """Slurm's last answer before the job printed its first line of its own: PENDING, RUNNING."""
+    """Slurm's last answer before the job started: PENDING, RUNNING."""
     reason: str = ""
     """Why it is pending."""
+
+    @property
+    def ended(self) -> str:
+        """How it ended."""
+        return "cancelled after the timeout" if self.status is None else f"exit status {self.status}"
 
 
 def run_probe(
@@ -51,7 +54,7 @@ def run_probe(
     started: Callable[[str], bool],
     job_name: str = "",
 ) -> Outcome:
-    """Run a command, which may have to wait in a queue, and collect what it prints.
+    """Run a command, which may have to wait in a queue, and collect what it prints; nothing is left behind.
 
     Args:
         environment: variables of the command on top of this process's.
@@ -72,48 +75,41 @@ def run_probe(
         errors="replace",
         start_new_session=True,
     )
-    outcome, running = Outcome(), threading.Event()
-    reader = threading.Thread(target=_read, args=(process, outcome, started, running), daemon=True)
+    outcome = Outcome()
+    reader = threading.Thread(target=_read, args=(process, outcome, started), daemon=True)
     reader.start()
     try:
-        _wait(process, outcome, timeout, running, job_name, environment)
+        _wait(process, outcome, timeout, job_name, environment)
     finally:
         _end(process, job_name, environment)
     reader.join(timeout=5)
     return outcome
 
 
-def _read(
-    process: "subprocess.Popen[str]",
-    outcome: Outcome,
-    started: Callable[[str], bool],
-    running: threading.Event,
-) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip():
-            outcome.lines.append(Line(time.time(), line.rstrip()))
-        if started(line):
-            running.set()
+def _read(process: "subprocess.Popen[str]", outcome: Outcome, started: Callable[[str], bool]) -> None:
+    for line in process.stdout or ():
+        if outcome.lines or started(line):
+            outcome.lines.append((time.time(), line.rstrip()))
+        elif line.strip():
+            outcome.before.append(line.rstrip())
 
 
 def _wait(
     process: "subprocess.Popen[str]",
     outcome: Outcome,
     timeout: float,
-    running: threading.Event,
     job_name: str,
     environment: Mapping[str, str],
 ) -> None:
     """Until the process has ended or its time is over."""
-    since, is_running, asked = time.monotonic(), False, 0.0
+    since, running, asked = time.monotonic(), False, 0.0
     while process.poll() is None:
         now = time.monotonic()
-        if not is_running and (running.is_set() or outcome.state == "RUNNING"):
-            since, is_running = now, True
+        if not running and (outcome.lines or outcome.state == "RUNNING"):
+            since, running = now, True
         if now - since > timeout:
             return
-        if job_name and not running.is_set() and now - asked > ASK_SECONDS:
+        if job_name and not outcome.lines and now - asked > ASK_SECONDS:
             asked = now
             _ask(outcome, job_name, environment)
         time.sleep(POLL_SECONDS)
@@ -139,13 +135,24 @@ def _end(process: "subprocess.Popen[str]", job_name: str, environment: Mapping[s
     if process.poll() is not None:
         return
     if job_name:
-        subprocess.run(["scancel", f"--name={job_name}"], env={**os.environ, **environment}, check=False)
+        command = ["scancel", f"--name={job_name}"]
+        subprocess.run(command, env={**os.environ, **environment}, check=False)
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
             process.wait(timeout=5)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             continue
+
+
+def telling(lines: Sequence[str]) -> str:
+    """Of what a program printed, the few lines that say most: those of errors, else the last ones."""
+    lines = [" ".join(line.replace("srun: error: ", "").split()) for line in lines]
+    for pattern in TROUBLE:
+        errors = [line for line in lines if re.search(pattern, line)]
+        if errors:
+            return " / ".join(errors[:3])[:500]
+    return " / ".join(lines[-3:])[:500] or "no output"
 
 
 def partition(name: str, environment: Mapping[str, str]) -> Dict[str, str]:
@@ -167,9 +174,21 @@ def limit(text: str) -> float:
     return math.inf if seconds is None else math.ceil(seconds / 60)
 
 
-def partition_problems(values: Mapping[str, str], account: Optional[str], qos: Optional[str]) -> List[str]:
-    """Why a partition (`values` as `partition` gives them) does not take jobs of an account and a QOS."""
+def partition_problems(
+    values: Mapping[str, str], account: Optional[str], qos: Optional[str], kinds: Mapping[str, Resources]
+) -> List[str]:
+    """Why a partition (see `partition`) will not run some kinds of jobs; Slurm may accept them even so."""
     problems = [] if values.get("State") == "UP" else [f"State is {values.get('State')}, expected UP"]
+    for key, asked in (
+        ("MaxTime", {kind: resources.minutes for kind, resources in kinds.items()}),
+        ("MaxNodes", {kind: resources.nodes for kind, resources in kinds.items()}),
+    ):
+        over = {kind: number for kind, number in asked.items() if number > limit(values.get(key, ""))}
+        if over:
+            unit = "minutes" if key == "MaxTime" else "nodes"
+            problems.append(
+                f"{key} is {values[key]}, but {max(over.values())} {unit} are asked for: {', '.join(over)}"
+            )
     for key, option, own in (("AllowAccounts", "account", account), ("AllowQos", "qos", qos)):
         names = values.get(key, "ALL")
         if own and names != "ALL" and own not in names.split(","):
@@ -177,16 +196,42 @@ def partition_problems(values: Mapping[str, str], account: Optional[str], qos: O
     return problems
 
 
-def preempts(settings: Mapping[str, str]) -> bool:
-    """Whether jobs of a cluster are ever preempted."""
-    return settings.get("PreemptType", "(null)") not in ("preempt/none", "(null)")
+class Preemption(NamedTuple):
+    """What becomes of preempted jobs of a partition."""
+
+    kind: str
+    """PreemptType."""
+    mode: str
+    """PreemptMode; OFF: there are none."""
+    grace: int
+    """Seconds until they are killed."""
+
+    @property
+    def possible(self) -> bool:
+        """Whether the cluster preempts jobs at all."""
+        return self.kind not in ("preempt/none", "(null)")
+
+    def __str__(self) -> str:
+        if not self.possible:
+            return "none on this cluster"
+        text = f"PreemptMode {self.mode}, GraceTime {self.grace} s ({self.kind})"
+        qos = "; the GraceTime of a QOS counts too: sacctmgr show qos format=Name,GraceTime"
+        return text + qos if self.kind == "preempt/qos" and self.mode != "OFF" else text
+
+    @property
+    def loss(self) -> str:
+        """What is lost; "" where nothing is."""
+        if "CANCEL" in self.mode:
+            return "preempted jobs end for good"
+        saved = not self.possible or self.mode == "OFF" or self.grace > 0 or "SUSPEND" in self.mode
+        return "" if saved else "preempted jobs lose what they did since their last periodic save"
 
 
-def preemption(settings: Mapping[str, str], values: Mapping[str, str]) -> Tuple[str, str, int]:
-    """PreemptType, PreemptMode and GraceTime in seconds of a partition."""
-    grace = limit(values.get("GraceTime", "0"))
+def preemption(settings: Mapping[str, str], values: Mapping[str, str]) -> Preemption:
+    """Of one partition (see `partition`) of a cluster with these settings."""
+    kind, grace = settings.get("PreemptType", "preempt/none"), limit(values.get("GraceTime", "0"))
     mode = values.get("PreemptMode", settings.get("PreemptMode", "?"))
-    return settings["PreemptType"], mode, 0 if math.isinf(grace) else int(grace)
+    return Preemption(kind, mode, 0 if math.isinf(grace) else int(grace))
 
 
 def refusal(command: Sequence[str], environment: Mapping[str, str], text: Optional[str] = None) -> str:

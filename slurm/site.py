@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Dict, Literal, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple, Union
 
 from pydantic import Field, field_validator
 
-from slurm.options import Resources
+from slurm.options import Resources, option_words
 from textocvp.config.errors import ConfigError, UserError, nearest
 from textocvp.config.schema import Settings, build, read_yaml, refuse_control_characters, to_dict
 
@@ -160,9 +160,15 @@ class ClusterConfig(Settings):
         own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**resources.options, **own}
 
-    def srun_extra(self) -> Dict[str, Any]:
-        """The options of extra_sbatch that make sense for somebody who waits for srun."""
-        return {name: value for name, value in self.extra_sbatch.items() if name not in BATCH_ONLY}
+    def srun_words(self, resources: Resources, script: str, **changes: Any) -> List[str]:
+        """The line by which srun runs a shell script as a job of this site.
+
+        Args:
+            changes: other options (with underscores), in place of the site's and those of `resources`.
+        """
+        extra = {name: value for name, value in self.extra_sbatch.items() if name not in BATCH_ONLY}
+        options = {**changes, **self.job_options(resources), **extra, **changes}
+        return ["srun", *option_words(options), "bash", "-c", script]
 
     @property
     def variables(self) -> Dict[str, str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shlex
 import shutil
 import tempfile
@@ -16,22 +15,18 @@ from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional
 
 from launch import CODE
-from launch.batch import Submission, job_variables, load_cluster
-from launch.doctor.checks import FAIL, HOST, NODE, OK, SLURM, STAGE, WARN, Context, Fact, Finding, findings
+from launch.batch import load_cluster, python_script
+from launch.doctor.checks import FAIL, OK, TABLE, WARN, Checks, Fact, Finding
 from launch.doctor.probe import MARK
 from launch.pipeline import from_folder
 from launch.state.snapshot import snapshot_folder, take_snapshot
-from slurm.container import image_digest, python_words
-from slurm.options import export_lines, option_words, setup_lines
-from slurm.probe import Outcome, run_probe
+from slurm.probe import PASSING, Outcome, run_probe, telling
 from textocvp.config.errors import UserError
 
+STAGE = "train_decomp"
+"""Whose resources, container and environment the probe gets."""
 NEEDED = {"programs", "submission", "image", "python", "experiments folder", "slurm", "sbatch --test-only"}
 """Where one of these failed, no node is probed."""
-PASSING = ("", "None", "Resources", "Priority", "BeginTime", "ReqNodeNotAvail")
-"""Reasons to be pending that pass by themselves."""
-TROUBLE = (r"FATAL", r"(?i)error|fatal|denied|not found|no such|cannot|unable|killed|exceeded", r"")
-"""The lines of a program's output that say most, in this order."""
 NODE_LINES = """\
 node=${{SLURMD_NODENAME:-$(uname -n)}}
 for _ in $(seq 25); do [ -r {nonce} ] && break; sleep 0.2; done
@@ -51,15 +46,14 @@ class Report:
         """Take up findings on `group`, whose name is printed before its first."""
         for finding in found:
             if not self.as_json:
-                if not self.entries or self.entries[-1]["group"] != group:
-                    print(f"{group}:", flush=True)
+                title = "" if self.entries and self.entries[-1]["group"] == group else f"{group}:\n"
                 advice = f"; {finding.advice}" if finding.advice else ""
-                print(f"  {finding.level:<4}  {finding.name}: {finding.found}{advice}", flush=True)
+                print(f"{title}  {finding.level:<4}  {finding.name}: {finding.found}{advice}", flush=True)
             self.entries.append({"group": group, **finding._asdict()})
 
-    def names(self, level: str) -> List[str]:
+    def names(self, level: str) -> "set[str]":
         """Names of the findings of one level."""
-        return [entry["name"] for entry in self.entries if entry["level"] == level]
+        return {entry["name"] for entry in self.entries if entry["level"] == level}
 
 
 def run_doctor(name: Optional[str], exp: Optional[Path], timeout: float, as_json: bool) -> int:
@@ -73,169 +67,130 @@ def run_doctor(name: Optional[str], exp: Optional[Path], timeout: float, as_json
     if exp is not None:
         from_folder(exp)
     try:
-        ctx = Context(load_cluster(name), exp)
+        checks = Checks(load_cluster(name), exp)
     except UserError as error:
         report.add("this host", [Finding(FAIL, "cluster config", str(error))])
     else:
-        check_all(report, ctx, timeout)
+        check_all(report, checks, timeout)
     if as_json:
         print(json.dumps(report.entries, indent=1))
     else:
-        print("doctor: " + ", ".join(f"{len(report.names(level))} {level}" for level in (OK, WARN, FAIL)))
+        levels = [entry["level"] for entry in report.entries]
+        print("doctor: " + ", ".join(f"{levels.count(level)} {level}" for level in (OK, WARN, FAIL)))
     return 1 if report.names(FAIL) else 0
 
 
-def check_all(report: Report, ctx: Context, timeout: float) -> None:
+def check_all(report: Report, checks: Checks, timeout: float) -> None:
     """This host first, then the scheduler, then a node; a later one only where the earlier ones allow it."""
-    report.add("this host", [Finding(OK, "cluster config", f"{ctx.cluster.name} is valid")])
-    for check in HOST:
-        report.add("this host", findings(check, ctx, {}))
-    for check in SLURM if ctx.is_slurm else ():
-        if not {"programs", "submission", "slurm"} & {*report.names(FAIL)}:
-            report.add("scheduler", findings(check, ctx, {}))
-    group = "compute node" if ctx.is_slurm else "this host, as a task sees it"
-    needed = NEEDED if ctx.is_slurm else {*NEEDED, ctx.cluster.container.runtime}
-    failed = sorted(needed & {*report.names(FAIL)} - {*report.names(OK)})
-    if failed:
-        text = f"not started: {', '.join(failed)} failed above"
-        report.add(group, [Finding(FAIL, "probe job", text, "fix that first")])
-    else:
-        report.add(group, check_nodes(ctx, timeout))
+    report.add("this host", [Finding(OK, "cluster config", f"{checks.cluster.name} is valid")])
+    for row in TABLE:
+        if row.section == "host":
+            report.add("this host", row.findings(checks, {}))
+        blocked = {"programs", "submission", "slurm"} & report.names(FAIL)
+        if row.section == "scheduler" and checks.is_slurm and not blocked:
+            report.add("scheduler", row.findings(checks, {}))
+    group = "compute node" if checks.is_slurm else "this host, as a task sees it"
+    needed = NEEDED if checks.is_slurm else NEEDED | {checks.cluster.container.runtime}
+    failed = sorted(needed & report.names(FAIL) - report.names(OK))
+    text = f"not started: {', '.join(failed)} failed above"
+    not_started = [Finding(FAIL, "probe job", text, "fix that first")]
+    report.add(group, not_started if failed else check_nodes(checks, timeout))
 
 
-def check_nodes(ctx: Context, timeout: float) -> List[Finding]:
+def check_nodes(checks: Checks, timeout: float) -> List[Finding]:
     """Probe in a folder of its own, which is removed afterwards; equal findings of several nodes are one."""
-    created = not ctx.folder.exists()
-    ctx.folder.mkdir(parents=True, exist_ok=True)
-    ctx.root, ctx.nonce = Path(tempfile.mkdtemp(dir=ctx.folder, prefix=".doctor-")), uuid.uuid4().hex
+    folder, created = checks.folder, not checks.folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    checks.root, checks.nonce = Path(tempfile.mkdtemp(dir=folder, prefix=".doctor-")), uuid.uuid4().hex
     nodes: Dict[Finding, List[str]] = {}
     try:
-        (ctx.root / "nonce").write_text(ctx.nonce)
-        job = f"textocvp-doctor-{ctx.nonce[:8]}" if ctx.is_slurm else ""
-        command = probe_command(ctx, job, timeout)
-        outcome = run_probe(command, ctx.environment, timeout, lambda line: line.startswith(MARK), job)
+        (checks.root / "nonce").write_text(checks.nonce)
+        job = f"textocvp-doctor-{checks.nonce[:8]}" if checks.is_slurm else ""
+        command = probe_command(checks, job, timeout)
+        outcome = run_probe(command, checks.environment, timeout, lambda line: line.startswith(MARK), job)
         for node, facts in sorted(facts_by_node(outcome).items()):
-            found = [
-                finding for check in NODE for finding in findings(check, ctx, facts.get(check.test.__name__))
-            ]
-            for finding in [*found, *unfinished(ctx, outcome, facts)]:
+            for row in TABLE:
+                if row.section == "node" and row.test.__name__ in facts:
+                    for finding in row.findings(checks, facts[row.test.__name__]):
+                        nodes.setdefault(finding, []).append(node)
+            for finding in unfinished(checks, outcome, facts):
                 nodes.setdefault(finding, []).append(node)
-        about_job = list(job_findings(outcome, bool(nodes)))
     except UserError as error:  # for example a tree too large for a snapshot
         return [Finding(FAIL, "probe job", str(error))]
     finally:
-        shutil.rmtree(ctx.root, ignore_errors=True)
+        shutil.rmtree(checks.root, ignore_errors=True)
         if created:
             with contextlib.suppress(OSError):  # somebody else uses it by now
-                ctx.folder.rmdir()
-    return about_job + [
-        finding._replace(found=f"{finding.found} (on {', '.join(names)})") for finding, names in nodes.items()
-    ]
+                folder.rmdir()
+    named = [one._replace(found=f"{one.found} (on {', '.join(names)})") for one, names in nodes.items()]
+    return [*job_findings(outcome), *named]
 
 
-def probe_command(ctx: Context, job: str, timeout: float) -> List[str]:
+def probe_command(checks: Checks, job: str, timeout: float) -> List[str]:
     """The probe on this machine as the local runner starts tasks, or by srun as jobs are started."""
-    cluster, resources, paths = ctx.cluster, ctx.resources[STAGE], ctx.cluster.paths
+    cluster, resources, paths = checks.cluster, checks.cluster.job_resources(STAGE), checks.cluster.paths
+    # binds: SOURCE[:TARGET[:ro]]
+    targets = [(bind.split(":") * 2)[1] for bind in cluster.container.binds if checks.in_image]
     roots = [str(CODE / path) for path in (*paths.data.values(), paths.weights) if path]
-    targets = [
-        (bind.split(":") * 2)[1] for bind in cluster.container.binds if ctx.in_image
-    ]  # SOURCE[:TARGET[:ro]]
-    code = take_snapshot(CODE, snapshot_folder(ctx.root)) if ctx.is_slurm else CODE
-    plan = {"folder": str(ctx.root), "nonce": ctx.nonce, "code": str(code), "paths": [*roots, *targets]}
-    words = [
-        Path(__file__).with_name("probe.py").read_text(),
-        json.dumps({**plan, "gpus": resources.gpus_per_node}),
-    ]
-    if ctx.is_slurm:
-        about = {"revision": "", "dirty": False, "image": image_digest(cluster)}
-        array_job = Submission(cluster, ctx.root, code, about).array_job(STAGE, [0])
-        lines, python = setup_lines(cluster.setup, array_job), array_job.python
-    else:
-        lines = export_lines(job_variables(cluster, CODE, resources.cpus_per_task))
-        python = shlex.join(python_words(cluster, CODE, ctx.root, resources.gpus_per_node > 0))
-    node_lines = NODE_LINES.format(mark=MARK, nonce=shlex.quote(str(ctx.root / "nonce")))
-    script = "\n".join([*lines, node_lines, f'exec {python} -u -c {shlex.join(words)} "$node"'])
-    options = {
-        **cluster.job_options(resources),
-        **cluster.srun_extra(),
-        # one process on one node, or on two where a stage has several
-        "nodes": min(2, max(asked.nodes for asked in ctx.resources.values())),
-        "ntasks_per_node": 1,
-        "time": int(timeout) // 60 + 2,
-        "job_name": job,
-    }
-    return [*(["srun", *option_words(options)] if ctx.is_slurm else []), "bash", "-c", script]
+    code = take_snapshot(CODE, snapshot_folder(checks.root)) if checks.is_slurm else CODE
+    plan = {"folder": str(checks.root), "nonce": checks.nonce, "code": str(code)}
+    plan_text = json.dumps({**plan, "paths": [*roots, *targets], "gpus": resources.gpus_per_node})
+    source = Path(__file__).with_name("probe.py").read_text()
+    node_lines = NODE_LINES.format(mark=MARK, nonce=shlex.quote(str(checks.root / "nonce")))
+    lines, python = python_script(cluster, code, checks.root, STAGE)
+    words = shlex.join(["-u", "-c", source, plan_text])
+    script = "\n".join([*lines, node_lines, f'exec {python} {words} "$node"'])
+    if not checks.is_slurm:
+        return ["bash", "-c", script]
+    # one process on one node, or on two where a stage has several
+    nodes = min(2, max(asked.nodes for asked in checks.resources.values()))
+    minutes = int(timeout) // 60 + 2
+    return cluster.srun_words(resources, script, nodes=nodes, ntasks_per_node=1, time=minutes, job_name=job)
 
 
 def facts_by_node(outcome: Outcome) -> Dict[str, Dict[str, Fact]]:
-    """Node -> name -> fact. Python's own fact on the shared folder joins the node's."""
+    """Node -> name -> fact. Python's fact on the shared folder is joined to that of the node itself."""
     nodes: Dict[str, Dict[str, Fact]] = {}
     for arrived, text in outcome.lines:
-        if text.startswith(MARK):
-            with contextlib.suppress(ValueError):  # two nodes wrote at once
-                fact = json.loads(text[len(MARK) :])
-                if fact["fact"] == "shared_folder" and "error" in fact:
-                    fact["trouble"] = fact.pop("error")
-                facts = nodes.setdefault(fact["node"], {"clock": {"skew": float("-inf")}})
-                facts[fact["fact"]] = {**facts.get(fact["fact"], {}), **fact}
-                # of the line that was least on its way
-                facts["clock"]["skew"] = max(facts["clock"]["skew"], fact["time"] - arrived)
+        with contextlib.suppress(ValueError):  # not a fact, or two nodes wrote at once
+            fact = json.loads(text[len(MARK) :] if text.startswith(MARK) else "")
+            facts = nodes.setdefault(fact["node"], {"clock": {"skew": float("-inf")}})
+            facts[fact["fact"]] = {**facts.get(fact["fact"], {}), **fact}
+            # of the line that was least on its way
+            facts["clock"]["skew"] = max(facts["clock"]["skew"], fact["time"] - arrived)
     return {node: facts for node, facts in nodes.items() if "nonce" in facts.get("shared_folder", {})}
 
 
-def job_findings(outcome: Outcome, answered: bool) -> Iterator[Finding]:
+def job_findings(outcome: Outcome) -> Iterator[Finding]:
     """What is found of the job itself, before a node answered."""
-    before = [text for _, text in outcome.lines[: first_fact(outcome)]]
-    own = [line for line in before if not line.startswith("srun: ")]
-    job = f"job {outcome.job_id}" if outcome.job_id else "the probe"
-    if answered:
-        if own:
-            yield Finding(
-                WARN, "setup", f"its lines printed: {telling(own)}", "check that they do what they should"
-            )
-    elif outcome.status is None and outcome.state == "PENDING":
-        level = WARN if outcome.reason.split(",")[0] in PASSING else FAIL
-        why = f"PENDING ({outcome.reason or 'no reason given'})"
-        text = f"{job} did not start in time: {why}; it is cancelled, nodes are not checked"
-        later = "try again with a longer TIMEOUT=, when the cluster is less busy"
-        never = "such a job may wait forever: squeue's manual explains the reason"
-        yield Finding(level, "probe job", text, later if level == WARN else never)
-    else:
-        said = telling(own or [line.replace("srun: error: ", "") for line in before])
-        advice = "fix what Slurm reports, or the site's `setup` lines"
-        yield Finding(FAIL, "probe job", f"{job} did not start: {said} ({ended(outcome)})", advice)
+    own = [line for line in outcome.before if not line.startswith("srun: ")]
+    job, said = (
+        f"job {outcome.job_id}".replace("job ", "job " if outcome.job_id else "the probe"),
+        telling(own or outcome.before),
+    )
+    if outcome.lines and own:
+        yield Finding(WARN, "setup", f"its lines printed: {said}", "check that they do what they should")
+    elif not outcome.lines and outcome.status is None and outcome.state == "PENDING":
+        passes = outcome.reason.split(",")[0] in PASSING
+        text = (
+            f"{job} did not start in time: PENDING ({outcome.reason or 'no reason given'}); it is cancelled"
+        )
+        todo = "try again with a longer TIMEOUT=" if passes else "it may wait forever: see squeue's manual"
+        yield Finding(WARN if passes else FAIL, "probe job", text, todo)
+    elif not outcome.lines:
+        text = f"{job} did not start: {said} ({outcome.ended})"
+        yield Finding(FAIL, "probe job", text, "fix what Slurm reports, or the site's `setup` lines")
 
 
-def unfinished(ctx: Context, outcome: Outcome, facts: Dict[str, Fact]) -> Iterator[Finding]:
+def unfinished(checks: Checks, outcome: Outcome, facts: Dict[str, Fact]) -> Iterator[Finding]:
     """A node answered, but not to the end."""
-    after = [
-        text for _, text in outcome.lines[first_fact(outcome) :] if not text.startswith((MARK, "srun: "))
-    ]
+    said = telling([line for _, line in outcome.lines if not line.startswith((MARK, "srun: "))])
     if "python" not in facts:
-        image = "see container.image, container.options and container.binds"
-        advice = image if ctx.in_image else "the nodes need that interpreter and its libraries too (`python`)"
-        text = f"the jobs' python did not start ({ended(outcome)}): {telling(after)}"
-        yield Finding(FAIL, "python", text, advice)
+        text = f"the jobs' python did not start ({outcome.ended}): {said}"
+        own = "the nodes need that interpreter and its libraries too (`python`)"
+        yield Finding(
+            FAIL, "python", text, "see container.image, options and binds" if checks.in_image else own
+        )
     elif "done" not in facts:
-        text = f"ended early ({ended(outcome)}): {telling(after)}"
+        text = f"ended early ({outcome.ended}): {said}"
         yield Finding(FAIL, "probe", text, "try a longer TIMEOUT=, or more mem_gb")
-
-
-def first_fact(outcome: Outcome) -> int:
-    """Number of lines before the first fact."""
-    return next((i for i, line in enumerate(outcome.lines) if line.text.startswith(MARK)), len(outcome.lines))
-
-
-def ended(outcome: Outcome) -> str:
-    """How the probe ended."""
-    return "cancelled after the timeout" if outcome.status is None else f"exit status {outcome.status}"
-
-
-def telling(lines: List[str]) -> str:
-    """Of what a program printed, the few lines that say most: those of errors, else the last ones."""
-    lines = [" ".join(line.split()) for line in lines]
-    for pattern in TROUBLE:
-        errors = [line for line in lines if re.search(pattern, line)]
-        if errors:
-            return " / ".join(errors[:3] if pattern else errors[-3:])[:500]
-    return "no output"

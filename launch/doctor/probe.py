@@ -60,7 +60,11 @@ def attempt(gather: Callable[[Any], Fact], argument: Any) -> Fact:
     try:
         return gather(argument)
     except Exception as error:  # importing other people's code may raise anything
-        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}
+        return {
+            "trouble"
+            if gather is shared_folder
+            else "error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        }
 
 
 def shared_folder(plan: Fact) -> Fact:
@@ -98,7 +102,7 @@ def code(plan: Fact) -> Fact:
 
 def packages(plan: Fact) -> Fact:
     """What jobs import: versions, seconds, errors."""
-    found = [{"package": name, **attempt(imported, name)} for name in PACKAGES]
+    found = {name: attempt(imported, name) for name in PACKAGES}
     return {"version": sys.version.split()[0], "executable": sys.executable, "packages": found}
 
 
@@ -144,7 +148,7 @@ def hdf5(plan: Fact) -> Fact:
 def gpus(plan: Fact) -> Fact:
     """GPUs that torch sees, if some are asked for; RuntimeError where one of them cannot add two numbers."""
     if not plan["gpus"]:
-        return {"asked": 0}
+        return {"asked": 0, "count": 0, "cuda": "", "names": []}
     torch = importlib.import_module("torch")
     count, names = torch.cuda.device_count(), set()
     for index in range(count if torch.cuda.is_available() else 0):

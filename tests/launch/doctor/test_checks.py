@@ -9,7 +9,7 @@ import pytest
 
 from launch import CODE
 from launch.doctor import checks
-from launch.doctor.checks import FAIL, HOST, NODE, OK, SLURM, WARN, Context, findings
+from launch.doctor.checks import FAIL, OK, TABLE, WARN, Checks
 from launch.stages import DISTRIBUTED
 from slurm.container import image_key
 from slurm.site import parse_cluster
@@ -24,7 +24,7 @@ def ctx(tmp_path):
     def make(exp=None, settings=(), partitions=None, grace=None, **values):
         paths = {"experiments": str(tmp_path / "experiments"), **values.pop("paths", {})}
         cluster = parse_cluster({"scheduler": "slurm", **values, "paths": paths}, "s", "s", CODE, DISTRIBUTED)
-        made = Context(cluster, exp)
+        made = Checks(cluster, exp)
         made.settings, made.partitions, made.grace = dict(settings), partitions or {}, grace
         return made
 
@@ -46,11 +46,10 @@ def programs(tmp_path, monkeypatch):
     return only
 
 
-def find(table, context, name, only=None, **fact):
-    """Findings of a name, of one test of a table or of all."""
-    rows = [check for check in table if only in (None, check.test.__name__)]
-    found = [finding for check in rows for finding in findings(check, context, fact)]
-    return [finding for finding in found if finding.name == name]
+def find(made, name, test, **fact):
+    """Findings of a name, of one test."""
+    [row] = [row for row in TABLE if row.test.__name__ == test]
+    return [finding for finding in row.findings(made, fact) if finding.name == name]
 
 
 def assert_one(found, level, *parts):
@@ -78,20 +77,24 @@ def assert_one(found, level, *parts):
 def test_programs(ctx, programs, there, name, level, parts):
     programs(*there)
     container = {"runtime": "singularity"}
-    assert_one(find(HOST, ctx(container=container), name, "programs"), level, *parts)
+    assert_one(
+        find(ctx(container=container), name, "programs" if name == "programs" else "optional_programs"),
+        level,
+        *parts,
+    )
 
 
 def test_programs_of_a_machine_without_a_scheduler(ctx, programs):
     programs("git")
     local = ctx(scheduler="local", container={"runtime": "singularity"})
-    assert_one(find(HOST, local, "singularity", "programs"), FAIL, "`make image`")
-    assert [finding.name for check in HOST[:1] for finding in findings(check, local, {})] == ["singularity"]
+    assert_one(find(local, "singularity", "optional_programs"), FAIL, "`make image`")
+    assert find(local, "programs", "programs") == find(local, "sacct", "optional_programs") == []
 
 
 def test_submission_needs_submitit(ctx, programs, monkeypatch):
     programs(*checks.PROGRAMS)
     monkeypatch.setitem(__import__("sys").modules, "slurm.executor", None)
-    assert_one(find(HOST, ctx(), "submission"), FAIL, "slurm.executor", "`make doctor CLUSTER=")
+    assert_one(find(ctx(), "submission", "programs"), FAIL, "slurm.executor", "`make doctor CLUSTER=")
 
 
 @pytest.mark.parametrize(
@@ -111,19 +114,21 @@ def test_images(ctx, tmp_path, record, name, level, parts):
     key = image_key(context.cluster)
     text = record if isinstance(record, str) else json.dumps(record).replace("KEY", key)
     (tmp_path / "image.sif.json").write_text(text)
-    assert_one(find(HOST, context, name, "image"), level, *(part.replace("KEY", key) for part in parts))
+    assert_one(find(context, name, "image"), level, *(part.replace("KEY", key) for part in parts))
 
 
 def test_an_image_that_does_not_exist(ctx, tmp_path):
     named = ctx(container={"runtime": "apptainer", "image": str(tmp_path / "none.sif")})
-    assert_one(find(HOST, named, "image"), FAIL, tmp_path / "none.sif", "container.image")
+    assert_one(find(named, "image", "image"), FAIL, tmp_path / "none.sif", "container.image")
     built = ctx(container={"runtime": "apptainer"}, paths={"image_cache": str(tmp_path)})
-    assert_one(find(HOST, built, "image"), FAIL, tmp_path, "`make image CLUSTER=")
+    assert_one(find(built, "image", "image"), FAIL, tmp_path, "`make image CLUSTER=")
 
 
 def test_the_python_of_jobs_without_an_image(ctx, tmp_path):
-    assert_one(find(HOST, ctx(), "python"), OK, "python")
-    assert_one(find(HOST, ctx(python=f"{tmp_path}/none"), "image"), FAIL, f"{tmp_path}/none", "`make setup`")
+    assert_one(find(ctx(), "python", "python"), OK, "python")
+    assert_one(
+        find(ctx(python=f"{tmp_path}/none"), "python", "python"), FAIL, f"{tmp_path}/none", "`make setup`"
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,13 +141,15 @@ def test_the_python_of_jobs_without_an_image(ctx, tmp_path):
 )
 def test_space_for_experiments(ctx, tmp_path, monkeypatch, free, level, parts):
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free}))
-    assert_one(find(HOST, ctx(), "experiments folder"), level, f"{tmp_path}/experiments", *parts)
+    assert_one(
+        find(ctx(), "experiments folder", "experiments_folder"), level, f"{tmp_path}/experiments", *parts
+    )
     assert not (tmp_path / "experiments").exists()
 
 
 def test_a_folder_for_experiments_that_cannot_be_used(ctx, tmp_path):
     (tmp_path / "experiments").write_text("a file")
-    found = find(HOST, ctx(), "experiments folder")
+    found = find(ctx(), "experiments folder", "experiments_folder")
     assert_one(found, FAIL, f"{tmp_path}/experiments", "paths.experiments")
 
 
@@ -160,12 +167,12 @@ def test_folders_that_jobs_read(ctx, tmp_path, option, name, level, parts):
     (tmp_path / "empty").mkdir()
     folder = str(tmp_path / option)
     paths = {"weights": folder} if name == "weights" else {"data": {"A": folder}}
-    assert_one(find(HOST, ctx(paths=paths), name), level, *parts)
+    assert_one(find(ctx(paths=paths), name, "roots"), level, *parts)
 
 
 def test_binds(ctx, tmp_path):
     container = {"runtime": "apptainer", "binds": [f"{tmp_path}/none:/data:ro", f"{tmp_path}:/mnt"]}
-    assert_one(find(HOST, ctx(container=container), "bind"), WARN, f"{tmp_path}/none", "container.binds")
+    assert_one(find(ctx(container=container), "bind", "binds"), WARN, f"{tmp_path}/none", "container.binds")
 
 
 # Slurm
@@ -181,7 +188,7 @@ UP = {"PartitionName": "p", "State": "UP", "MaxTime": "UNLIMITED", "MaxNodes": "
         ("p", {}, {}, FAIL, ("unknown", "not for you")),
         ("", {}, {}, WARN, ("no default",)),
         ("p", {**UP, "State": "DOWN"}, {}, FAIL, ("State", "DOWN", "wait forever")),
-        ("p", {**UP, "MaxTime": "00:30:00"}, {}, FAIL, ("MaxTime", "00:30:00", "train-decomp", "time")),
+        ("p", {**UP, "MaxTime": "00:30:00"}, {}, FAIL, ("MaxTime", "00:30:00", "train-decomp", "60 minutes")),
         (
             "p",
             UP,
@@ -195,10 +202,8 @@ UP = {"PartitionName": "p", "State": "UP", "MaxTime": "UNLIMITED", "MaxNodes": "
     ],
 )
 def test_partitions(ctx, name, values, site, level, parts):
-    found = find(
-        SLURM, ctx(partitions={name: values}, **site), "partition p" if name else "partition", "partition"
-    )
-    assert_one([item._replace(name="") for item in found], level, *parts)
+    title = f"partition {name}".strip()
+    assert_one(find(ctx(partitions={name: values}, **site), title, "partition"), level, *parts)
 
 
 @pytest.mark.parametrize(
@@ -212,14 +217,14 @@ def test_partitions(ctx, name, values, site, level, parts):
 )
 def test_numbers_of_jobs(ctx, programs, name, settings, level, parts):
     programs()
-    assert_one(find(SLURM, ctx(settings=settings), name, "numbers"), level, *parts)
+    assert_one(find(ctx(settings=settings), name, "numbers"), level, *parts)
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "site", "level", "parts"),
     [
         ("JobRequeue", {"JobRequeue": "1"}, {}, OK, ("1",)),
-        ("JobRequeue", {"JobRequeue": "0"}, {}, OK, ("0", "ask for it")),
+        ("JobRequeue", {"JobRequeue": "0"}, {}, OK, ("not set", "ask for it")),
         (
             "JobRequeue",
             {},
@@ -234,11 +239,12 @@ def test_numbers_of_jobs(ctx, programs, name, settings, level, parts):
     ],
 )
 def test_how_jobs_end(ctx, name, settings, site, level, parts):
-    assert_one(find(SLURM, ctx(settings=settings, **site), name, "endings"), level, *parts)
+    test = "stop_seconds" if name == "stop_seconds" else "requeue"
+    assert_one(find(ctx(settings=settings, **site), name, test), level, *parts)
 
 
 def test_stop_seconds_that_fit_are_not_mentioned(ctx):
-    assert find(SLURM, ctx(), "stop_seconds", "endings") == []
+    assert find(ctx(), "stop_seconds", "stop_seconds") == []
 
 
 @pytest.mark.parametrize(
@@ -262,7 +268,7 @@ def test_stop_seconds_that_fit_are_not_mentioned(ctx):
 def test_preemption(ctx, kind, values, level, parts, grace):
     context = ctx(settings={"PreemptType": kind}, partitions={"p": values})
     name = "preemption" if kind == "preempt/none" else "preemption in p"
-    assert_one(find(SLURM, context, name, "preemption"), level, *parts)
+    assert_one(find(context, name, "preemption"), level, *parts)
     assert context.grace == grace
 
 
@@ -273,7 +279,7 @@ GPUS = {"asked": 4, "count": 4, "cuda": "12.8", "names": ["A100"]}
 PACKAGES = {
     "version": "3.11.7",
     "executable": "/p",
-    "packages": [{"package": "torch", "version": "2", "seconds": 5}],
+    "packages": {"torch": {"version": "2", "seconds": 5}},
 }
 
 
@@ -285,11 +291,11 @@ PACKAGES = {
         ("clock", {"skew": 90}, {}, FAIL, ("90 s ahead", "NTP")),
         ("packages", PACKAGES, {}, OK, ("Python 3.11.7", "/p", "torch 2")),
         ("packages", PACKAGES, {"container": {"runtime": "apptainer"}}, OK, ("the image",)),
-        ("packages", {**PACKAGES, "packages": [{"package": "torch", "version": "2", "seconds": 70}]}, {}, WARN,
+        ("packages", {**PACKAGES, "packages": {"torch": {"version": "2", "seconds": 70}}}, {}, WARN,
          ("torch 2", "70 s", "`make image-dir`")),
-        ("packages", {**PACKAGES, "packages": [{"package": "torch", "error": "ImportError: x"}]}, {}, FAIL,
+        ("packages", {**PACKAGES, "packages": {"torch": {"error": "ImportError: x"}}}, {}, FAIL,
          ("torch in /p", "ImportError: x", "requirements-cpu.lock")),
-        ("code", {"submitted": True, "file": "/s/launch/job.py"}, {}, OK, ("snapshot",)),
+        ("code", {"submitted": True, "file": "/s/launch/job.py"}, {}, OK, ("/s/launch/job.py",)),
         ("code", {"submitted": False, "file": "/old/launch/job.py"}, {}, FAIL, ("/old/launch/job.py", "PYTHONPATH")),
         ("code", {"error": "ImportError: no launch"}, {}, FAIL, ("no launch", "experiments folder")),
         ("user_packages", {"found": [], "folder": "/h/.local"}, {}, OK, ("none", "/h/.local")),
@@ -300,30 +306,30 @@ PACKAGES = {
         ("path", {"problems": {"/data": "does not exist"}}, {}, FAIL, ("/data does not exist", "container.binds")),
         ("path", {"problems": {"/d": "is empty"}}, {"container": {"runtime": "apptainer"}}, FAIL, ("in the image",)),
         ("locks", {}, {}, OK, ("work",)),
-        ("locks", {"error": "flock: No locks available"}, {}, FAIL, ("flock", "paths.experiments")),
+        ("locks", {"error": "flock: No locks available"}, {}, FAIL, ("flock", "another folder")),
         ("hdf5", {"setting": "HDF5_USE_FILE_LOCKING=FALSE"}, {}, OK, ("HDF5_USE_FILE_LOCKING=FALSE",)),
         ("hdf5", {"error": "OSError"}, {}, FAIL, ("OSError", "environment: {HDF5_USE_FILE_LOCKING: 'FALSE'}")),
-        ("gpus", {"asked": 0}, {}, OK, ("train-decomp", "none")),
+        ("gpus", {**GPUS, "asked": 0}, {}, OK, ("none asked for",)),
         ("gpus", GPUS, {}, OK, ("4 of 4", "12.8", "A100")),
         ("gpus", {**GPUS, "count": 1}, {}, FAIL, ("1 of 4", "partition")),
         ("gpus", {**GPUS, "names": []}, {}, FAIL, ("partition",)),
-        ("gpus", {**GPUS, "cuda": ""}, {}, FAIL, ("4 asked for", "CPU", "container.lock: cuda")),
+        ("gpus", {**GPUS, "cuda": "", "names": []}, {}, FAIL, ("of 4", "CPU", "container.lock: cuda")),
         ("gpus", {"error": "RuntimeError: CUDA driver"}, {}, FAIL, ("CUDA driver",)),
         ("shm", {"bytes": 64e9}, {}, OK, ("64.0 GB",)),
         ("shm", {"bytes": 64e6}, {}, WARN, ("64.0 MB", "SIGBUS", "num_workers=0")),
         ("shm", {"error": "FileNotFoundError"}, {}, FAIL, ("FileNotFoundError", "container.options")),
         ("save", {"error": "OSError: File too large"}, {}, FAIL, ("File too large",)),
-        ("save", {"bytes": 0, "seconds": 0.0}, {}, FAIL, ("no space",)),
+        ("save", {"bytes": 0, "seconds": 0.0}, {}, FAIL, ("free some space",)),
         ("save", {"bytes": 200e6, "seconds": 2.0}, {"scheduler": "local"}, OK, ("100 MB/s", "1.0 s")),
         ("save", {"bytes": 200e6, "seconds": 2.0}, {"grace": 20}, OK,
-         ("200 MB", "2.0 s", "EXP=", "stop_seconds 90 s and GraceTime 20 s")),
-        ("save", {"bytes": 5e6, "seconds": 1.0}, {"grace": 19}, WARN, ("20.0 s", "more than GraceTime 19 s")),
-        ("save", {"bytes": 5e6, "seconds": 1.0}, {"grace": 19, "stop_seconds": 9}, FAIL, ("more than stop_seconds 9",)),
+         ("200 MB", "2.0 s", "EXP=", "stop_seconds is 90 s", "GraceTime is 20 s")),
+        ("save", {"bytes": 5e6, "seconds": 1.0}, {"grace": 19}, WARN, ("20.0 s", "GraceTime is 19 s")),
+        ("save", {"bytes": 5e6, "seconds": 1.0}, {"grace": 19, "stop_seconds": 9}, FAIL, ("stop_seconds is 9",)),
     ],
 )  # fmt: skip
 def test_facts_of_a_node(ctx, test, fact, site, level, parts):
-    name = next(check.name for check in NODE if check.test.__name__ == test)
-    assert_one(find(NODE, ctx(**site), name, test, **fact), level, *parts)
+    name = next(row.name for row in TABLE if row.test.__name__ == test)
+    assert_one(find(ctx(**site), name, test, **fact), level, *parts)
 
 
 def test_a_saved_state_is_what_has_to_fit(ctx, tmp_path):
@@ -331,8 +337,8 @@ def test_a_saved_state_is_what_has_to_fit(ctx, tmp_path):
     state.mkdir(parents=True)
     with open(state / "model.pt", "wb") as file:
         file.truncate(3_000_000_000)
-    found = find(NODE, ctx(exp=tmp_path / "exp", grace=20), "save", "save", bytes=200e6, seconds=2.0)
-    assert_one(found, WARN, "3.0 GB", f"a saved state of {tmp_path}/exp", "30.0 s", "GraceTime 20 s")
+    found = find(ctx(exp=tmp_path / "exp", grace=20), "save", "save", bytes=200e6, seconds=2.0)
+    assert_one(found, WARN, "3.0 GB", f"a saved state of {tmp_path}/exp", "30.0 s", "GraceTime is 20 s")
 
 
 @pytest.mark.parametrize(
@@ -350,7 +356,7 @@ def test_what_a_node_sees_of_the_experiments_folder(ctx, tmp_path, monkeypatch, 
     context = ctx()
     context.root, context.nonce = tmp_path, "n"
     (tmp_path / "node_n1").write_text("n")
-    assert_one(find(NODE, context, "shared folder", "shared_folder", **{"node": "n1", **fact}), level, *parts)
+    assert_one(find(context, "shared folder", "shared_folder", **{"node": "n1", **fact}), level, *parts)
 
 
 def test_a_folder_that_only_others_may_read(tmp_path):

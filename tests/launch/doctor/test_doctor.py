@@ -14,10 +14,10 @@ import yaml
 
 from launch import CODE
 from launch.cli import main
-from launch.doctor import facts_by_node, job_findings, telling, unfinished
-from launch.doctor.checks import FAIL, OK, WARN, Context
+from launch.doctor import facts_by_node, job_findings, unfinished
+from launch.doctor.checks import FAIL, OK, WARN, Checks
 from launch.doctor.probe import MARK
-from slurm.probe import Line, Outcome
+from slurm.probe import Outcome
 from slurm.site import parse_cluster
 
 BASE_PYTHON = sys._base_executable
@@ -72,7 +72,7 @@ def test_a_wrong_config_is_one_finding(site, doctor, capsys):
 @pytest.mark.parametrize(
     ("values", "names"),
     [
-        ({"python": "/no/python"}, "image"),
+        ({"python": "/no/python"}, "python"),
         ({"scheduler": "slurm"}, "programs"),
         ({"container": {"runtime": "singularity"}}, "image, singularity"),
     ],
@@ -136,7 +136,7 @@ def test_a_node_with_many_faults(site, doctor, tmp_path):
         ("file locks", FAIL, ("No locks available",)),
         ("hdf5", FAIL, ("HDF5_USE_FILE_LOCKING=FALSE", "exit status")),
         ("save", FAIL, ("File too large",)),
-        ("GPUs", FAIL, ("1 asked for", "CPUs")),
+        ("GPUs", FAIL, ("0 of 1", "CPUs")),
         ("packages", OK, ("torch",)),
         ("shared folder", OK, ()),
     ):
@@ -209,20 +209,12 @@ FACT = MARK + '{"node": "n1", "fact": "shared_folder", "time": 5.0, "nonce": "x"
     ],
 )
 def test_a_job_that_did_not_do_what_it_should(lines, status, state, reason, name, level, parts):
-    outcome = Outcome([Line(5.0, line) for line in lines], status, "7", state, reason)
-    facts = facts_by_node(outcome)
-    ctx = Context(parse_cluster({"scheduler": "slurm"}, "s", "s", CODE, {}))
-    found = [
-        *job_findings(outcome, bool(facts)),
-        *(f for told in facts.values() for f in unfinished(ctx, outcome, told)),
-    ]
+    first = next((i for i, line in enumerate(lines) if line.startswith(MARK)), len(lines))
+    outcome = Outcome(lines[:first], [(5.0, line) for line in lines[first:]], status, "7", state, reason)
+    checks = Checks(parse_cluster({"scheduler": "slurm"}, "s", "s", CODE, {}))
+    found = [*job_findings(outcome)]
+    for facts in facts_by_node(outcome).values():
+        found += unfinished(checks, outcome, facts)
     [finding] = [one for one in found if one.name == name]
     assert finding.level == level
     assert all(part in f"{finding.found}; {finding.advice}" for part in parts), finding
-
-
-def test_the_lines_that_say_most():
-    assert telling([]) == "no output"
-    assert telling(["a", "b", "c", "d"]) == "b / c / d"
-    assert telling(["start", "  cannot   open it", "end"]) == "cannot open it"
-    assert telling(["an error", "FATAL: image"]) == "FATAL: image"
