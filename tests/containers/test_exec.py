@@ -154,10 +154,7 @@ def start(runtime, image):
 
     def begin(*command):
         process = subprocess.Popen(
-            [EXEC, runtime, image, *command],
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+            [EXEC, runtime, image, *command], stdout=subprocess.PIPE, text=True, start_new_session=True
         )
         started.append(process)
         return process

@@ -276,11 +276,7 @@ def test_preemption(ctx, kind, values, level, parts, grace):
 
 
 GPUS = {"asked": 4, "count": 4, "cuda": "12.8", "names": ["A100"]}
-PACKAGES = {
-    "version": "3.11.7",
-    "executable": "/p",
-    "packages": {"torch": {"version": "2", "seconds": 5}},
-}
+PACKAGES = {"version": "3.11.7", "executable": "/p", "packages": {"torch": {"version": "2", "seconds": 5}}}
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,7 @@ from textocvp.config.experiment import (
     load_predictor_experiment,
 )
 from textocvp.data.frame_store import prepare_data
-from textocvp.data.loaders import (
-    ClipDataset,
-    Loader,
-    collate,
-    evaluation_loader,
-    open_windows,
-)
+from textocvp.data.loaders import ClipDataset, Loader, collate, evaluation_loader, open_windows
 from textocvp.data.order import RankBatches, Sample, TrainingOrder
 from textocvp.data.part_files import PartReader
 from textocvp.data.slot_store import plan_slot_parts

@@ -52,9 +52,7 @@ class Squares:
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setitem(
-        DATASETS.entries,
-        "Squares",
-        Entry(f"{__name__}:Squares", "textocvp.config.data:DatasetConfig"),
+        DATASETS.entries, "Squares", Entry(f"{__name__}:Squares", "textocvp.config.data:DatasetConfig")
     )
     (tmp_path / "captions.json").write_text('["go right", "go left"]')
     yield tmp_path

@@ -12,14 +12,7 @@ from textocvp.synthetic.cliport import RGB, episode_name, render_episode
 from textocvp.synthetic.cliport_scene import BOWL, TRAIN_COLORS, UNSEEN_COLORS, sample_episode
 from textocvp.synthetic.generate import make_data
 
-SMALL = {
-    "dataset": "CLIPort",
-    "num_train": 4,
-    "num_valid": 1,
-    "num_test": 2,
-    "size": 24,
-    "num_frames": 8,
-}
+SMALL = {"dataset": "CLIPort", "num_train": 4, "num_valid": 1, "num_test": 2, "size": 24, "num_frames": 8}
 
 
 def make(out, workers=1, **changes):

@@ -101,9 +101,7 @@ def test_a_rerun_makes_only_what_is_missing_or_empty(reference, tmp_path, monkey
     (folder / "test_explicit.json").unlink()
     made, real = [], cater.write_video
     monkeypatch.setattr(
-        cater,
-        "write_video",
-        lambda path, frames: made.append(path.name.split(".")[1]) or real(path, frames),
+        cater, "write_video", lambda path, frames: made.append(path.name.split(".")[1]) or real(path, frames)
     )
     make(tmp_path)
     assert made == ["train_000001", "test_000002"]

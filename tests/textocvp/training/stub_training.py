@@ -93,14 +93,7 @@ class PartlyIdleTask(StubTask):
         self.model.forward = lambda x: nn.Sequential(*list(self.model)[:4])(x)
 
 
-def run(
-    folder,
-    checkpoint=None,
-    resume_training=False,
-    at_step=lambda step: None,
-    make=StubTask,
-    stub=1,
-):
+def run(folder, checkpoint=None, resume_training=False, at_step=lambda step: None, make=StubTask, stub=1):
     """Train the stub in `folder`; returns the exit code."""
     stopping.install()
     experiment = load_experiment(folder)

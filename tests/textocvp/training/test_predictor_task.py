@@ -154,10 +154,7 @@ def test_store_of_another_checkpoint_is_refused(experiment, make_predictor):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (
-            {"predictor_loss": [{"type": "mse"}]},
-            "predictor_loss: mse: .* use pred_slot_mse or pred_img_mse",
-        ),
+        ({"predictor_loss": [{"type": "mse"}]}, "predictor_loss: mse: .* use pred_slot_mse or pred_img_mse"),
         (
             {"training__curriculum": [{"until": 1.0, "num_frames": 2, "batch_size": 2}]},
             "curriculum: predictors train on windows of one length",
