@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 CODE = Path(__file__).resolve().parents[1]
 DEV_CLUSTER = CODE / "slurm" / "dev_cluster" / "cluster.sh"
@@ -25,53 +27,57 @@ def stub_python(tmp_path_factory):
     return str(path)
 
 
+def write_recipe(folder, name="exp", **changes):
+    """A recipe of two seeds, two shards and two predictors; returns its path."""
+    values = {
+        "name": name,
+        "data": {"dataset": "CATER_Hard", "num_train": 4, "num_valid": 1, "num_test": 1},
+        "decomposition": {
+            "model": "SAVi",
+            "dataset": "CATER_Hard",
+            "seeds": [3, 7],
+            "set": {"training.num_steps": 5, "dataset.tokenizer": "CustomTokenizer"},
+        },
+        "slots": {"stride": 2, "shards": 2},
+        "predictors": [
+            {"name": "text", "predictor": "TextOCVP_CustomTF"},
+            {"name": "vanilla", "predictor": "VanillaTransformer"},
+        ],
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**values, **changes}))
+    return path
+
+
+def write_site(folder, python, **values):
+    """The config of a site that is this machine; returns its path."""
+    paths = {"experiments": str(folder / "experiments")}
+    site = {"scheduler": "local", "parallel": 4, "python": python, "paths": paths, **values}
+    (folder / "site.yaml").write_text(yaml.safe_dump(site))
+    return str(folder / "site.yaml")
+
+
 @pytest.fixture
 def small_recipe(tmp_path):
     """Writes a recipe of two seeds, two shards and two predictors; returns its path."""
-
-    def write(name="exp", **changes):
-        import yaml
-
-        values = {
-            "name": name,
-            "data": {"dataset": "CATER_Hard", "num_train": 4, "num_valid": 1, "num_test": 1},
-            "decomposition": {
-                "model": "SAVi",
-                "dataset": "CATER_Hard",
-                "seeds": [3, 7],
-                "set": {"training.num_steps": 5, "dataset.tokenizer": "CustomTokenizer"},
-            },
-            "slots": {"stride": 2, "shards": 2},
-            "predictors": [
-                {"name": "text", "predictor": "TextOCVP_CustomTF"},
-                {"name": "vanilla", "predictor": "VanillaTransformer"},
-            ],
-        }
-        values.update(changes)
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(values))
-        return path
-
-    return write
+    return functools.partial(write_recipe, tmp_path)
 
 
 @pytest.fixture
 def local_site(tmp_path, stub_python):
     """Writes a site's config for this machine; returns its path."""
+    return functools.partial(write_site, tmp_path, stub_python)
 
-    def write(**values):
-        import yaml
 
-        path = tmp_path / "site.yaml"
-        paths = {"experiments": str(tmp_path / "experiments")}
-        path.write_text(
-            yaml.safe_dump(
-                {"scheduler": "local", "parallel": 4, "python": stub_python, "paths": paths, **values}
-            )
-        )
-        return str(path)
+@pytest.fixture(scope="session")
+def finished_stub(tmp_path_factory, stub_python):
+    """EXP of the small recipe, all its tasks done by the stand-in for the work; not to be changed."""
+    from launch.cli import main
 
-    return write
+    folder = tmp_path_factory.mktemp("stub_experiment")
+    options = ["--recipe", str(write_recipe(folder)), "--cluster", write_site(folder, stub_python)]
+    assert main(["pipeline", *options]) == 0
+    return folder / "experiments" / "exp"
 
 
 def run_dev_cluster(action, environment, **settings):

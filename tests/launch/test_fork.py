@@ -13,13 +13,18 @@ from launch.cli import main
 
 
 @pytest.fixture
-def base(small_recipe, local_site, tmp_path):
-    assert main(["pipeline", "--recipe", str(small_recipe()), "--cluster", local_site()]) == 0
-    return tmp_path / "experiments" / "exp"
+def base(finished_stub, tmp_path):
+    """A copy of a finished experiment."""
+    return shutil.copytree(finished_stub, tmp_path / "base")
+
+
+@pytest.fixture
+def variant(tmp_path):
+    return tmp_path / "variant"
 
 
 def fork(base, to, values, *more):
-    return main(["fork", "--exp", str(base), "--to", str(base.parent / to), "--set", values, *more])
+    return main(["fork", "--exp", str(base), "--to", str(to), "--set", values, *more])
 
 
 def done(root):
@@ -30,45 +35,43 @@ def config(root, folder=""):
     return json.loads((root / folder / "experiment_params.json").read_text())
 
 
-def test_another_decomposition_takes_over_the_data_alone(base, capsys):
-    assert fork(base, "variant", "training.lr=0.5 dataset.num_frames=4") == 0
-    root = base.parent / "variant"
+def test_another_decomposition_takes_over_the_data_alone(base, variant, capsys):
+    assert fork(base, variant, "training.lr=0.5 dataset.num_frames=4") == 0
     assert "make-data[0] taken over, 13 tasks to run: make pipeline EXP=" in capsys.readouterr().out
-    assert done(root) == ["make_data/0"]
-    assert config(root)["training"]["lr"] == config(root, "seeds/3")["training"]["lr"] == 0.5
-    assert config(root, "predictors/vanilla")["training"] == config(base, "predictors/vanilla")["training"]
-    assert config(root, "predictors/vanilla")["dataset"]["num_frames"] == 4
-    recipe = yaml.safe_load((root / "recipe.yaml").read_text())
+    assert done(variant) == ["make_data/0"]
+    assert config(variant)["training"]["lr"] == config(variant, "seeds/3")["training"]["lr"] == 0.5
+    assert config(variant, "predictors/vanilla")["training"] == config(base, "predictors/vanilla")["training"]
+    assert config(variant, "predictors/vanilla")["dataset"]["num_frames"] == 4
+    recipe = yaml.safe_load((variant / "recipe.yaml").read_text())
     assert recipe["name"] == "variant" and recipe["decomposition"]["set"]["training.lr"] == 0.5
 
 
-def test_a_predictor_variant_runs_only_what_it_changes_and_needs_its_base_no_more(base, local_site, capsys):
-    assert fork(base, "variant", "training.lr=0.5", "--pred", "vanilla") == 0
-    root = base.parent / "variant"
-    missing = set(done(base)) - set(done(root))
+def test_a_predictor_variant_runs_what_it_changes_without_its_base(base, variant, local_site, capsys):
+    assert fork(base, variant, "training.lr=0.5", "--pred", "vanilla") == 0
+    missing = set(done(base)) - set(done(variant))
     assert missing == {"train_predictor/1", "evaluate_predictor/1", "figures/0", "report/0"}
-    assert config(root, "predictors/vanilla")["training"]["lr"] == 0.5
-    assert config(root, "predictors/text") == config(base, "predictors/text")
+    assert config(variant, "predictors/vanilla")["training"]["lr"] == 0.5
+    assert config(variant, "predictors/text") == config(base, "predictors/text")
     shutil.rmtree(base)
-    assert main(["pipeline", "--exp", str(root), "--cluster", local_site()]) == 0
+    assert main(["pipeline", "--exp", str(variant), "--cluster", local_site()]) == 0
     assert "14 tasks, 10 done, 4 to run" in capsys.readouterr().out
-    assert main(["verify", "--exp", str(root)]) == 0
+    assert main(["verify", "--exp", str(variant)]) == 0
 
 
-def test_what_failed_in_the_base_is_not_taken_over(base, capsys):
+def test_what_failed_in_the_base_is_not_taken_over(base, variant, capsys):
     (base / "jobs" / "precompute_slots" / "1" / "manifest.json").unlink()
-    assert fork(base, "variant", "training.lr=0.5", "--pred", "vanilla") == 0
-    assert {"precompute_slots/0"} == {name for name in done(base.parent / "variant") if "slots" in name}
-    assert "train_predictor/0" not in done(base.parent / "variant")
+    assert fork(base, variant, "training.lr=0.5", "--pred", "vanilla") == 0
+    assert {"precompute_slots/0"} == {name for name in done(variant) if "slots" in name}
+    assert "train_predictor/0" not in done(variant)
 
 
-def test_another_file_system_gets_copies(base, monkeypatch):
+def test_another_file_system_gets_copies(base, variant, monkeypatch):
     def refuse(source, target):
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(forking.os, "link", refuse)
-    assert fork(base, "variant", "training.lr=0.5") == 0
-    assert main(["verify", "--exp", str(base.parent / "variant")]) == 0
+    assert fork(base, variant, "training.lr=0.5") == 0
+    assert main(["verify", "--exp", str(variant)]) == 0
 
 
 @pytest.mark.parametrize(
@@ -79,13 +82,13 @@ def test_another_file_system_gets_copies(base, monkeypatch):
         ("training.lr=1", ("--pred", "vanila"), "no such predictor experiment, did you mean 'vanilla'?"),
     ],
 )
-def test_a_wrong_variant_is_one_line_and_leaves_nothing(base, capsys, values, more, message):
-    assert fork(base, "variant", values, *more) == 2
+def test_a_wrong_variant_is_one_line_and_leaves_nothing(base, variant, capsys, values, more, message):
+    assert fork(base, variant, values, *more) == 2
     assert message in capsys.readouterr().err
-    assert not (base.parent / "variant").exists()
+    assert not variant.exists()
 
 
-def test_an_existing_folder_is_left_alone(base, capsys):
-    (base.parent / "variant").mkdir()
-    assert fork(base, "variant", "training.lr=1") == 2
+def test_an_existing_folder_is_left_alone(base, variant, capsys):
+    variant.mkdir()
+    assert fork(base, variant, "training.lr=1") == 2
     assert "exists already; choose another name" in capsys.readouterr().err
