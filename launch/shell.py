@@ -15,6 +15,7 @@ from launch.pipeline import from_folder
 from launch.stages import all_tasks, stage_named
 from launch.state.task import Task
 from launch.submit import parse_resources
+from launch.views.plan import shown
 from slurm.container import image_words, python_words
 from slurm.options import export_lines
 from slurm.queue import attached
@@ -55,34 +56,23 @@ def run_tensorboard(options: argparse.Namespace) -> int:
     """Serve the curves of an experiment until Ctrl-C."""
     if not options.exp.is_dir():
         raise UserError(f"{options.exp}: no such folder")
-    check_port(options.port)
+    port = options.port
+    check_port(port)
     cluster = load_cluster(options.cluster or "local")
-    here = f"{getpass.getuser()}@{socket.gethostname()}"
-    print(
-        f"from your own machine: ssh -N -L {options.port}:localhost:{options.port} {here}, "
-        f"then http://localhost:{options.port}",
-        flush=True,
-    )
-    words = [
-        *python_words(cluster, CODE, options.exp),
-        "-m",
-        "tensorboard.main",
-        "--logdir",
-        str(options.exp),
-        "--port",
-        str(options.port),
-    ]
-    return attached(words, cluster.slurm_environment())
+    tunnel = f"ssh -N -L {port}:localhost:{port} {getpass.getuser()}@{socket.gethostname()}"
+    print(f"from your own machine: {tunnel}, then http://localhost:{port}", flush=True)
+    words = ["-m", "tensorboard.main", "--logdir", str(options.exp), "--port", str(port)]
+    return attached([*python_words(cluster, CODE, options.exp), *words], cluster.slurm_environment())
 
 
 def check_port(port: int) -> None:
     """UserError where nothing can listen at a port of this machine."""
-    with socket.socket() as there:
-        there.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            there.bind(("localhost", port))
+            probe.bind(("localhost", port))
         except (OSError, OverflowError) as error:
-            why = error.strerror if isinstance(error, OSError) else "no port"
+            why = error.strerror if isinstance(error, OSError) else "not a port"
             raise UserError(f"--port {port}: {why}; PORT= another, up to 65535") from None
 
 
@@ -90,5 +80,5 @@ def _task(exp: Path, stage: str, index: int) -> Task:
     tasks = {task.index: task for task in all_tasks(from_folder(exp)) if task.stage == stage}
     if index not in tasks:
         known = ", ".join(map(str, tasks)) or "none"
-        raise UserError(f"{exp}: {stage} has no task {index}; it has {known}")
+        raise UserError(f"{exp}: {shown(stage)} has no task {index}; it has {known}")
     return tasks[index]

@@ -107,7 +107,8 @@ def parse_resources(text: str) -> Dict[str, Any]:
     for word in text.replace(",", " ").split():
         name, equals, value = word.partition("=")
         if name not in RESOURCES or not equals:
-            raise UserError(f"--res {text!r}: {word!r} is no RESOURCE=value{nearest(name, RESOURCES)}")
+            hint = nearest(name, RESOURCES)
+            raise UserError(f"--res {text!r}: expected RESOURCE=VALUE, got {word!r}{hint}")
         number = value.replace(".", "", 1).isdigit()
         values[name] = value if not number else float(value) if "." in value else int(value)
     return values
@@ -118,7 +119,7 @@ def parse_seeds(text: str) -> Tuple[int, ...]:
     seeds: List[int] = []
     for word in text.replace(",", " ").split():
         if not word.isdigit():
-            raise UserError(f'--seeds {text!r}: {word!r} is no seed; numbers from 0 on are needed, "0 1 2"')
+            raise UserError(f'--seeds {text!r}: expected integers >= 0, as in "0 1 2", got {word!r}')
         seeds.append(int(word))
     return tuple(seeds)
 

@@ -10,100 +10,90 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main
+from launch.cli import COMMANDS, main
 from launch.pipeline import from_recipe
 from launch.recipe import load_recipe, write_experiment
 from launch.stages import all_tasks
 from launch.state import ledger
 from launch.state.manifest import Records, input_hashes, write_manifest
 from launch.submit import parse_resources, parse_seeds
-from textocvp.config.errors import UserError
 
 CODE = Path(__file__).parents[2]
 SMOKE = str(CODE / "experiments" / "recipes" / "smoke.yaml")
 
 
+LOCAL = ("--cluster", "local")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "parts"),
     [
-        (["pipeline", "--recipe", "none.yaml", "--cluster", "local"], "error: none.yaml: no such file"),
-        (["pipeline", "--recipe", SMOKE, "--cluster", "loca"], "did you mean 'local'?"),
+        (("pipeline", "--recipe", "none.yaml", *LOCAL), ("none.yaml: no such file",)),
+        (("pipeline", "--recipe", SMOKE, "--cluster", "loca"), ("'loca'", "did you mean 'local'?")),
         (
-            ["plan", "--exp", "experiments/none", "--cluster", "local"],
-            "experiments/none/experiment_params.json: no such",
+            ("plan", "--exp", "experiments/none", *LOCAL),
+            ("experiments/none/experiment_params.json: no such",),
         ),
-        (["plan", "--recipe", SMOKE, "--cluster", "local", "--seeds", "a"], "--seeds 'a': 'a' is no seed"),
+        (("plan", "--recipe", SMOKE, *LOCAL, "--seeds", "-1"), ("--seeds '-1'", "integers >= 0")),
+        (("select-decomp", "--recipe", SMOKE, *LOCAL, "--seeds", "1"), ("--seeds", "select-decomp")),
         (
-            ["select-decomp", "--recipe", SMOKE, "--cluster", "local", "--seeds", "1"],
-            "select-decomp takes none",
+            ("evaluate", "--recipe", SMOKE, *LOCAL, "--pred", "VanilaTransformer"),
+            ("predictors/VanilaTransformer: ", "did you mean 'VanillaTransformer'?"),
         ),
+        (("plan", "--recipe", SMOKE, *LOCAL, "--res", "node=1"), ("--res 'node=1'", "did you mean 'nodes'?")),
+        (("plan", "--recipe", SMOKE, *LOCAL, "--res", "nodes"), ("--res 'nodes'", "RESOURCE=VALUE")),
+        (("plan", "--recipe", SMOKE, *LOCAL, "--res", "nodes=two"), ("resources.train-decomp.nodes", "two")),
         (
-            ["evaluate", "--recipe", SMOKE, "--cluster", "local", "--pred", "VanilaTransformer"],
-            "no such predictor experiment, did you mean 'VanillaTransformer'?",
+            ("plan", "--recipe", SMOKE, *LOCAL, "--res", "time=4h"),
+            ("time: ", "'4h'", "hours:minutes:seconds"),
         ),
+        (("select-decomp", "--recipe", SMOKE, *LOCAL, "--res", "nodes=2"), ("resources.select-decomp: ",)),
+        (("shell", *LOCAL, "--stage", "train-decom"), ("--stage train-decom: ", "'train-decomp'")),
+        (("shell", *LOCAL, "--res", "hours=1"), ("--res 'hours=1'",)),
+        (("tensorboard", "--exp", "none"), ("none: no such folder",)),
+        (("prune", "--exp", "none"), ("none/experiment_params.json: no such experiment",)),
     ],
 )
-def test_a_users_error_is_one_line_and_status_2(arguments, message, capsys, monkeypatch):
+def test_a_users_error_is_one_line_and_status_2(arguments, parts, capsys, monkeypatch):
     monkeypatch.chdir(CODE)
-    assert main(arguments) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert message in err
-    assert len(err.splitlines()) == 1
-
-
-def test_recipe_or_experiment():
-    with pytest.raises(SystemExit) as exit_:
-        main(["pipeline", "--cluster", "local"])
-    assert exit_.value.code == 2
-
-
-@pytest.mark.parametrize("option", [["--lines", "-3"], ["--task", "abc"]])
-def test_numbers_of_the_log_command(option, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["logs", "--exp", "x", "--stage", "report", *option])
+    assert main([*arguments]) == 2
     error = capsys.readouterr().err
-    assert stopped.value.code == 2 and error.count("\n") == 1
-    assert "integer >= 0" in error and option[1] in error
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert all(part in error for part in parts), error
 
 
-def test_seeds():
-    assert parse_seeds("0 1,2") == (0, 1, 2)
-    assert parse_seeds("") == ()
-    with pytest.raises(UserError, match="'-1' is no seed"):
-        parse_seeds("-1")
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("pipeline", *LOCAL), "--recipe --exp is required"),
+        (("logs", "--exp", "x", "--stage", "report", "--lines", "-3"), "expected an integer >= 0, got '-3'"),
+        (("logs", "--exp", "x", "--stage", "report", "--task", "abc"), "expected an integer >= 0, got 'abc'"),
+        (("status", "--exp", "x", "--json", "--watch"), "not allowed with"),
+    ],
+)
+def test_a_wrong_option_is_one_line(arguments, part, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1 and part in error
 
 
 def test_as_a_program():
-    result = subprocess.run(
-        [sys.executable, "-m", "launch", "--help"], cwd=CODE, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "launch", "--help"]
+    result = subprocess.run(command, cwd=CODE, capture_output=True, text=True)
     assert result.returncode == 0
-    for command in ("pipeline", "plan", "status", "logs", "train-decomp", "precompute-slots", "evaluate"):
-        assert command in result.stdout
+    assert all(f"  {name} " in result.stdout or f"  {name}\n" in result.stdout for name in COMMANDS)
 
 
-def test_resources_of_one_submission():
+def test_seeds_and_resources():
+    assert parse_seeds("0 1,2") == (0, 1, 2)
+    assert parse_seeds("") == ()
     assert parse_resources("nodes=1 mem_gb=1.5,time=1-04:00:00") == {
         "nodes": 1,
         "mem_gb": 1.5,
         "time": "1-04:00:00",
     }
     assert parse_resources("") == {}
-
-
-@pytest.mark.parametrize(
-    ("res", "message"),
-    [
-        ("node=1", "--res 'node=1': 'node=1' is no RESOURCE=value, did you mean 'nodes'?"),
-        ("nodes", "'nodes' is no RESOURCE=value"),
-        ("nodes=two", "cluster local: resources.train-decomp.nodes: expected an integer"),
-        ("time=4h", "resources.train-decomp.time: expected [days-]hours:minutes:seconds"),
-    ],
-)
-def test_wrong_resources_are_one_line(small_recipe, capsys, res, message):
-    assert main(["plan", "--recipe", str(small_recipe()), "--cluster", "local", "--res", res]) == 2
-    assert message in capsys.readouterr().err
 
 
 def test_resources_are_those_of_the_stage_asked_for(small_recipe, capsys):
@@ -114,8 +104,6 @@ def test_resources_are_those_of_the_stage_asked_for(small_recipe, capsys):
         "train-decomp",
         "train-predictor",
     ]
-    assert main(["select-decomp", *options, "nodes=2"]) == 2
-    assert "resources.select-decomp: 2 processes" in capsys.readouterr().err
 
 
 def test_a_checkpoint_by_its_path_is_meant_from_here(small_recipe, tmp_path, capsys, monkeypatch):
@@ -129,15 +117,13 @@ def test_a_checkpoint_by_its_path_is_meant_from_here(small_recipe, tmp_path, cap
     assert f"--decomp_ckpt {tmp_path}/other/mine.pth" in capsys.readouterr().out
 
 
-def test_a_folder_whose_parts_do_not_fit_is_not_submitted(small_recipe, tmp_path, capsys):
-    pipeline = from_recipe(load_recipe(small_recipe()), tmp_path, None)
-    write_experiment(pipeline.root, pipeline.files)
-    assert main(["plan", "--exp", str(pipeline.root), "--cluster", "local"]) == 0
-    path = pipeline.root / "experiment_params.json"
+def test_a_folder_whose_sections_contradict_each_other_is_not_submitted(written, capsys):
+    assert main(["plan", "--exp", str(written), "--cluster", "local"]) == 0
+    path = written / "experiment_params.json"
     values = json.loads(path.read_text())
     values["dataset"]["img_size"] = [32, 64]
     path.write_text(json.dumps(values))
-    assert main(["plan", "--exp", str(pipeline.root), "--cluster", "local"]) == 2
+    assert main(["plan", "--exp", str(written), "--cluster", "local"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {path}: ")
 
 

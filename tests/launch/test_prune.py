@@ -69,10 +69,6 @@ def test_a_few_files_are_listed_and_many_are_counted(written, capsys):
     assert all(f"few/.{index}.tmp" in listed for index in range(3)) and "many/7 files" in listed
 
 
-def test_no_such_experiment(tmp_path, capsys):
-    assert "no such experiment" in run(capsys, "prune", "--exp", tmp_path / "none", status=2).err
-
-
 @pytest.mark.cluster
 def test_on_a_cluster_nothing_of_a_job_that_waits_or_runs(
     dev_cluster, stub_python, small_recipe, tmp_path, capsys
