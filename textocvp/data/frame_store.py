@@ -28,13 +28,7 @@ from textocvp.config.experiment import Experiment, experiment_root, load_experim
 from textocvp.config.job import available_cores
 from textocvp.config.schema import to_dict
 from textocvp.data.dataset import VideoDataset, load_predictors, open_dataset
-from textocvp.data.part_files import (
-    Part,
-    create_rows,
-    is_finished,
-    plan_parts,
-    write_part,
-)
+from textocvp.data.part_files import Part, create_rows, is_finished, plan_parts, write_part
 from textocvp.data.tokenizers import CustomTokenizer, open_custom_tokenizer, open_tokenizer
 from textocvp.data.worker_pool import in_processes
 from textocvp.terminal import Progress, duration
@@ -52,32 +46,28 @@ def prepare_data(exp_directory: Path, workers: Optional[int] = None) -> None:
             or damaged (the other parts are kept).
     """
     started, root = time.monotonic(), experiment_root(exp_directory)
-    experiment = load_experiment(root)
+    experiment, folder = load_experiment(root), root / "frames"
     size = experiment.dataset.img_size
-    opened = [open_dataset(experiment, root, split) for split in SPLITS]
-    datasets = {dataset.split: dataset for dataset in opened}
-    for dataset in datasets.values():
-        _check_captions(experiment, root, dataset)
     config = {name: value for name, value in to_dict(experiment.dataset).items() if name != "root"}
-    write = functools.partial(_try_to_write, root / "frames", size, config)
-    with stopping.ends_at_time_limit():
-        parts = [(dataset, part) for dataset in datasets.values() for part in frame_parts(dataset)]
-        missing = [
-            (dataset, part)
-            for dataset, part in parts
-            if not is_finished(root / "frames" / dataset.split, part, frames_key(dataset, size))
-        ]
-        finished = len(parts) - len(missing)
-        log.info("prepare-data: %d of %d parts are finished already", finished, len(parts))
-        errors = []
-        with Progress(COMMAND, len(parts), first=finished, unit="part") as progress:
-            results = in_processes(write, missing, workers or available_cores(), "fork", _single_thread)
-            for done, error in enumerate(results, finished + 1):
-                progress.update(done)
-                errors += [error] * (error is not None)
+    opened = [open_dataset(experiment, root, split) for split in SPLITS]
+    parts, missing = 0, []
+    for dataset in {dataset.split: dataset for dataset in opened}.values():
+        _check_captions(experiment, root, dataset)
+        for part in frame_parts(dataset):
+            parts += 1
+            if not is_finished(folder / dataset.split, part, frames_key(dataset, size)):
+                missing.append((dataset, part))
+    done, errors = parts - len(missing), []
+    log.info("prepare-data: %d of %d parts are finished already", done, parts)
+    write = functools.partial(_try_to_write, folder, size, config)
+    with stopping.ends_at_time_limit(), Progress(COMMAND, parts, first=done, unit="part") as progress:
+        for error in in_processes(write, missing, workers or available_cores(), "fork", _single_thread):
+            done += 1
+            progress.update(done)
+            errors += [error] if error else []
     if errors:
-        raise UserError(f"{errors[0]} ({len(errors)} of {len(parts)} parts not written, the others are kept)")
-    print(f"{root / 'frames'}: {len(parts)} parts, {duration(time.monotonic() - started)}")
+        raise UserError(f"{errors[0]} ({len(errors)} of {parts} parts not written, the others are kept)")
+    print(f"{folder}: {parts} parts, {duration(time.monotonic() - started)}")
 
 
 def _check_captions(experiment: Experiment, root: Path, dataset: VideoDataset) -> None:
@@ -118,9 +108,8 @@ def frame_parts(dataset: VideoDataset) -> List[Part]:
     """The parts of a split. A video with several captions is stored once: rows are its first entry."""
     first = {video_id: row for row, video_id in reversed(list(enumerate(dataset.video_ids)))}
     rows = sorted(first.values())
-    return [
-        Part(part.index, part.num_parts, [rows[row] for row in part.rows]) for part in plan_parts(len(rows))
-    ]
+    parts = plan_parts(len(rows))
+    return [Part(part.index, part.num_parts, [rows[row] for row in part.rows]) for part in parts]
 
 
 def resize_frames(frames: np.ndarray, img_size: Tuple[int, int]) -> np.ndarray:
@@ -162,9 +151,8 @@ def write_frame_part(
             _put(file, "frames", len(part.rows), position, frames)
             if masks is not None:
                 _put(file, "masks", len(part.rows), position, masks)
-            content.append(
-                {"video_id": dataset.video_ids[row], "length": len(frames), "masks": masks is not None}
-            )
+            video_id, has_masks = dataset.video_ids[row], masks is not None
+            content.append({"video_id": video_id, "length": len(frames), "masks": has_masks})
         file["lengths"] = np.array([entry["length"] for entry in content], dtype=np.int32)
         file["video_id"] = np.array([entry["video_id"] for entry in content], dtype=h5py.string_dtype())
 

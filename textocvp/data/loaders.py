@@ -70,7 +70,7 @@ class ClipDataset(Dataset):
         return len(self.videos)
 
     def __getitem__(self, sample: Union[int, Sample]) -> Dict[str, Any]:
-        row, epoch, num_frames = sample if isinstance(sample, Sample) else Sample(int(sample), 0)
+        row, epoch, num_frames = sample if isinstance(sample, Sample) else Sample(sample, 0)
         length = num_frames or self.num_frames
         start = self.start(row, epoch, length)
         item = {
@@ -156,7 +156,7 @@ def open_windows(
     rows, windows, store = range(len(dataset)), [], None
     if stored:
         key = slots_key(experiment, dataset, checkpoint_sha256)
-        store = SlotStore.open(slots_folder(folder) / dataset.split, key, length)
+        store = SlotStore(slots_folder(folder) / dataset.split, key, length)
         windows = [(row, window) for row in rows for window in store.windows(dataset.video_ids[row])]
     elif videos:
         frames = num_frames or window_frames(experiment, folder)
@@ -224,7 +224,7 @@ class Loader(DataLoader):
         super().__init__(
             _Batches(dataset),
             batch_sampler=batches,
-            collate_fn=_unchanged,
+            collate_fn=lambda batch: batch,
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             **forked,
@@ -252,7 +252,3 @@ class _Batches(Dataset):
             return collate(items, getattr(self.dataset, "tokenizer", None))
         except UserError as error:
             return error
-
-
-def _unchanged(batch: Any) -> Any:  # noqa: ANN401
-    return batch

@@ -32,16 +32,9 @@ Batch = Tuple[Sequence[Window], np.ndarray]
 
 def slots_key(experiment: Experiment, dataset: VideoDataset, checkpoint_sha256: str) -> Dict[str, Any]:
     """What a slot store is made from, except the length of its windows."""
-    config = slots_config(experiment)
-    height, width = experiment.dataset.img_size
-    key = {
-        "kind": "slots",
-        "checkpoint_sha256": checkpoint_sha256,
-        **dataset.key(),
-        "height": height,
-        "width": width,
-        "seed": config.seed,
-    }
+    config, (height, width) = slots_config(experiment), experiment.dataset.img_size
+    key = {"kind": "slots", "checkpoint_sha256": checkpoint_sha256, **dataset.key()}
+    key.update(height=height, width=width, seed=config.seed)
     if dataset.split == "train":
         key.update(stride=config.stride, draws=config.draws, random_start=experiment.dataset.random_start)
     return key
@@ -92,9 +85,7 @@ class SlotPart:
             if list(batch) != windows[row : row + len(batch)] or len(slots) != len(batch):
                 raise ValueError(f"{self.part.name}: from row {row}, slots of other windows than its own")
             if not np.isfinite(slots).all():
-                raise UserError(
-                    f"slots of video {batch[0].video_id} are not finite; the checkpoint is broken"
-                )
+                raise UserError(f"video {batch[0].video_id}: slots are not finite; the checkpoint is broken")
             if "slots" not in file:
                 create_rows(file, "slots", (len(windows), *slots.shape[1:]), "float32")
             file["slots"][row : row + len(batch)] = slots
@@ -146,42 +137,34 @@ def slots_folder(folder: Path) -> Path:
 class SlotStore:
     """Reads a complete slot store of one split; files are opened by each process when it first needs them."""
 
-    def __init__(self, folder: Path, manifests: Sequence[Mapping[str, Any]]) -> None:
-        self.folder = Path(folder)
-        self.num_frames: int = manifests[0]["key"]["num_frames"]
-        """Frames per window."""
-        self._manifests = manifests
-        self._reader = PartReader(folder, COMMAND)
-        self._rows: Dict[Window, Tuple[str, int]] = {}
-        self._by_video: Dict[str, List[Window]] = {}
-        for manifest in manifests:
-            self._add(manifest)
-
-    @classmethod
-    def open(cls, folder: Path, key: Mapping[str, Any], num_frames: int) -> SlotStore:
+    def __init__(self, folder: Path, key: Mapping[str, Any], num_frames: int) -> None:
         """Open a split's store for windows of (at least) `num_frames` frames.
 
         Raises:
             UserError: it is incomplete, cut off, of another checkpoint or data, or its windows are too short.
         """
-        store = cls(folder, read_manifests(folder, key, COMMAND))
-        if store.num_frames < num_frames:
+        self.folder = Path(folder)
+        self._manifests = read_manifests(folder, key, COMMAND)
+        self.num_frames: int = self._manifests[0]["key"]["num_frames"]
+        """Frames per window."""
+        if self.num_frames < num_frames:
             raise UserError(
-                f"{folder}: has windows of {store.num_frames} frames, but {num_frames} are needed "
+                f"{folder}: has windows of {self.num_frames} frames, but {num_frames} are needed "
                 f"(num_context + num_preds); move it aside and run {COMMAND} again"
             )
-        return store
-
-    def _add(self, manifest: Mapping[str, Any]) -> None:
-        windows = [
-            Window(video["video_id"], start, draw)
-            for video in manifest["content"]
-            for start in video["starts"]
-            for draw in range(video["draws"])
-        ]
-        for row, window in enumerate(windows):
-            self._rows[window] = manifest["file"], row
-            self._by_video.setdefault(window.video_id, []).append(window)
+        self._reader = PartReader(folder, COMMAND)
+        self._rows: Dict[Window, Tuple[str, int]] = {}
+        self._by_video: Dict[str, List[Window]] = {}
+        for manifest in self._manifests:
+            windows = [
+                Window(video["video_id"], start, draw)
+                for video in manifest["content"]
+                for start in video["starts"]
+                for draw in range(video["draws"])
+            ]
+            for row, window in enumerate(windows):
+                self._rows[window] = manifest["file"], row
+                self._by_video.setdefault(window.video_id, []).append(window)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -48,7 +48,7 @@ def plan(folder, experiment, split="train", sha=SHA, num_frames=4, **shards):
 
 def open_store(folder, experiment, split="train", sha=SHA, num_frames=4):
     key = slots_key(experiment, open_videos(experiment, folder, split).dataset, sha)
-    return SlotStore.open(folder / "slots" / split, key, num_frames)
+    return SlotStore(folder / "slots" / split, key, num_frames)
 
 
 def test_gives_back_every_window(make_store):
@@ -130,7 +130,7 @@ def test_shards_write_different_parts_of_one_store(make_store, monkeypatch):
 def test_slots_that_are_no_numbers_are_refused(make_store):
     folder, _, (part,) = make_store(write=False)
     bad = ((windows, np.full((len(windows), *SHAPE), np.nan)) for _, windows in part.videos)
-    with pytest.raises(UserError, match="slots of video train_00. are not finite"):
+    with pytest.raises(UserError, match="video train_00.: slots are not finite"):
         part.write(bad, {})
     assert not list((folder / "slots").rglob("*.*"))
 
