@@ -58,7 +58,7 @@ def make_data(settings: VideoSettings, out: Path, workers: Optional[int] = None)
     come last.
 
     Raises:
-        UserError: scenes without room for their objects; OUT contains something else or videos of other settings.
+        UserError: no room for the objects; OUT contains something else or videos of other settings.
     """
     writer_class = CLIPortWriter if settings.dataset == CLIPORT else CATERWriter
     writer: Writer = writer_class(settings, Path(out))
