@@ -1,7 +1,5 @@
 """A copy of containers/ to build from, and commands in the real image."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

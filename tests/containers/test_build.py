@@ -1,7 +1,5 @@
 """build.sh: keys and errors, without an image; with Apptainer, what goes wrong while building."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

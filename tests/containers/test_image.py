@@ -1,7 +1,5 @@
 """The image: what is in it, that it works, that it is built once, that it unpacks."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

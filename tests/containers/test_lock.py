@@ -1,7 +1,5 @@
 """lock.py: the cuda lock is the cpu lock and what CUDA needs; --check notices where it is not, offline."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 

@@ -1,7 +1,5 @@
 """A site and an array job of plain values, for all tests of how Slurm is reached."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

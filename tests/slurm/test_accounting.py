@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from slurm.accounting import asked_memory, memory_bytes, parse_usages, usages

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from slurm.dependency import AFTERANY, AFTEROK, group_by_dependency
 
 SEEDS = ["5_0", "5_1", "5_2"]

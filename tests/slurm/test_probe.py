@@ -1,7 +1,5 @@
 """Questions to a cluster, and which lines of a program's output say most; jobs are in tests/launch/doctor."""
 
-from __future__ import annotations
-
 import math
 import sys
 

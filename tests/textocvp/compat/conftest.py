@@ -1,7 +1,5 @@
 """Experiment folders as the original implementation leaves them, built from the golden states."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

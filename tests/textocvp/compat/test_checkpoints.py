@@ -1,7 +1,5 @@
 """Checkpoints of the original used by the commands as they are, without an import."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

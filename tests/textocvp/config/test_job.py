@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from textocvp.config import job
 from textocvp.files import read_json
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from textocvp.config.errors import ConfigError

@@ -1,7 +1,5 @@
 """Tiny data sets in CATER's format."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A data set of one's own: one class, one registry line; here without captions, then with a vocabulary."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

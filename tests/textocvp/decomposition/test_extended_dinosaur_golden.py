@@ -1,7 +1,5 @@
 """ExtendedDINOSAUR against the original implementation: outputs, losses, gradients."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.testing import assert_close

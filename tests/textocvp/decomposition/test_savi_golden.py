@@ -1,7 +1,5 @@
 """SAVi against the original implementation: outputs, loss, gradients, six training steps."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.testing import assert_close

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import torch
 
 from textocvp.modules.slot_attention import BackgroundRandom, Learned, LearnedRandom

@@ -1,7 +1,5 @@
 """Predictors in the rollout against the original implementation."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The analytic shapes against marching along the ray through their plain inside-outside definition."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from transformers import Dinov2Model, T5EncoderModel, ViTModel
 
