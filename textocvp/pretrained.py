@@ -58,7 +58,7 @@ def own_place(name: str, folder: Path) -> Path:
 
 
 def _places(name: str, folder: Path | None) -> list[Path]:
-    places = [] if folder is None else [experiment_root(folder) / name, own_place(name, folder)]
+    places = [] if folder is None else [own_place(name, folder), experiment_root(folder) / name]
     shared = os.environ.get(WEIGHTS_VARIABLE)
     if shared:
         places += [Path(shared) / name, Path(shared) / name.replace("/", "--")]

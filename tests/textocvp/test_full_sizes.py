@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from textocvp.compat.checkpoints import part_names
+from textocvp.compat.checkpoints import Trained
 from textocvp.compat.keys import from_original, to_original
 from textocvp.config.experiment import experiment_values, parse_experiment, predictor_values
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
@@ -62,7 +64,7 @@ def assert_survives(model, names):
 def test_decomposition_models(name):
     experiment = experiment_of(name)
     model = build_model(experiment, pretrained=False).train()
-    assert_survives(model, part_names(experiment, "model"))
+    assert_survives(model, Trained(experiment, "model", Path()).names)
     video = torch.rand(1, 2, 3, *experiment.dataset.img_size)
 
     def loss():
@@ -79,7 +81,7 @@ def test_decomposition_models(name):
 @pytest.mark.parametrize("name", list(PREDICTORS))
 def test_predictors(name):
     experiment, forecaster = forecaster_of(name)
-    assert_survives(forecaster, part_names(experiment, "predictor"))
+    assert_survives(forecaster, Trained(experiment, "predictor", Path()).names)
     slots = torch.randn(1, 3, 8, 128)
     text = Text(torch.tensor([[5, 6, 7, 1]]), torch.ones(1, 4, dtype=torch.bool))
 

@@ -30,7 +30,7 @@ def test_places_in_order(tmp_path, monkeypatch):
     shared, folder = tmp_path / "shared", tmp_path / "exp"
     monkeypatch.setenv("TEXTOCVP_WEIGHTS", str(shared))
     assert find_weights("org/name", folder) is None
-    inside = (folder / "weights/org/name", folder / "org/name")
+    inside = (folder / "org/name", folder / "weights/org/name")
     for place in (shared / "org--name", shared / "org/name", *inside):
         place.mkdir(parents=True)
         (place / "config.json").write_text("{}")

@@ -45,31 +45,27 @@ def _replaced(command: str, options: Mapping[str, Any], stack: contextlib.ExitSt
 
     def native(value: str | None, predictor: str | None, trains: bool = False) -> str | None:
         own_folder = folder / "predictors" / predictor if predictor else folder
-        places = (own_folder / "models" / str(value), Path(str(value)))
-        path = next((path for path in places if value is not None and is_original(path)), None)
-        if path is None:
+        places = (own_folder / "models" / value, Path(value)) if value else ()
+        path = next(filter(Path.is_file, places), None)
+        if path is None or not is_original(path):
             return value
-        from textocvp.compat.checkpoints import native_copy
+        from textocvp.compat.checkpoints import Trained, native_copy
 
         writable = os.access(own_folder, os.W_OK)
         parent = own_folder / COPIES if writable else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        return str(native_copy(path, parent, folder, predictor, trains))
+        return str(native_copy(path, parent, Trained.of(folder, predictor), trains))
 
     if command == "figures":
-        experiments = sorted(folder.glob(f"predictors/*/{FILE_NAME}"))
         checkpoints = {}
-        for predictor in (path.parent.name for path in experiments):
+        for predictor in (path.parent.name for path in sorted(folder.glob(f"predictors/*/{FILE_NAME}"))):
             try:
                 checkpoints[predictor] = native(FINAL, predictor)
             except UserError as error:
                 log.warning("%s", error)  # figures draws the other predictors
         return {"decomp_ckpt": native(FINAL, None), "pred_ckpts": checkpoints}
-    owners = {"decomp_ckpt": None, "pred_ckpt": name, "checkpoint": name}
-    return {
-        option: native(options[option], owner, option == "checkpoint" and command.startswith("train-"))
-        for option, owner in owners.items()
-        if option in options
-    }
+    trains = command.startswith("train-")
+    owners = {"decomp_ckpt": (None, False), "pred_ckpt": (name, False), "checkpoint": (name, trains)}
+    return {option: native(options[option], *owner) for option, owner in owners.items() if option in options}
 
 
 def is_original(path: Path) -> bool:

@@ -7,22 +7,21 @@ python -m textocvp export -d EXP --name_pred_exp NAME --out predictor.pth
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from textocvp.compat.checkpoints import part_names
-from textocvp.compat.keys import Names, to_original
+from textocvp.compat.checkpoints import Trained
+from textocvp.compat.keys import to_original
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import FINAL, Experiment, load_experiment, load_predictor_experiment
+from textocvp.config.experiment import FINAL, Experiment
 from textocvp.config.models import SAViConfig
 from textocvp.config.predictors import TextOCVPConfig, TextOCVPT5Config
 from textocvp.files import atomic_path
 from textocvp.modules.encoders import IMAGENET_MEAN, IMAGENET_STD
-from textocvp.training.checkpoint import find_checkpoint, load_decomposition, load_forecaster, load_pth
+from textocvp.training.checkpoint import find_checkpoint, load_pth
 
 T5_PREFIX, T5_PROJECTION = "predictor.text_encoder.t5.model.", "predictor.text_encoder.projection."
 PATCHES = "encoder.vit.embeddings.patch_embeddings.projection.weight"
@@ -39,20 +38,16 @@ def export(exp_directory: Path, out: Path, name_pred_exp: str | None = None, che
     """
     if out.exists():
         raise UserError(f"{out}: exists; choose another --out")
-    state: dict[str, Tensor]
-    if name_pred_exp is None:
-        experiment = load_experiment(exp_directory)
-        refuse_other_models(experiment)
-        path, names = find_checkpoint(exp_directory, checkpoint), part_names(experiment, "model")
-        state = load_decomposition(experiment, path).state_dict()
-        _fold_normalization(experiment, state)
-    else:
-        experiment = load_predictor_experiment(exp_directory, name_pred_exp)
-        refuse_other_predictors(experiment)
-        path = find_checkpoint(exp_directory / "predictors" / name_pred_exp, checkpoint)
-        names = part_names(experiment, "predictor")
-        state = load_forecaster(experiment, path).state_dict()
-        _refuse_projection(state, names)
+    trained = Trained.of(exp_directory, name_pred_exp)
+    refuse_settings(trained)
+    path, names = find_checkpoint(trained.folder, checkpoint), trained.names
+    state: dict[str, Tensor] = trained.load(path).state_dict()
+    if T5_PREFIX in names and any(name.startswith(T5_PROJECTION) for name in state):
+        raise UserError(
+            "predictor.predictor_params.predictor_params.token_dim: differs from the width of its T5; the "
+            "original has no projection between them, so it cannot load this predictor"
+        )
+    _fold_normalization(trained.experiment, state)
     content = {
         "epoch": load_pth(path)["epoch"],
         "model_state_dict": to_original(state, names),
@@ -63,14 +58,6 @@ def export(exp_directory: Path, out: Path, name_pred_exp: str | None = None, che
     with atomic_path(out) as temporary:
         torch.save(content, temporary)
     print(f"{out}: {len(content['model_state_dict'])} entries under the original's names")
-
-
-def _refuse_projection(state: Mapping[str, Tensor], names: Names) -> None:
-    if any(name.startswith(T5_PROJECTION) for name in state) and T5_PREFIX in names:
-        raise UserError(
-            "predictor.predictor_params.predictor_params.token_dim: differs from the width of its T5; the "
-            "original has no projection between them, so it cannot load this predictor"
-        )
 
 
 def _fold_normalization(experiment: Experiment, state: dict[str, Tensor]) -> None:
@@ -84,43 +71,39 @@ def _fold_normalization(experiment: Experiment, state: dict[str, Tensor]) -> Non
         state[PATCHES] = state[PATCHES] * scale.view(1, 3, 1, 1)
 
 
-def refuse_other_models(experiment: Experiment) -> None:
-    """UserError naming a setting of the decomposition model that the original does not have."""
+def refuse_settings(trained: Trained) -> None:
+    """UserError naming a setting of the model or predictor that the original does not have."""
+    for setting in _own_settings(trained):
+        raise UserError(f"{setting}: the original has no such setting, so it cannot load this model")
+
+
+def _own_settings(trained: Trained) -> Iterator[str]:
+    """Settings that the original does not have and that are used."""
+    experiment, predictor = trained.experiment, trained.experiment.predictor
+    if trained.part == "predictor" and predictor is not None:
+        if experiment.prediction_params.standardize_slots:
+            yield "prediction_params.standardize_slots"
+        text = predictor.predictor_params
+        if isinstance(text, TextOCVPConfig) and text.text_encoder_params.context_length != CONTEXT_LENGTH:
+            yield "predictor.predictor_params.text_encoder_params.context_length"
+        if isinstance(text, (TextOCVPConfig, TextOCVPT5Config)) and text.fusion_params.mask_padding:
+            log.info(
+                "the original attends the padding of captions, this predictor was trained not to: they agree "
+                "only for the longest caption of a batch"
+            )
+        return
     params = experiment.model.model_params
-    fixed: dict[str, tuple[Any, Any]] = {
-        "transition_module.pre_norm": (params.transition_module.pre_norm, False),
-        "initializer": (params.initializer == "BackgroundRandom", False),
-    }
+    if params.transition_module.pre_norm:
+        yield "model.model_params.transition_module.pre_norm"
+    if params.initializer == "BackgroundRandom":
+        yield "model.model_params.initializer"
     if isinstance(params, SAViConfig):
         strides = params.encoder.encoder_params.strides
-        fixed["encoder.encoder_params.strides"] = (strides if isinstance(strides, int) else max(strides), 1)
-        fixed["input_offset"] = (params.input_offset, 0.0)
-        fixed["input_scale"] = (params.input_scale, 1.0)
-    else:
-        fixed["encoder.encoder_params.num_blocks"] = (params.encoder.encoder_params.num_blocks, None)
-    _refuse(fixed, "model.model_params")
-
-
-def refuse_other_predictors(experiment: Experiment) -> None:
-    """UserError naming a setting of the predictor that the original does not have."""
-    standardizes = experiment.prediction_params.standardize_slots
-    _refuse({"standardize_slots": (standardizes, False)}, "prediction_params")
-    params = experiment.predictor and experiment.predictor.predictor_params
-    if isinstance(params, TextOCVPConfig):
-        length = params.text_encoder_params.context_length
-        _refuse(
-            {"text_encoder_params.context_length": (length, CONTEXT_LENGTH)}, "predictor.predictor_params"
-        )
-    if isinstance(params, (TextOCVPConfig, TextOCVPT5Config)) and params.fusion_params.mask_padding:
-        log.info(
-            "the original attends the padding of captions, this predictor was trained not to: the original "
-            "predicts the same only for the longest caption of a batch"
-        )
-
-
-def _refuse(fixed: Mapping[str, tuple[Any, Any]], section: str) -> None:
-    for name, (value, allowed) in fixed.items():
-        if value != allowed:
-            raise UserError(
-                f"{section}.{name}: the original has no such setting, so it cannot load this model"
-            )
+        if (strides if isinstance(strides, int) else max(strides)) != 1:
+            yield "model.model_params.encoder.encoder_params.strides"
+        if params.input_offset != 0:
+            yield "model.model_params.input_offset"
+        if params.input_scale != 1:
+            yield "model.model_params.input_scale"
+    elif params.encoder.encoder_params.num_blocks is not None:
+        yield "model.model_params.encoder.encoder_params.num_blocks"

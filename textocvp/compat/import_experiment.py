@@ -9,18 +9,17 @@ Checkpoints get our names. Frozen encoders, which the original writes into every
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from textocvp.compat import is_original
-from textocvp.compat.checkpoints import copy_tokenizer, encoder_weights, read_original, save_encoder
+from textocvp.compat.checkpoints import Trained, copy_tokenizer, read_original, save_encoder
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, parse_experiment
 from textocvp.config.schema import apply_overrides
 from textocvp.files import atomic_folder, read_json, write_json
 from textocvp.pretrained import WEIGHTS_FOLDER, own_place
-from textocvp.training.checkpoint import Part, load_pth, save_pth
+from textocvp.training import checkpoint
 
 VIT_WEIGHTS = "model.model_params.encoder.encoder_params.weights"
 T5_WEIGHTS = "predictor.predictor_params.text_encoder_params.weights"
@@ -43,48 +42,55 @@ def import_checkpoint(source: Path, to: Path, num_heads: int | None = None) -> N
         raise UserError(f"{source / FILE_NAME}: no such file; --from is the original's experiment folder")
     if to.exists():
         raise UserError(f"{to}: exists; choose another folder, or move it aside")
+    changes: dict[str, Any] = {}
     with atomic_folder(to) as partial:
-        written, changes = _import_folder(source, partial, Path(), {}, num_heads)
+        written = _import_part(source, partial, Path(), changes, num_heads)
         for path in sorted(source.glob(f"predictors/*/{FILE_NAME}")):
-            written += _import_folder(source, partial, path.parent.relative_to(source), changes, None)[0]
+            below = path.parent.relative_to(source)
+            written += _import_part(source, partial, below, dict(changes), None)
     for path in written:
         print(f"imported {to / path}")
 
 
-def _import_folder(
-    source: Path, to: Path, below: Path, changes: Mapping[str, Any], num_heads: int | None
-) -> tuple[list[Path], dict[str, Any]]:
-    """Import parameters and checkpoints of source/`below` (a predictor's folder; ".": the experiment's).
+def _import_part(
+    source: Path, to: Path, below: Path, changes: dict[str, Any], num_heads: int | None
+) -> list[Path]:
+    """Import parameters and checkpoints of source/`below`: of the model, or of a predictor.
 
     Args:
-        changes: overrides of the parameters.
+        changes: overrides of the parameters; where its frozen encoder will be is added.
     Returns:
-        the files that were written, relative to `to`, and the overrides with that of its frozen encoder.
+        the files that were written, relative to `to`.
     """
-    part: Part = "predictor" if below.parts else "model"
+    is_predictor, params = below != Path(), source / below / FILE_NAME
     paths = sorted((source / below / "models").glob("*.pth"))
     if not paths:
-        log.warning("%s holds no .pth: only the parameters are imported", source / below / "models")
-    source_file, to_file = source / below / FILE_NAME, to / below / FILE_NAME
-    values, changes = apply_overrides(read_json(source_file), changes), dict(changes)
-    experiment = parse_experiment(values, str(source_file))
-    weights = encoder_weights(experiment, part)
-    if weights is not None and paths:
-        own = f"{below.name}_t5" if below.parts else experiment.model.model_params.encoder.encoder_name
-        changes[T5_WEIGHTS if below.parts else VIT_WEIGHTS] = f"{WEIGHTS_FOLDER}/{own}"
-        values = apply_overrides(values, changes)
-        experiment = parse_experiment(values, str(source_file))
-    write_json(to_file, values)
-    written = [below / FILE_NAME]
+        log.warning("%s contains no .pth, so only the parameters are imported", source / below / "models")
+
+    def configured() -> Trained:
+        values = apply_overrides(read_json(params), changes)
+        write_json(to / below / FILE_NAME, values)
+        return Trained(
+            parse_experiment(values, str(params)), "predictor" if is_predictor else "model", to / below
+        )
+
+    trained = configured()
+    original_weights = trained.weights
+    if original_weights is not None and paths:
+        setting = T5_WEIGHTS if is_predictor else VIT_WEIGHTS
+        name = (
+            f"{below.name}_t5" if is_predictor else trained.experiment.model.model_params.encoder.encoder_name
+        )
+        changes[setting] = f"{WEIGHTS_FOLDER}/{name}"
+        trained = configured()
     for path in paths:
         if not is_original(path):
-            load_pth(path)  # names what is wrong with a damaged one
+            checkpoint.load_pth(path)  # says what is wrong with a damaged one
             raise UserError(f"{path}: is a checkpoint of this suite already; copy the folder instead")
-        original = read_original(path, experiment, part, to, num_heads)
-        if weights is not None:
-            save_encoder(original.model, own_place(f"{WEIGHTS_FOLDER}/{own}", to))
-        save_pth(to / below / "models" / path.name, experiment, original.content())
-        written.append(below / "models" / path.name)
-    if weights is not None and paths and below.parts:
-        copy_tokenizer(weights, own_place(f"{WEIGHTS_FOLDER}/{own}", to), f"{WEIGHTS_FOLDER}/{own}")
-    return written, changes
+        model, content = read_original(path, trained, num_heads)
+        if trained.weights is not None:
+            save_encoder(model, own_place(trained.weights, to))
+        checkpoint.save_pth(to / below / "models" / path.name, trained.experiment, content)
+    if trained.weights is not None and original_weights is not None and paths:
+        copy_tokenizer(trained, original_weights, own_place(trained.weights, to))
+    return [below / FILE_NAME, *(below / "models" / path.name for path in paths)]

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from textocvp.cli import main
+from textocvp.config.synthetic import VideoSettings
+from textocvp.synthetic.generate import make_data
 
 PREDICTORS = (
     "vanilla_tiny",
@@ -35,6 +37,15 @@ def dataset(size, name="CATER_Hard"):
     values = {"dataset_name": name, "root": "data", "tokenizer": "T5", "num_frames": 4}
     shuffles = {"random_start": True, "shuffle_train": True, "shuffle_eval": False}
     return {**values, **shuffles, "img_size": [size, size]}
+
+
+def small_data(folder, dataset="CATER_Hard"):
+    """Videos for an experiment in `folder`: 4 training, 2 validation and 2 test videos."""
+    sizes = {"size": 16, "num_frames": 8, "max_objects": 2}
+    if dataset == "CLIPort":
+        sizes = {"size": 56, "num_frames": 6}
+    settings = VideoSettings(dataset=dataset, num_train=4, num_valid=2, num_test=2, **sizes)
+    make_data(settings, folder / "data", workers=1)
 
 
 @pytest.fixture

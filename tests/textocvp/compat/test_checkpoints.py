@@ -5,7 +5,6 @@ import os
 import shutil
 from pathlib import Path
 
-import pytest
 import torch
 from torch.testing import assert_close
 
@@ -13,13 +12,12 @@ from textocvp import stopping
 from textocvp.cli import main
 from textocvp.compat import is_original, native_files
 from textocvp.config.experiment import load_experiment, load_predictor_experiment
-from textocvp.config.synthetic import VideoSettings, WeightsSettings
+from textocvp.config.synthetic import WeightsSettings
 from textocvp.data.tokenizers import Text
-from textocvp.synthetic.generate import make_data
 from textocvp.synthetic.weights import make_weights
 from textocvp.training.checkpoint import load_decomposition, load_forecaster, load_pth
 
-from .conftest import CHECKPOINT
+from .conftest import CHECKPOINT, small_data
 
 FINAL = "models/checkpoint_epoch_final.pth"
 TRAINING = {"num_steps": 1, "batch_size": 2, "warmup_steps": 1, "num_workers": 0}
@@ -105,13 +103,7 @@ def test_keys_that_do_not_fit_are_named_as_in_the_original(original, error_of):
 
 def test_figures_of_a_whole_folder_of_the_original(original, capsys):
     folder, _ = original
-    make_data(
-        VideoSettings(
-            dataset="CATER_Hard", num_train=4, num_valid=2, num_test=2, size=16, num_frames=8, max_objects=2
-        ),
-        folder / "data",
-        workers=1,
-    )
+    small_data(folder)
     for path in (folder, folder / "predictors/ocvpseq_tiny", folder / "predictors/vanilla_tiny"):
         (path / "models" / CHECKPOINT).rename(path / FINAL)
     content = torch.load(folder / "predictors/vanilla_tiny" / FINAL, weights_only=True)
@@ -141,13 +133,7 @@ def test_frozen_encoders_of_any_size_are_read(original_dinosaur, original, golde
 
 def test_a_predictor_of_the_original_trains_without_a_store_and_alike_with_one(original):
     folder, _ = original
-    make_data(
-        VideoSettings(
-            dataset="CATER_Hard", num_train=4, num_valid=2, num_test=2, size=16, num_frames=8, max_objects=2
-        ),
-        folder / "data",
-        workers=1,
-    )
+    small_data(folder)
     own, states = folder / "predictors/ocvpseq_tiny", []
     set_training(own, num_steps=2)
     run = ["-d", str(folder), "--decomp_ckpt", CHECKPOINT]
@@ -165,11 +151,7 @@ def test_a_predictor_of_the_original_trains_without_a_store_and_alike_with_one(o
 
 def test_training_begins_from_a_frozen_encoder_in_a_checkpoint(original_dinosaur, capsys):
     folder, state = original_dinosaur
-    make_data(
-        VideoSettings(dataset="CLIPort", num_train=4, num_valid=2, num_test=2, size=56, num_frames=6),
-        folder / "data",
-        workers=1,
-    )
+    small_data(folder, "CLIPort")
     set_training(folder)
     assert train(folder, CHECKPOINT) == 0
     weights = folder / "weights/facebook/dinov2-base"
@@ -187,23 +169,16 @@ def test_training_begins_from_a_frozen_encoder_in_a_checkpoint(original_dinosaur
     assert "other.pth" in error and "encoder.vit_backbone.norm.bias" in error and "import-checkpoint" in error
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_weights_that_are_configured_by_their_path_must_be_those_of_the_checkpoint(
-    original_dinosaur, tmp_path, same, error_of
-):
-    folder, _ = original_dinosaur
-    weights = shutil.copytree(next(native(folder).parents[1].glob("weights/*/*")), tmp_path / "vit")
-    if not same:
-        shutil.rmtree(weights)
-        make_weights(WeightsSettings(kind="dinov2", width=32, num_heads=1), weights)
+def test_weights_that_are_configured_by_their_path(original_dinosaur, tmp_path, error_of):
+    """The checkpoint's own are used, but training needs them where they are configured."""
+    folder, state = original_dinosaur
+    make_weights(WeightsSettings(kind="dinov2", width=32, num_heads=2), tmp_path / "vit")
     path = folder / "experiment_params.json"
     values = json.loads(path.read_text())
-    values["model"]["model_params"]["encoder"]["encoder_params"]["weights"] = str(weights)
+    values["model"]["model_params"]["encoder"]["encoder_params"]["weights"] = str(tmp_path / "vit")
     path.write_text(json.dumps(values))
-    if same:
-        assert decomposition(folder).num_slots
-        assert sorted(path.name for path in native(folder).parents[1].iterdir()) == ["models"]
-    else:
-        assert str(folder / "models" / CHECKPOINT) in error_of(
-            "figures-decomp", "-d", folder, "--decomp_ckpt", CHECKPOINT
-        )
+    vit = decomposition(folder).encoder.vit
+    assert torch.equal(vit.layernorm.bias, state["encoder.vit_backbone.norm.bias"])
+    assert vit.config.num_attention_heads == 2
+    error = error_of("train-decomp", "-d", folder, "--checkpoint", CHECKPOINT)
+    assert str(folder / "models" / CHECKPOINT) in error and "encoder.vit_backbone." in error

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from textocvp.cli import main
-from textocvp.compat.export import refuse_other_models
+from textocvp.compat.checkpoints import Trained
+from textocvp.compat.export import refuse_settings
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import experiment_values, parse_experiment
 
@@ -20,7 +23,7 @@ from .conftest import CHECKPOINT
 def test_what_the_original_cannot_do_is_not_exported(model, dataset, setting, value):
     experiment = parse_experiment(experiment_values(model, dataset, {setting: value}), "test")
     with pytest.raises(UserError, match=f"{setting}: the original has no such setting"):
-        refuse_other_models(experiment)
+        refuse_settings(Trained(experiment, "model", Path()))
 
 
 def test_epochs_that_a_checkpoint_does_not_say(original, tmp_path):

@@ -7,13 +7,12 @@ from torch.testing import assert_close
 from textocvp.cli import main
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
-from textocvp.config.synthetic import VideoSettings, WeightsSettings
+from textocvp.config.synthetic import WeightsSettings
 from textocvp.data.tokenizers import T5Tokenizer
-from textocvp.synthetic.generate import make_data
 from textocvp.synthetic.weights import make_weights
 from textocvp.training.checkpoint import load_decomposition, load_pth
 
-from .conftest import CHECKPOINT
+from .conftest import CHECKPOINT, small_data
 
 
 def imported(source, to, *options):
@@ -64,13 +63,7 @@ def test_golden_dinosaur_survives_import_and_export(original_dinosaur, golden, t
 
 def test_imported_experiments_are_evaluated_and_drawn(original, tmp_path, error_of):
     folder = imported(original[0], tmp_path / "imported")
-    make_data(
-        VideoSettings(
-            dataset="CATER_Hard", num_train=4, num_valid=2, num_test=2, size=16, num_frames=8, max_objects=2
-        ),
-        folder / "data",
-        workers=1,
-    )
+    small_data(folder)
     run = ["-d", str(folder), "--decomp_ckpt", CHECKPOINT]
     own = [*run, "--name_pred_exp", "textocvp_customtf_tiny", "--pred_ckpt", CHECKPOINT]
     assert main(["evaluate-decomp", *run]) == 0
@@ -120,7 +113,7 @@ def test_a_folder_without_checkpoints_gives_a_warning(original, tmp_path, capsys
     source, _ = original
     (source / "models" / CHECKPOINT).unlink()
     imported(source, tmp_path / "imported")
-    assert f"{source / 'models'} holds no .pth" in capsys.readouterr().err
+    assert f"{source / 'models'} contains no .pth" in capsys.readouterr().err
 
 
 def test_a_vision_transformer_of_an_unpublished_width(original_dinosaur, tmp_path, capsys, error_of):
@@ -141,13 +134,7 @@ def test_t5s_tokenizer_is_taken_along(original, tmp_path, capsys, monkeypatch, e
     assert all(
         part in note for part in ("google-t5/t5-small", "tokenizer.json", "weights/textocvp_t5_tiny_t5")
     )
-    make_data(
-        VideoSettings(
-            dataset="CATER_Hard", num_train=4, num_valid=2, num_test=2, size=16, num_frames=8, max_objects=2
-        ),
-        folder / "data",
-        workers=1,
-    )
+    small_data(folder)
     checkpoints = ("--decomp_ckpt", CHECKPOINT, "--pred_ckpt", CHECKPOINT)
     error = error_of("evaluate-predictor", "-d", folder, "--name_pred_exp", "textocvp_t5_tiny", *checkpoints)
     assert "weights/textocvp_t5_tiny_t5/tokenizer.json: no such file" in error
