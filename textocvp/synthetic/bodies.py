@@ -11,7 +11,7 @@ import numpy as np
 from textocvp.synthetic.camera import KEY_LIGHT
 from textocvp.synthetic.motion import Track
 from textocvp.synthetic.scene import SceneObject
-from textocvp.synthetic.shapes import BOUNDS, Ray
+from textocvp.synthetic.shapes import SHAPES, Ray, Shape
 
 ROUND_SHAPES = ("sphere", "cone", "cylinder")
 """Yaw does not change how these look."""
@@ -26,6 +26,7 @@ class Body:
     """
 
     thing: SceneObject
+    shape: Shape
     positions: np.ndarray
     rotations: Optional[np.ndarray]
     ceiling: np.ndarray
@@ -70,9 +71,9 @@ def make_body(thing: SceneObject, track: Track, every_frame: bool) -> Body:
     rotations = None
     if thing.shape not in ROUND_SHAPES or tilt.any():
         rotations = rotation_matrices(track.yaw[keep], tilt).astype(np.float32)
-    height, reach = BOUNDS[thing.shape]
-    centre = positions + np.array([0.0, 0.0, height * thing.radius])
-    return Body(thing, positions, rotations, track.ceiling[keep], centre, reach * thing.radius)
+    shape = SHAPES[thing.shape]
+    centre = positions + np.array([0.0, 0.0, shape.height * thing.radius])
+    return Body(thing, shape, positions, rotations, track.ceiling[keep], centre, shape.reach * thing.radius)
 
 
 def rotation_matrices(yaw: np.ndarray, tilt: np.ndarray) -> np.ndarray:
@@ -106,12 +107,10 @@ def to_body_frame(body: Body, poses: np.ndarray, points: Ray, directions: Ray) -
 
 def rotate(rotations: np.ndarray, vectors: Ray) -> Ray:
     """Rotations (P,3,3) applied to vectors with components (P or 1,S,h,w)."""
-    return tuple(
-        weighted_sum([per_pose(rotations[:, row, i]) for i in range(3)], vectors) for row in range(3)
-    )
+    return tuple(combine([per_pose(rotations[:, row, i]) for i in range(3)], vectors) for row in range(3))
 
 
-def weighted_sum(weights: Iterable[Union[np.ndarray, np.float32]], vectors: Ray) -> np.ndarray:
+def combine(weights: Iterable[Union[np.ndarray, np.float32]], vectors: Ray) -> np.ndarray:
     """w0 * x + w1 * y + w2 * z."""
     x, y, z = (weight * vector for weight, vector in zip(weights, vectors))
     return 0 + x + y + z

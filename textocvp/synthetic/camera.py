@@ -66,7 +66,7 @@ class Camera:
         return self.rays.shape[1]
 
     def boxes(self, centres: np.ndarray, radius: float) -> Boxes:
-        """Boxes round spheres (P,3); empty if none of the spheres is in view."""
+        """Boxes around spheres (P,3); empty if none of the spheres is in view."""
         local = (centres - EYE) @ self.axes.T
         depth = local[:, 2:]
         lateral = local[:, 1::-1] * np.array([-1.0, 1.0])  # down, right
@@ -100,15 +100,8 @@ def make_camera(size: int, antialias: int = 2, field_of_view: Optional[float] = 
     rays = np.einsum("ac,ashw->cshw", axes, np.stack([horizontal, vertical, np.ones_like(vertical)]))
     rays /= np.sqrt((rays**2).sum(axis=0))
     table = EYE[:2, None, None, None] - rays[:2] / rays[2] * EYE[2]
-    return Camera(
-        size,
-        rays.astype(np.float32),
-        table.astype(np.float32),
-        empty_table(table),
-        light_samples(antialias),
-        axes,
-        float(focal),
-    )
+    arrays = rays.astype(np.float32), table.astype(np.float32), empty_table(table)
+    return Camera(size, *arrays, light_samples(antialias), axes, float(focal))
 
 
 def light_samples(antialias: int) -> tuple[np.ndarray, ...]:

@@ -26,13 +26,7 @@ from textocvp.files import atomic_path, read_json
 from textocvp.synthetic.camera import make_camera
 from textocvp.synthetic.motion import Action, Track, sample_actions
 from textocvp.synthetic.render import render_video
-from textocvp.synthetic.scene import (
-    SceneObject,
-    object_radii,
-    sample_cells,
-    sample_easy_looks,
-    sample_looks,
-)
+from textocvp.synthetic.scene import SceneObject, object_radii, sample_cells, sample_easy_looks, sample_looks
 
 START_SPACING, GOAL_SPACING = 1.9, 1.6
 """Least distance between objects at the start and at the end, in radii of a large one."""

@@ -1,4 +1,4 @@
-"""Colour of a lit surface point: matte rubber and metal that mirrors a plain studio."""
+"""Drawing a scene: bodies with their shadows on the table and on each other, rubber and metal."""
 
 from __future__ import annotations
 
@@ -8,26 +8,18 @@ from typing import Optional
 
 import numpy as np
 
-from textocvp.synthetic.bodies import (
-    Body,
-    make_bodies,
-    may_shade,
-    per_pose,
-    rotate,
-    to_body_frame,
-    weighted_sum,
-)
+from textocvp.synthetic.bodies import Body, combine, make_bodies, may_shade, per_pose, rotate, to_body_frame
 from textocvp.synthetic.camera import EYE, KEY_LIGHT, Boxes, Camera
 from textocvp.synthetic.motion import Track
 from textocvp.synthetic.scene import SceneObject
-from textocvp.synthetic.shapes import INTERSECT, NORMAL, Ray
+from textocvp.synthetic.shapes import Ray
 
 FILL_LIGHT = np.array([-0.75, -0.45, 0.5]) / np.linalg.norm([-0.75, -0.45, 0.5])
 """Weak light from the other side; it casts no shadow."""
 
 
 def _dot(vectors: Ray, direction: np.ndarray) -> np.ndarray:
-    return weighted_sum([np.float32(component) for component in direction], vectors)
+    return combine([np.float32(component) for component in direction], vectors)
 
 
 def shade(thing: SceneObject, normals: Ray, rays: Ray, height: np.ndarray, lit: np.ndarray) -> np.ndarray:
@@ -143,10 +135,10 @@ def draw_layer(camera: Camera, bodies: Sequence[Body], index: int) -> Optional[L
     rays = boxes.cut(camera.rays)
     eye = tuple(np.array(component, dtype=np.float32) for component in EYE)
     origin, direction = to_body_frame(body, np.arange(body.num_poses), eye, rays)
-    near, _ = INTERSECT[body.thing.shape](origin, direction)
+    near, _ = body.shape.intersect(origin, direction)
     met = np.isfinite(near)
     near = np.where(met, near, np.float32(0))
-    normals = NORMAL[body.thing.shape](*(o + near * d for o, d in zip(origin, direction)))
+    normals = body.shape.normal(*(o + near * d for o, d in zip(origin, direction)))
     if body.rotations is not None:
         normals = rotate(body.rotations, normals)
     depth = near * np.float32(body.thing.radius)
@@ -174,7 +166,7 @@ def shadow_on_body(
         if len(poses):
             starts = tuple(p[poses] + np.float32(0.02) * n[poses] for p, n in zip(points, normals))
             origin, direction = to_body_frame(caster, caster.poses_of(poses), starts, camera.light_rays)
-            _, far = INTERSECT[caster.thing.shape](origin, direction)
+            _, far = caster.shape.intersect(origin, direction)
             lit[poses] *= far <= 0
     return lit
 
@@ -209,12 +201,12 @@ def table_shadow(camera: Camera, body: Body, x: np.ndarray, y: np.ndarray) -> np
     """(P,S,h,w) whether the body hides the key light from table points (x, y), each (P,S,h,w)."""
     poses = np.arange(body.num_poses)
     origin, direction = to_body_frame(body, poses, (x, y, np.array(0, dtype=np.float32)), camera.light_rays)
-    _, far = INTERSECT[body.thing.shape](origin, direction)
+    _, far = body.shape.intersect(origin, direction)
     return far > np.float32(1e-3)
 
 
 def contact_light(body: Body, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(P,h,w) share of light that table points, each (P,1,h,w), keep beside a body that stands on the table.
+    """(P,h,w) share of light that table points, each (P,1,h,w), keep next to a body on the table.
 
     The sky's light, roughly: it grows with distance, up to 1 at CONTACT_REACH, and when the body is lifted.
     """

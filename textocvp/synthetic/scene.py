@@ -12,15 +12,10 @@ SIZES = ("small", "medium", "large")
 MATERIALS = ("rubber", "metal")
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 COLORS = {
-    "gray": (0.24, 0.24, 0.24),
-    "red": (0.70, 0.14, 0.14),
-    "blue": (0.16, 0.29, 0.84),
-    "green": (0.11, 0.46, 0.10),
-    "brown": (0.51, 0.30, 0.11),
-    "purple": (0.52, 0.15, 0.75),
-    "cyan": (0.16, 0.78, 0.80),
-    "yellow": (0.98, 0.90, 0.20),
-}
+    "gray": (0.24, 0.24, 0.24), "red": (0.70, 0.14, 0.14), "blue": (0.16, 0.29, 0.84),
+    "green": (0.11, 0.46, 0.10), "brown": (0.51, 0.30, 0.11), "purple": (0.52, 0.15, 0.75),
+    "cyan": (0.16, 0.78, 0.80), "yellow": (0.98, 0.90, 0.20),
+}  # fmt: skip
 GOLD = (0.95, 0.72, 0.08)
 COORDINATES = (-3, -2, -1, 1, 2, 3)
 """What a caption can name; the vocabularies of CATER have no 0."""

@@ -1,4 +1,4 @@
-"""Where rays meet the five shapes, each of radius 1 or so round the origin of its own frame; all float32.
+"""Where rays meet the five shapes, each of radius 1 or so around the origin of its own frame; all float32.
 
 A ray is origin + t * direction, its six components arrays that broadcast together. Meeting points come as
 (near, far): t where the ray enters and leaves; (inf, -inf) where it misses.
@@ -7,6 +7,7 @@ A ray is origin + t * direction, its six components arrays that broadcast togeth
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,15 +22,6 @@ CORE_RADIUS = np.float32(0.74)
 BAND_HALF_WIDTH = np.float32(0.24)
 MISS = np.float32(np.inf)
 TINY = np.float32(1e-9)
-
-BOUNDS = {
-    "sphere": (0.0, 1.0),
-    "cube": (0.0, 1.2248),
-    "cylinder": (0.0, 1.2021),
-    "cone": (0.687, 1.2133),
-    "snitch": (0.0, 1.0),
-}
-"""Height of the centre, and radius, of a sphere round each shape."""
 
 
 def _interval(near: np.ndarray, far: np.ndarray) -> Interval:
@@ -100,7 +92,7 @@ def snitch(origin: Ray, direction: Ray) -> Interval:
 
 
 def _on_band(origin: Ray, direction: Ray, t: np.ndarray) -> np.ndarray:
-    """Whether the point at t lies on one of the snitch's rings; False where t is infinite."""
+    """Whether the point at t is on one of the snitch's rings; False if t is infinite."""
     with np.errstate(invalid="ignore"):
         x, y, z = (np.abs(o + t * d) for o, d in zip(origin, direction))
         return (np.minimum(np.minimum(x, y), z) < BAND_HALF_WIDTH) & np.isfinite(t)
@@ -113,7 +105,7 @@ def sphere_normal(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Ray:
 
 
 def cube_normal(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Ray:
-    """The axis along which the point lies farthest out."""
+    """The axis along which the point is farthest out."""
     ax, ay, az = np.abs(x), np.abs(y), np.abs(z)
     on_z = (az >= ax) & (az >= ay)
     on_y = (ay >= ax) & ~on_z
@@ -139,17 +131,23 @@ def cone_normal(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Ray:
     return x * inverse, y * inverse, up * inverse
 
 
-INTERSECT: dict[str, Callable[[Ray, Ray], Interval]] = {
-    "sphere": sphere,
-    "cube": cube,
-    "cylinder": cylinder,
-    "cone": cone,
-    "snitch": snitch,
-}
-NORMAL: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Ray]] = {
-    "sphere": sphere_normal,
-    "cube": cube_normal,
-    "cylinder": cylinder_normal,
-    "cone": cone_normal,
-    "snitch": sphere_normal,
+class Shape(NamedTuple):
+    """What the renderer needs of a shape."""
+
+    intersect: Callable[[Ray, Ray], Interval]
+    """Rays (origin, direction) -> where they enter and leave."""
+    normal: Callable[[np.ndarray, np.ndarray, np.ndarray], Ray]
+    """Points on the surface (x, y, z) -> unit vectors."""
+    height: float = 0.0
+    """Height of the centre of a sphere around it."""
+    reach: float = 1.0
+    """Radius of that sphere."""
+
+
+SHAPES = {
+    "sphere": Shape(sphere, sphere_normal),
+    "cube": Shape(cube, cube_normal, 0.0, 1.2248),
+    "cylinder": Shape(cylinder, cylinder_normal, 0.0, 1.2021),
+    "cone": Shape(cone, cone_normal, 0.687, 1.2133),
+    "snitch": Shape(snitch, sphere_normal),
 }

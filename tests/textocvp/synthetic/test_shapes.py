@@ -28,7 +28,7 @@ def rays_from_above(count):
 @pytest.mark.parametrize("shape", ["sphere", "cube", "cylinder", "cone"])
 def test_rays_enter_where_marching_enters(shape):
     origin, direction = rays_from_above(400)
-    near, far = shapes.INTERSECT[shape](tuple(origin), tuple(direction))
+    near, far = shapes.SHAPES[shape].intersect(tuple(origin), tuple(direction))
     steps = np.arange(0, 12, 0.004)[:, None]
     met = inside(shape, *(origin[axis] + steps * direction[axis] for axis in range(3)))
     hits = met.any(axis=0)
@@ -44,17 +44,17 @@ def test_rays_enter_where_marching_enters(shape):
 @pytest.mark.parametrize("shape", ["sphere", "cube", "cylinder", "cone"])
 def test_a_missing_ray_never_enters_and_never_leaves(shape):
     zero, five = np.zeros(1, np.float32), np.full(1, 5, np.float32)
-    near, far = shapes.INTERSECT[shape]((five, five, five), (zero, zero, zero + 1))
+    near, far = shapes.SHAPES[shape].intersect((five, five, five), (zero, zero, zero + 1))
     assert near == np.inf and far == -np.inf
 
 
 @pytest.mark.parametrize("shape", ["sphere", "cube", "cylinder", "cone", "snitch"])
 def test_normals_are_unit_vectors_that_point_out(shape):
     origin, direction = rays_from_above(400)
-    near, _ = shapes.INTERSECT[shape](tuple(origin), tuple(direction))
+    near, _ = shapes.SHAPES[shape].intersect(tuple(origin), tuple(direction))
     hit = np.isfinite(near)
     points = tuple((origin[axis] + near * direction[axis])[hit] for axis in range(3))
-    normals = shapes.NORMAL[shape](*points)
+    normals = shapes.SHAPES[shape].normal(*points)
     np.testing.assert_allclose(sum(n * n for n in normals), 1, atol=1e-4)
     against_ray = sum(n * direction[axis][hit] for axis, n in enumerate(normals)) < 1e-3
     assert against_ray.mean() > (0.8 if shape == "snitch" else 0.999)  # a ring may be seen from inside
@@ -70,11 +70,11 @@ def test_the_snitch_has_rings_round_a_smaller_ball():
     assert (np.isfinite(far) >= hit).all()  # its shadow is that of the whole sphere
 
 
-@pytest.mark.parametrize("shape", list(shapes.BOUNDS))
+@pytest.mark.parametrize("shape", list(shapes.SHAPES))
 def test_the_sphere_round_a_shape_holds_it(shape):
-    height, reach = shapes.BOUNDS[shape]
+    height, reach = shapes.SHAPES[shape][2:]
     origin, direction = rays_from_above(2000)
-    near, _ = shapes.INTERSECT[shape](tuple(origin), tuple(direction))
+    near, _ = shapes.SHAPES[shape].intersect(tuple(origin), tuple(direction))
     hit = np.isfinite(near)
     x, y, z = ((origin[axis] + near * direction[axis])[hit] for axis in range(3))
     assert np.sqrt(x * x + y * y + (z - height) ** 2).max() <= reach + 1e-3
