@@ -9,6 +9,8 @@ from textocvp.config.models import SAViConfig
 from textocvp.config.schema import build
 from textocvp.decomposition.savi import SAVi
 
+BOTH = pytest.mark.parametrize("name", ["savi_tiny", "savi_tiny_learned"])
+
 
 def build_savi(case, state="state."):
     config = build(SAViConfig, case.config["model"]["model_params"], "golden")
@@ -21,7 +23,7 @@ def loss_of(frames, video):
     return (frames.clamp(0, 1) - video.clamp(0, 1)).square().mean()
 
 
-@pytest.mark.parametrize("name", ["savi_tiny", "savi_tiny_learned"])
+@BOTH
 def test_golden_outputs(golden, name):
     case = golden(name)
     model, video, expected = build_savi(case).eval(), case.tensors["input"], case.part("out.")
@@ -40,7 +42,7 @@ def test_golden_outputs(golden, name):
     assert_close(loss_of(rendering.frames, video), expected["loss"], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["savi_tiny", "savi_tiny_learned"])
+@BOTH
 def test_golden_gradient_norms(golden, name):
     case = golden(name)
     model, video = build_savi(case).train(), case.tensors["input"]
@@ -70,11 +72,9 @@ def test_golden_training_steps(golden):
         assert_close(norm.double(), case.tensors["grad_norm"][step], atol=0, rtol=1e-4)
 
     names = savi_names(model.config)
-    moments = [
-        to_original({n: optimizer.state[p][moment] for n, p in model.named_parameters()}, names)
-        for moment in ("exp_avg", "exp_avg_sq")
-    ]
-    case.assert_trained(to_original(model.state_dict(), names), *moments)
+    states = {n: optimizer.state[p] for n, p in model.named_parameters()}
+    moments = [{n: state[moment] for n, state in states.items()} for moment in ("exp_avg", "exp_avg_sq")]
+    case.assert_trained(*(to_original(each, names) for each in (model.state_dict(), *moments)))
 
 
 def test_golden_state_dict_names_go_both_ways(golden):

@@ -2,16 +2,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from textocvp.modules.positional import (
-    LearnedTimeEmbedding,
-    SinusoidalTimeEmbedding,
-    SoftPositionEmbedding,
-    coordinate_grid,
-)
+from textocvp.modules import positional
+from textocvp.modules.positional import LearnedTimeEmbedding, SinusoidalTimeEmbedding, SoftPositionEmbedding
 
 
 def test_grid_runs_along_height_then_width_with_complements():
-    y, x, below, right = coordinate_grid((3, 5))[0]
+    y, x, below, right = positional.coordinate_grid((3, 5))[0]
     assert_close(y[:, 2], torch.tensor([-1.0, 0.0, 1.0]))
     assert_close(x[1], torch.linspace(-1, 1, 5))
     assert_close(below, 1 - y)

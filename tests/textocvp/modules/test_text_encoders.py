@@ -25,7 +25,5 @@ def test_order_of_words_matters():
 
 def test_too_long_caption():
     encoder = TextTransformer(CONFIG, out_dim=6)
-    with pytest.raises(
-        UserError, match="a caption has 11 tokens, but text_encoder_params.context_length is 10"
-    ):
+    with pytest.raises(UserError, match="11 tokens, but text_encoder_params.context_length is 10"):
         encoder(torch.ones(1, 11, dtype=torch.long), torch.ones(1, 11, dtype=torch.bool))

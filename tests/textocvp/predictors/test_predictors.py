@@ -33,28 +33,28 @@ def tiny_t5(tmp_path_factory):
     }
 
 
+EACH = pytest.mark.parametrize("name", list(PREDICTORS))
 TEXT = Text(torch.randint(1, 50, (2, 9)), torch.arange(9) < torch.tensor([[9], [5]]))
 
 
-def experiment_of(name, overrides=None, original=False):
+def experiment_of(name, overrides, original=False):
     decomposition = experiment_values("SAVi", "CATER_Hard", {"model.model_params.slot_dim": 8})
-    overrides = {
-        "predictor.predictor_params": PARAMS[name],
-        "prediction_params.input_buffer_size": 3,
-        **(overrides or {}),
-    }
-    values = predictor_values(decomposition, name, overrides)
+    own = {"predictor.predictor_params": PARAMS[name], "prediction_params.input_buffer_size": 3}
+    values = predictor_values(decomposition, name, {**own, **overrides})
     if original:
         del values["suite"], values["predictor"]["predictor_params"]["fusion_params"]["mask_padding"]
     return parse_experiment(values, "test")
 
 
-def forecaster_of(name, overrides=None, original=False):
+def forecaster_of(name, original=False, **changes):
+    """A predictor with the same weights at every call; `changes` are to its parameters."""
+    section = "predictor_params.predictor_params" if name.startswith("TextOCVP") else "predictor_params"
+    overrides = {f"predictor.{section}.{key}": value for key, value in changes.items()}
     torch.manual_seed(0)
     return build_forecaster(experiment_of(name, overrides, original))
 
 
-@pytest.mark.parametrize("name", list(PREDICTORS))
+@EACH
 def test_every_predictor_forecasts_and_learns(name):
     forecaster = forecaster_of(name)
     slots = torch.randn(2, 6, 4, 8)
@@ -65,7 +65,7 @@ def test_every_predictor_forecasts_and_learns(name):
     assert not [n for n, p in trained if p.grad is None or not p.grad.any()]
 
 
-@pytest.mark.parametrize("name", list(PREDICTORS))
+@EACH
 def test_original_defaults_build(name):
     config_class = PREDICTORS.get(name).load_config()
     params = build(config_class, PREDICTORS.get(name).new_values(), "defaults")
@@ -75,7 +75,7 @@ def test_original_defaults_build(name):
     assert predictor.tokenizer == config_class.tokenizer
 
 
-@pytest.mark.parametrize("name", list(PREDICTORS))
+@EACH
 def test_slots_are_interchangeable(name):
     """Slots have no order: predicting permuted slots gives the permuted prediction."""
     forecaster, slots = forecaster_of(name).eval(), torch.randn(2, 2, 4, 8)
@@ -83,7 +83,7 @@ def test_slots_are_interchangeable(name):
     assert_close(permuted.flip(2), forecaster(slots, TEXT, 2, 3), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", list(PREDICTORS))
+@EACH
 def test_order_of_frames_matters(name):
     predictor, slots = forecaster_of(name).eval().predictor, torch.randn(2, 3, 4, 8)
     text = predictor.encode_text(TEXT) if predictor.tokenizer else None
@@ -91,27 +91,24 @@ def test_order_of_frames_matters(name):
     assert (predictor(slots, text) - predictor(swapped, text)).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("name", list(PREDICTORS))
+@EACH
 def test_small_output_scale_starts_by_copying(name):
-    section = "predictor_params.predictor_params" if name.startswith("TextOCVP") else "predictor_params"
-    forecaster = forecaster_of(name, {f"predictor.{section}.output_scale": 0.05}).eval()
     slots = torch.randn(2, 1, 4, 8)
-    change = forecaster(slots, TEXT, 1, 1) - slots
-    assert change.norm() < 0.1 * slots.norm()
-    usual = forecaster_of(name).eval()(slots, TEXT, 1, 1) - slots
-    assert change.norm() < 0.5 * usual.norm()
+    change, usual = (
+        model.eval()(slots, TEXT, 1, 1) - slots
+        for model in (forecaster_of(name, output_scale=0.05), forecaster_of(name))
+    )
+    assert change.norm() < 0.1 * slots.norm() and change.norm() < 0.5 * usual.norm()
 
 
-@pytest.mark.parametrize("name", list(PREDICTORS))
+@EACH
 def test_without_residual_the_output_is_the_prediction(name):
-    section = "predictor_params.predictor_params" if name.startswith("TextOCVP") else "predictor_params"
     slots = torch.randn(2, 1, 4, 8)
     with_residual = forecaster_of(name).eval()(slots, TEXT, 1, 1)
-    without = forecaster_of(name, {f"predictor.{section}.residual": False}).eval()(slots, TEXT, 1, 1)
-    assert_close(with_residual, without + slots)
+    assert_close(with_residual, forecaster_of(name, residual=False).eval()(slots, TEXT, 1, 1) + slots)
 
 
-@pytest.mark.parametrize("name", list(PREDICTORS))
+@EACH
 def test_mixed_precision_runs(name):
     forecaster = forecaster_of(name)
     with torch.autocast("cpu", torch.bfloat16):
@@ -119,16 +116,16 @@ def test_mixed_precision_runs(name):
     predicted.float().sum().backward()
 
 
-def test_buffer_null_holds_all_frames():
-    forecaster = forecaster_of("VanillaTransformer", {"prediction_params.input_buffer_size": None})
-    assert forecaster.buffer_size == 10
-    assert forecaster(torch.randn(2, 1, 4, 8), None, 1, 9).shape == (2, 9, 4, 8)
+def test_prediction_params_reach_the_forecaster():
+    def forecaster(**changes):
+        changes = {f"prediction_params.{name}": value for name, value in changes.items()}
+        return build_forecaster(experiment_of("VanillaTransformer", changes))
 
-
-def test_standardising_follows_the_configuration():
-    assert not forecaster_of("VanillaTransformer").standardizes
-    standardizing = forecaster_of("VanillaTransformer", {"prediction_params.standardize_slots": True})
-    assert standardizing.slot_mean.shape == (8,)
+    everything = forecaster(input_buffer_size=None)
+    assert everything.buffer_size == 10, "null holds all frames"
+    assert everything(torch.randn(2, 1, 4, 8), None, 1, 9).shape == (2, 9, 4, 8)
+    assert not forecaster().standardizes
+    assert forecaster(standardize_slots=True).slot_mean.shape == (8,)
 
 
 def test_prediction_follows_the_caption():

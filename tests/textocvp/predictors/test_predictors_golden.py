@@ -8,20 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from textocvp.compat.keys import (
-    from_original,
-    ocvp_seq_names,
-    textocvp_names,
-    textocvp_t5_names,
-    to_original,
-    vanilla_names,
-)
-from textocvp.config.predictors import (
-    OCVPSeqConfig,
-    TextOCVPConfig,
-    TextOCVPT5Config,
-    VanillaTransformerConfig,
-)
+from textocvp.compat import keys
+from textocvp.compat.keys import from_original, to_original
+from textocvp.config import predictors as configs
 from textocvp.config.schema import build, filled_in
 from textocvp.data.tokenizers import Text
 from textocvp.modules.attention import PackedSelfAttention
@@ -31,11 +20,11 @@ from textocvp.predictors.textocvp import TextOCVPCustomTF, TextOCVPT5
 from textocvp.predictors.vanilla_transformer import VanillaTransformer
 
 CASES = {
-    "vanilla_tiny": (VanillaTransformer, VanillaTransformerConfig, vanilla_names),
-    "ocvpseq_tiny": (OCVPSeq, OCVPSeqConfig, ocvp_seq_names),
-    "textocvp_customtf_tiny": (TextOCVPCustomTF, TextOCVPConfig, textocvp_names),
-    "textocvp_t5_tiny": (TextOCVPT5, TextOCVPT5Config, textocvp_t5_names),
-    "textocvp_t5_narrow": (TextOCVPT5, TextOCVPT5Config, textocvp_t5_names),
+    "vanilla_tiny": (VanillaTransformer, configs.VanillaTransformerConfig, keys.vanilla_names),
+    "ocvpseq_tiny": (OCVPSeq, configs.OCVPSeqConfig, keys.ocvp_seq_names),
+    "textocvp_customtf_tiny": (TextOCVPCustomTF, configs.TextOCVPConfig, keys.textocvp_names),
+    "textocvp_t5_tiny": (TextOCVPT5, configs.TextOCVPT5Config, keys.textocvp_t5_names),
+    "textocvp_t5_narrow": (TextOCVPT5, configs.TextOCVPT5Config, keys.textocvp_t5_names),
 }
 WITH_TEXT = [name for name in CASES if name.startswith("textocvp")]
 

@@ -25,43 +25,41 @@ class NeedsText(SumOfWindow):
     tokenizer = "CustomTokenizer"
 
 
+def summing(buffer_size=2, **settings):
+    return SlotForecaster(SumOfWindow(), buffer_size, **settings)
+
+
 def frames(*values):
     """Slots (1, T, 1, 1) that hold the given numbers."""
     return torch.tensor(values, dtype=torch.float)[None, :, None, None]
 
 
 def test_predictions_enter_the_window_which_slides():
-    forecaster = SlotForecaster(SumOfWindow(), buffer_size=3)
+    forecaster = summing(buffer_size=3)
     predicted = forecaster(frames(1, 2, 100, 100), None, num_context=2, num_preds=4)
     assert forecaster.predictor.windows == [[1, 2], [1, 2, 3], [2, 3, 6], [3, 6, 11]]
     assert torch.equal(predicted, frames(3, 6, 11, 20))
 
-
-def test_buffer_of_one_frame():
-    forecaster = SlotForecaster(SumOfWindow(), buffer_size=1)
+    forecaster = summing(buffer_size=1)
     assert torch.equal(forecaster(frames(5), None, 1, 3), frames(5, 5, 5))
 
 
-def test_teacher_forcing_shows_the_truth_while_training():
-    forecaster = SlotForecaster(SumOfWindow(), buffer_size=2)
+def test_teacher_forcing_shows_the_truth_while_training_alone():
+    forecaster = summing()
     predicted = forecaster(frames(1, 10, 20), None, 1, 3, teacher_forcing=True)
     assert forecaster.predictor.windows == [[1], [1, 10], [10, 20]]
     assert torch.equal(predicted, frames(1, 11, 30))
-
-
-def test_teacher_forcing_has_no_effect_in_evaluation():
-    forecaster = SlotForecaster(SumOfWindow(), buffer_size=2).eval()
-    forced = forecaster(frames(1, 10, 20), None, 1, 3, teacher_forcing=True)
+    forced = forecaster.eval()(frames(1, 10, 20), None, 1, 3, teacher_forcing=True)
     assert torch.equal(forced, forecaster(frames(1), None, 1, 3))
 
 
 def test_future_frames_change_nothing():
-    forecaster = SlotForecaster(SumOfWindow(), buffer_size=2)
+    forecaster = summing()
     assert torch.equal(forecaster(frames(1, 7, 8), None, 1, 2), forecaster(frames(1, 0, 0), None, 1, 2))
 
 
 def test_standardised_slots():
-    forecaster = SlotForecaster(SumOfWindow(), buffer_size=2, standardize_dim=1)
+    forecaster = summing(standardize_dim=1)
     forecaster.set_statistics(torch.tensor([3.0]), torch.tensor([2.0]))
     predicted = forecaster(frames(5), None, 1, 2)
     assert forecaster.predictor.windows == [[1], [1, 1]], "the predictor sees (5 - 3) / 2"
@@ -71,18 +69,17 @@ def test_standardised_slots():
 
 
 def test_constant_slot_dimension_is_only_centred():
-    forecaster = SlotForecaster(SumOfWindow(), buffer_size=2, standardize_dim=2)
+    forecaster = summing(standardize_dim=2)
     forecaster.set_statistics(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0]))
     assert torch.equal(forecaster.standardize(torch.tensor([5.0, 1.0])), torch.tensor([1.0, 0.0]))
 
 
 def test_statistics_are_in_the_checkpoint():
-    forecaster = SlotForecaster(SumOfWindow(), buffer_size=2, standardize_dim=1)
+    forecaster, other = (summing(standardize_dim=1) for _ in range(2))
     forecaster.set_statistics(torch.tensor([3.0]), torch.tensor([2.0]))
-    other = SlotForecaster(SumOfWindow(), buffer_size=2, standardize_dim=1)
     other.load_state_dict(forecaster.state_dict())
     assert torch.equal(other.standardize(frames(5)), frames(1))
-    assert not SlotForecaster(SumOfWindow(), buffer_size=2).state_dict()
+    assert not summing().state_dict()
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,9 @@ def case(golden):
 def model(case, tmp_path):
     """The case's model with the original's weights; its transformer is narrower than its name says."""
     vit = case.config["_fixture"]["vit"]
-    config = Dinov2Config(
-        hidden_size=vit["embed_dim"],
-        num_hidden_layers=vit["depth"],
-        num_attention_heads=vit["num_heads"],
-        patch_size=14,
-        image_size=56,
-    )
-    Dinov2Model(config).save_pretrained(tmp_path / "vit")
+    sizes = {"hidden_size": vit["embed_dim"], "num_hidden_layers": vit["depth"]}
+    sizes.update(num_attention_heads=vit["num_heads"], patch_size=14, image_size=56)
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(tmp_path / "vit")
     values = filled_in(case.config["model"]["model_params"], ExtendedDINOSAURConfig.original)
     values["encoder"]["encoder_params"]["weights"] = str(tmp_path / "vit")
     config = build(ExtendedDINOSAURConfig, values, "golden")
@@ -53,15 +48,14 @@ def losses_of(rendering, video):
     return {"mse": mse, "pred_feature_mse": features, "_total": mse + features}
 
 
-def grid_masks(rendering):
-    return rendering.patch_masks.unflatten(3, (4, 4)).unsqueeze(3)
-
-
-def assert_agree(slots, rendering, expected, frames_atol=1e-5):
+def assert_agree(slots, rendering, expected, video, frames_atol=1e-5):
     assert_close(slots, expected["slot_history"], atol=3e-5, rtol=0)
     assert_close(rendering.features, expected["recons_feats"], atol=1e-5, rtol=0)
     assert_close(rendering.frames, expected["recons_imgs"], atol=frames_atol, rtol=0)
-    assert_close(grid_masks(rendering), expected["masks"], atol=1e-5, rtol=0)
+    grid_masks = rendering.patch_masks.unflatten(3, (4, 4)).unsqueeze(3)
+    assert_close(grid_masks, expected["masks"], atol=1e-5, rtol=0)
+    for name, loss in losses_of(rendering, video).items():
+        assert_close(loss, expected[f"loss.{name}"], atol=1e-6, rtol=0)
 
 
 def test_golden_outputs(case, model):
@@ -76,19 +70,14 @@ def test_golden_outputs(case, model):
     assert_close(normalized, case.tensors["aux.normalized_frame0"], atol=1e-5, rtol=0)
     assert_close(rendering.target_features, expected["encoded_img_feats"], atol=1e-5, rtol=0)
     assert_close(decoded, case.tensors["aux.conv_decoder_pre_resize_t0"], atol=1e-5, rtol=0)
-    assert_agree(slots, rendering, expected)
-    for name, loss in losses_of(rendering, case.tensors["input"]).items():
-        assert_close(loss, expected[f"loss.{name}"], atol=1e-6, rtol=0)
+    assert_agree(slots, rendering, expected, case.tensors["input"])
 
 
 def test_golden_training_mode(case, model):
-    expected = case.part("train.")
     model.train()
     _, slots, rendering = reconstruct(model, case)
     # batch statistics amplify rounding: the original's own float32 frames are 1.8e-5 from float64's
-    assert_agree(slots, rendering, expected, frames_atol=2e-5)
-    for name, loss in losses_of(rendering, case.tensors["input"]).items():
-        assert_close(loss, expected[f"loss.{name}"], atol=1e-6, rtol=0)
+    assert_agree(slots, rendering, case.part("train."), case.tensors["input"], frames_atol=2e-5)
     after = to_original(model.state_dict(), dinosaur_names(model.config))
     for name, value in case.part("train.buffer_after.").items():
         assert_close(after[name], value, atol=1e-5, rtol=0, msg=lambda text, n=name: f"{n}: {text}")
@@ -105,11 +94,9 @@ def test_golden_gradient_norms(case, model):
     frozen = [name for name, norm in zip(order, norms) if torch.isnan(norm)]
     assert len(frozen) == 34 and all(name.startswith("encoder.") for name in frozen)
     assert sorted(gradients) == sorted(set(order) - set(frozen))
-    for name, norm in zip(order, norms):
-        if name in gradients:
-            assert_close(
-                gradients[name].norm(), norm, atol=1e-5, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
-            )
+    for name in gradients:
+        found, expected = gradients[name].norm(), norms[order.index(name)]
+        assert_close(found, expected, atol=1e-5, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
 
 
 def test_golden_state_dict_names_go_both_ways(case, model):
