@@ -19,8 +19,7 @@ from launch.stages import DISTRIBUTED
 from launch.submit import make_request, plan_request, submission_details, submit
 from launch.views.efficiency import efficiency_lines
 from launch.views.logs import run_logs
-from launch.views.plan import plan_lines, script_lines, tasks_text
-from launch.views.space import space_lines
+from launch.views.plan import plan_lines, script_lines, space_lines, tasks_text
 from launch.views.status import run_status
 from launch.views.why import run_verify, run_why
 from slurm.container import build_image, unpack_image

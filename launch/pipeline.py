@@ -11,6 +11,7 @@ from launch.recipe import (
     Recipe,
     check_seeds,
     experiment_files,
+    kept_values,
     load_recipe,
     seed_files,
 )
@@ -147,16 +148,19 @@ def from_recipe(
         experiments: folder of the experiment's folder.
         source: the recipe's file, for messages.
     """
+    files: Mapping[str, Mapping[str, Any]]
     try:
         files = experiment_files(recipe, data_root)
     except UserError as error:
         raise ConfigError(f"{source}: {error}") from None
+    root = shorten(experiments / recipe.name)
+    files = {folder: kept_values(root / folder / FILE_NAME, values) for folder, values in files.items()}
     parsed = {folder: parse_experiment(values, source) for folder, values in files.items()}
     for folder, experiment in parsed.items():
         check_fit(experiment, f"{source}: {folder}" if folder else source)
         if recipe.data is not None:
             _check_length(experiment, recipe.data.num_frames, f"{source}: {folder or 'decomposition'}")
-    return numbered(_with_recipe(Pipeline(shorten(experiments / recipe.name), files, parsed), recipe))
+    return numbered(_with_recipe(Pipeline(root, files, parsed), recipe))
 
 
 def from_folder(root: Path) -> Pipeline:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Dict, Literal, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
-from pydantic import Field, model_validator
+from pydantic import NonNegativeInt, PositiveInt
 
-from textocvp.config.data import EvaluationConfig
+from textocvp.config.data import EvaluationConfig, SlotStoreConfig
 from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, experiment_values, predictor_values
 from textocvp.config.schema import (
     Settings,
     build,
     difference,
+    given,
     read_yaml,
     refuse_control_characters,
 )
@@ -36,9 +37,9 @@ def check_name(name: str, field: str) -> None:
 
 
 def check_seeds(seeds: Tuple[int, ...]) -> None:
-    """ValueError unless the seeds are different integers >= 0."""
-    if len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
-        raise ValueError(f"seeds: expected different integers >= 0, got {list(seeds)}")
+    """ValueError unless the seeds, which name folders, are different."""
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: expected different integers, got {list(seeds)}")
 
 
 class DecompositionRecipe(Settings):
@@ -48,28 +49,23 @@ class DecompositionRecipe(Settings):
     """Registered name, for example SAVi."""
     dataset: str
     """Registered name, for example CATER_Hard."""
-    seeds: Tuple[int, ...] = ()
+    seeds: Tuple[NonNegativeInt, ...] = ()
     """Train once per seed and keep the best; none: one training, in the experiment's own folder."""
     select: Optional[str] = None
     """Criterion that ranks the seeds; null: the default of `select-decomp`."""
     set: Dict[str, Any] = {}
     """Dotted path -> value in experiment_params.json, for example training.lr: 0.001."""
 
-    @model_validator(mode="after")
-    def _check(self) -> DecompositionRecipe:
+    def check(self) -> None:
         check_seeds(self.seeds)
         if self.select is not None and self.select not in CRITERIA:
             raise ValueError(f"select: unknown criterion {self.select!r}{nearest(self.select, CRITERIA)}")
-        return self
 
 
-class SlotsRecipe(Settings):
-    """How slots reach the predictors; null leaves a value to its default."""
+class SlotsRecipe(SlotStoreConfig):
+    """How slots reach the predictors: suite.slots of the experiment, and how the store is written."""
 
-    mode: Optional[Literal["store", "online"]] = None
-    stride: Optional[int] = Field(default=None, ge=1)
-    draws: Optional[int] = Field(default=None, ge=1)
-    shards: int = Field(default=1, ge=1)
+    shards: PositiveInt = 1
     """Tasks that write the store in parallel."""
 
 
@@ -80,16 +76,14 @@ class PredictorRecipe(Settings):
     """Its folder under predictors/."""
     predictor: str
     """Registered name, for example TextOCVP_CustomTF."""
-    seeds: Tuple[int, ...] = ()
+    seeds: Tuple[NonNegativeInt, ...] = ()
     """Train once per seed, in predictors/NAME/seeds/K; none: once, in predictors/NAME."""
     set: Dict[str, Any] = {}
     """Dotted path -> value in the predictor's experiment_params.json."""
 
-    @model_validator(mode="after")
-    def _check(self) -> PredictorRecipe:
+    def check(self) -> None:
         check_name(self.name, "name")
         check_seeds(self.seeds)
-        return self
 
     @property
     def trainings(self) -> Tuple[str, ...]:
@@ -120,8 +114,7 @@ class Recipe(Settings):
     checks: Dict[str, Bounds] = {}
     """Dotted path of a figure in summary.json -> its bounds, for `check-summary`."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Recipe:
+    def check(self) -> None:
         check_name(self.name, "name")
         for name in self.weights:
             check_name(name, f"weights.{name}")
@@ -133,7 +126,6 @@ class Recipe(Settings):
                 f"data.dataset: expected the same as decomposition.dataset, {self.decomposition.dataset!r}, "
                 f"got {self.data.dataset!r}"
             )
-        return self
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -149,14 +141,10 @@ def experiment_files(recipe: Recipe, data_root: Optional[str]) -> Dict[str, Dict
     Args:
         data_root: root of the data set at this site, or None: the data set's default.
     """
-    decomposition, slots = recipe.decomposition, recipe.slots
-    overrides = {
-        "suite.slots.mode": slots.mode,
-        "suite.slots.stride": slots.stride,
-        "suite.slots.draws": slots.draws,
-        "dataset.root": GENERATED_ROOT if recipe.data else data_root,
-    }
-    said = {path: value for path, value in overrides.items() if value}
+    decomposition, slots = recipe.decomposition, given(recipe.slots)
+    said = {f"suite.slots.{name}": value for name, value in slots.items() if name != "shards"}
+    root = GENERATED_ROOT if recipe.data else data_root
+    said.update({"dataset.root": root} if root else {})
     own = experiment_values(decomposition.model, decomposition.dataset, {**said, **decomposition.set})
     files = {"": own, **seed_files("", own, decomposition.seeds)}
     for predictor in recipe.predictors:
@@ -164,6 +152,13 @@ def experiment_files(recipe: Recipe, data_root: Optional[str]) -> Dict[str, Dict
         values = predictor_values(own, predictor.predictor, predictor.set)
         files.update({folder: values, **seed_files(folder, values, predictor.seeds)})
     return files
+
+
+def kept_values(path: Path, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of an existing file that differ in nothing but keys without effect, which earlier revisions
+    wrote: they are part of its tasks' hashes."""
+    existing = read_json(path) if path.is_file() else values
+    return values if difference(existing, values) else existing
 
 
 def seed_files(folder: str, values: Mapping[str, Any], seeds: Tuple[int, ...]) -> Dict[str, Dict[str, Any]]:

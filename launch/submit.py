@@ -28,8 +28,7 @@ from launch.state.lock import locked
 from launch.state.manifest import set_aside
 from launch.state.snapshot import snapshot_folder, take_snapshot
 from launch.state.task import TaskId, write_task
-from launch.views.plan import by_stage, print_report, provenance_notes, summary_line
-from launch.views.space import space_warnings
+from launch.views.plan import by_stage, print_report, provenance_notes, space_warnings, summary_line
 from launch.views.watch import wait_for_jobs
 from slurm.container import image_digest, python_words
 from slurm.options import Resources

@@ -1,4 +1,4 @@
-"""Plans on the terminal: tasks, edges, resources, batch scripts; and the report stage's table."""
+"""Plans on the terminal: tasks, edges, resources, batch scripts, disk space; and the report stage's table."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ from typing import Any, Dict, Iterable, List, Mapping, Sequence
 
 from launch import CODE
 from launch.batch import Submission
+from launch.pipeline import Pipeline
 from launch.plan import Action, Plan, Step
 from launch.state import ledger
 from launch.state.snapshot import snapshot_folder, snapshot_path
 from launch.state.task import ANY, OK, Task, TaskId
 from slurm.options import Resources
 from slurm.site import ClusterConfig
+from textocvp.config.data import SlotStoreConfig
+from textocvp.files import bytes_below, format_bytes, space_at
+from textocvp.terminal import format_table
 
 REPORT = "summary.txt"
 """In EXP: the table that the report stage writes."""
+STORES = {"prepare_data": "frames", "precompute_slots": "slots"}
+"""Stage -> the folder below EXP that it writes."""
+CHANNELS = 4
+"""Bytes per pixel of a generated frame in the store: red, green, blue and the object mask, uint8."""
+FLOAT = 4
 
 
 def summary_line(plan: Plan, cluster: ClusterConfig) -> str:
@@ -142,6 +151,71 @@ def resources_text(resources: Resources) -> str:
     parts += [f"{resources.cpus_per_task} cores per process"] if resources.cpus_per_task else []
     parts += [f"{resources.mem_gb:g} GB"] if resources.mem_gb else []
     return ", ".join([*parts, f"limit {resources.time}"])
+
+
+def space_lines(pipeline: Pipeline, plan: Plan) -> List[str]:
+    """A table of what is known, the free space, and a warning where it is too little."""
+    exact, last = store_bytes(pipeline), _written(plan, plan.steps)
+    rows = [
+        (shown(stage), *(format_bytes(known[stage]) if known.get(stage) else "" for known in (exact, last)))
+        for stage in dict.fromkeys(step.task.stage for step in plan.steps)
+        if stage in exact or last.get(stage)
+    ]
+    space = space_at(plan.root)
+    table = format_table(("stage", "data to write", "last run wrote"), rows) if rows else []
+    free = f"free: {format_bytes(space.free)} of {format_bytes(space.total)}"
+    return ["", "space:", *(f"  {line}" for line in [*table, free]), *space_warnings(pipeline, plan)]
+
+
+def space_warnings(pipeline: Pipeline, plan: Plan) -> List[str]:
+    """A line where the bytes that are known to be still needed exceed the free space."""
+    to_run = {step.task.stage for step in plan.to_run}
+    needed = _written(plan, (step for step in plan.to_run if step.aside))  # the old outputs are kept
+    for stage, number in store_bytes(pipeline).items():
+        if stage in to_run and stage not in needed:
+            needed[stage] = max(0, number - bytes_below(plan.root / STORES[stage]))
+    missing, free = sum(needed.values()), space_at(plan.root).free
+    if missing <= free:
+        return []
+    return [
+        f"WARNING: {plan.root}: at least {format_bytes(missing)} still to be written, {format_bytes(free)} "
+        f"free; `make prune EXP={plan.root}` removes what is never needed again"
+    ]
+
+
+def _written(plan: Plan, steps: Iterable[Step]) -> Dict[str, int]:
+    """Stage -> bytes of the outputs in the manifests of some tasks."""
+    found: Dict[str, int] = {}
+    for step in steps:
+        manifest = plan.records.manifest(step.task.id)
+        for entry in manifest.outputs.values() if manifest else ():
+            found[step.task.stage] = found.get(step.task.stage, 0) + entry["bytes"]
+    return found
+
+
+def store_bytes(pipeline: Pipeline) -> Dict[str, int]:
+    """Stage -> bytes of the data in its store, without HDF5's own; {} where the data is not generated.
+
+    frames: videos x frames x H x W x 4 (uint8: RGB and mask)
+    slots:  windows x frames x N x D x 4 (float32)
+    """
+    data = pipeline.data
+    if data is None:
+        return {}
+    own = pipeline.experiments[""]
+    height, width = own.dataset.img_size
+    videos = data.num_train + data.num_valid + data.num_test
+    found = {"prepare_data": videos * data.num_frames * height * width * CHANNELS}
+    if not pipeline.slots_online and data.num_valid:  # else the reader splits the training videos
+        window = max(each.prediction_params.num_frames for each in pipeline.predictor_experiments or (own,))
+        slots = own.suite.slots if own.suite else SlotStoreConfig()
+        starts = len(range(0, data.num_frames - window + 1, slots.stride)) * slots.draws
+        windows = (
+            data.num_train * (starts if own.dataset.random_start else 1) + data.num_valid + data.num_test
+        )
+        params = own.model.model_params
+        found["precompute_slots"] = windows * window * params.num_slots * params.slot_dim * FLOAT
+    return found
 
 
 def print_report(root: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from launch.pipeline import from_folder, from_recipe, shorten, with_decomposition_seeds, with_predictors
@@ -22,6 +24,17 @@ def test_a_folder_made_from_a_recipe_is_the_same_pipeline(small_recipe, tmp_path
     pipeline = from_recipe(load_recipe(path), tmp_path, None)
     write_experiment(pipeline.root, pipeline.files, path)
     assert from_folder(pipeline.root) == pipeline
+
+
+def test_a_folder_of_an_earlier_revision_keeps_its_keys_without_effect(written, small_recipe, tmp_path):
+    path = written / "seeds" / "3" / "experiment_params.json"
+    values = json.loads(path.read_text())
+    values["model"]["model_params"]["encoder"]["encoder_params"]["downsample"] = 2
+    path.write_text(json.dumps(values))
+    assert from_recipe(load_recipe(small_recipe()), tmp_path, None).files["seeds/3"] == values
+    values["training"]["num_steps"] = 6
+    path.write_text(json.dumps(values))
+    assert from_recipe(load_recipe(small_recipe()), tmp_path, None).files["seeds/3"] != values
 
 
 def test_a_folder_made_by_hand(by_hand):

@@ -77,7 +77,7 @@ def predictors(**changes):
         ({"name": "../x"}, ("name: ", "'../x'")),
         ({"name": "a\nb"}, ("name: ", "control character")),
         ({"slots": {"mode": "stor"}}, ("slots.mode: ", "'store'", "stor")),
-        ({"slots": {"shards": 0}}, ("slots.shards: ", ">= 1", "0")),
+        ({"slots": {"shards": 0}}, ("slots.shards: ", "> 0", "got 0")),
         ({"decomposition": {"model": "SAVi"}}, ("decomposition.dataset: missing",)),
         (decomposition(seeds=[1, 1]), ("decomposition.seeds: ", "different", "[1, 1]")),
         (decomposition(dataset="CATER_Easy"), ("data.dataset: ", "'CATER_Hard'", "'CATER_Easy'")),

@@ -73,7 +73,7 @@ def test_done_by_other_code_is_done_and_said(small_recipe, local_site, root, cap
 
 
 def test_too_little_space_is_a_warning(small_recipe, local_site, root, capsys, monkeypatch):
-    monkeypatch.setattr("launch.views.space.space_at", lambda path: Space(1000, 2000))
+    monkeypatch.setattr("launch.views.plan.space_at", lambda path: Space(1000, 2000))
     assert pipeline(small_recipe(), local_site()) == 0
     assert re.search(rf"WARNING: {root}: .*[MG]B.*`make prune EXP=", capsys.readouterr().out)
 

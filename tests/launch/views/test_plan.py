@@ -5,8 +5,8 @@ import pytest
 from launch import CODE
 from launch.cli import main
 from launch.pipeline import from_folder
-from launch.views import space
-from launch.views.space import store_bytes
+from launch.views import plan
+from launch.views.plan import store_bytes
 from textocvp.files import Space
 
 RECIPES = CODE / "experiments" / "recipes"
@@ -42,7 +42,7 @@ def test_the_stores_hold_the_bytes_that_were_said_and_each_stage_what_it_wrote(f
 def test_what_does_not_fit_is_warned_of(capsys, monkeypatch):
     arguments = ["--recipe", str(RECIPES / "demo.yaml"), "--cluster", "local"]
     assert not any("WARNING" in line for line in plan_of(arguments, capsys))
-    monkeypatch.setattr(space, "space_at", lambda path: Space(10**8, 10**9))
+    monkeypatch.setattr(plan, "space_at", lambda path: Space(10**8, 10**9))
     *_, frames, slots, free, warning = plan_of(arguments, capsys)
     assert frames.split() == ["prepare-data", "125", "MB"] and slots.split()[0] == "precompute-slots"
     assert free == "  free: 100 MB of 1.0 GB"
