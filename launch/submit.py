@@ -124,7 +124,7 @@ def parse_seeds(text: str) -> Tuple[int, ...]:
 
 
 SAFE_ARRAY_SIZE = 1000
-"""Slurm's default MaxArraySize is 1001; larger arrays are held against the site's own."""
+"""Slurm's default MaxArraySize is 1001; larger arrays are compared with the site's own."""
 
 
 def plan_request(request: Request) -> Plan:
@@ -168,7 +168,7 @@ def submit(request: Request) -> int:
 
 
 def prepare(plan: Plan) -> None:
-    """Cancel what is planned anew, move aside what is in the way, write each task's file."""
+    """Cancel the jobs of tasks that are planned again, move old outputs aside, write each task's file."""
     cancel_jobs(plan.superseded)
     for step in plan.to_run:
         if step.job:
@@ -215,19 +215,19 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) ->
 
 def check_array_size(plan: Plan, cluster: ClusterConfig) -> None:
     """UserError where a stage has more tasks than the site's Slurm takes into one array."""
-    tasks = (step.task.id for step in plan.to_run)
-    stage, index = max(tasks, key=lambda task: task[1], default=("", 0))
-    if cluster.scheduler == "local" or index < SAFE_ARRAY_SIZE:  # no need to ask
+    largest = max((step.task.id for step in plan.to_run), key=lambda task: task.task, default=None)
+    if largest is None or cluster.scheduler == "local" or largest.task < SAFE_ARRAY_SIZE:
         return
     limit = int(slurm_settings(cluster.slurm_environment()).get("MaxArraySize", SAFE_ARRAY_SIZE))
-    if index >= limit:
+    if largest.task >= limit:
+        stage = largest.stage.replace("_", "-")
         raise UserError(
-            f"{stage} has {index + 1} tasks, but cluster {cluster.name} takes {limit} into an "
-            f"array (MaxArraySize): ask for fewer shards, seeds or predictors"
+            f"{stage} has {largest.task + 1} tasks, but cluster {cluster.name} takes {limit} into an "
+            "array (MaxArraySize): ask for fewer shards, seeds or predictors"
         )
 
 
 def submission_details(cluster: ClusterConfig) -> Dict[str, Any]:
-    """What the ledger says of every job of a submission."""
+    """What the ledger records of every job of a submission."""
     revision, dirty = code_revision(CODE)
     return {"cluster": cluster.name, "revision": revision, "dirty": dirty, "image": image_digest(cluster)}

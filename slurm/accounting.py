@@ -6,23 +6,15 @@ import math
 import re
 import shutil
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Mapping, Optional
+from typing import Dict, Iterable, Mapping, Optional
 
 from slurm.options import parse_time
 from slurm.queue import SlurmError, run
 
-FIELDS = [
-    "JobID",
-    "State",
-    "ElapsedRaw",
-    "TimelimitRaw",
-    "ReqMem",
-    "MaxRSS",
-    "TotalCPU",
-    "AllocCPUS",
-    "NNodes",
-    "NTasks",
-]
+FIELDS = (
+    *("JobID", "State", "ElapsedRaw", "TimelimitRaw", "ReqMem"),
+    *("MaxRSS", "TotalCPU", "AllocCPUS", "NNodes", "NTasks"),
+)
 _MEMORY = re.compile(r"([\d.]+)([KMGTP]?)([nc]?)")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 
@@ -118,11 +110,3 @@ def _number(text: str) -> Optional[float]:
         return float(text)
     except ValueError:
         return None
-
-
-def by_cluster(jobs: Mapping[str, str]) -> Dict[str, List[str]]:
-    """Job id -> cluster, turned round."""
-    found: Dict[str, List[str]] = {}
-    for job_id, cluster in jobs.items():
-        found.setdefault(cluster, []).append(job_id)
-    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional
 
 from slurm.options import option_words
-from slurm.queue import attached, missing
+from slurm.queue import MISSING, attached
 from slurm.site import IMAGE_JOB, ClusterConfig
 from textocvp.config.errors import UserError
 from textocvp.files import read_json
@@ -193,4 +193,4 @@ def _sbatch(cluster: ClusterConfig, command: List[str]) -> int:
                 print(f"job {job} builds it, its log: {_job_log(cluster, job)}", flush=True)
             return program.wait()
     except FileNotFoundError:
-        raise UserError(missing(command[0])) from None
+        raise UserError(MISSING.format(command[0])) from None

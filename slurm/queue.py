@@ -10,26 +10,17 @@ from typing import Dict, Iterable, List, Mapping, Optional, Sequence
 
 from textocvp.config.errors import UserError
 
-PENDING = "PENDING"
-ACTIVE = (
-    PENDING,
-    "RUNNING",
-    "CONFIGURING",
-    "COMPLETING",
-    "REQUEUED",
-    "REQUEUE_FED",
-    "REQUEUE_HOLD",
-    "RESV_DEL_HOLD",
-    "SPECIAL_EXIT",
-    "SIGNALING",
-    "STAGE_OUT",
-    "SUSPENDED",
-    "STOPPED",
-    "RESIZING",
+PENDING, RUNNING = "PENDING", "RUNNING"
+ACTIVE = frozenset(
+    (
+        *(PENDING, RUNNING, "CONFIGURING", "COMPLETING", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED"),
+        *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT", "RESIZING"),
+    )
 )
 """States of a job that waits (held ones too), runs, or is about to do so again."""
 SECONDS = 30
 """What one of Slurm's programs may take to answer."""
+MISSING = "{}: not found on this machine's PATH"
 
 
 class SlurmError(UserError):
@@ -77,17 +68,10 @@ def job_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[s
 
 def queued_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, JobState]:
     """The jobs that slurmctld remembers of these and of their arrays, whoever submitted them."""
-    arrays = sorted({job_id.split("_")[0] for job_id in job_ids})
-    command = [
-        "squeue",
-        "--noheader",
-        "--array",
-        "--states=all",
-        f"--jobs={','.join(arrays)}",
-        "--Format=JobArrayID:|,State:|,Reason:|,NodeList:|,exit_code:|",
-    ]
+    jobs = f"--jobs={','.join(sorted({job_id.split('_')[0] for job_id in job_ids}))}"
+    columns = "--Format=JobArrayID:|,State:|,Reason:|,NodeList:|,exit_code:|"
     try:
-        lines = run(command, environment)
+        lines = run(["squeue", "--noheader", "--array", "--states=all", jobs, columns], environment)
     except SlurmError as error:
         if "Invalid job id" not in error.output:
             raise
@@ -101,7 +85,7 @@ def queued_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dic
 
 
 def exit_code(status: str) -> str:
-    """A process's wait status as sacct writes it, code:signal; "" where it is none."""
+    """A process's wait status as sacct writes it, code:signal; "" where there is none."""
     return f"{int(status) >> 8}:{int(status) & 0x7F}" if status.isdigit() else ""
 
 
@@ -149,11 +133,11 @@ def cancel(job_ids: Iterable[str], environment: Mapping[str, str]) -> None:
 
 
 def attached(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a program on this terminal; returns its exit status, UserError where it is not installed."""
+    """Run a program on this terminal; returns its exit status, SlurmError where it is not installed."""
     try:
         return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
     except FileNotFoundError:
-        raise SlurmError(command[0], missing(command[0])) from None
+        raise SlurmError(command[0], MISSING.format(command[0])) from None
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], text: Optional[str] = None) -> List[str]:
@@ -163,19 +147,13 @@ def run(command: Sequence[str], environment: Mapping[str, str], text: Optional[s
         environment: on top of this process's.
         text: its standard input.
     """
-    program = command[0]
+    program, environment = command[0], {**os.environ, **environment}
     try:
         result = subprocess.run(
-            command,
-            env={**os.environ, **environment},
-            check=True,
-            capture_output=True,
-            text=True,
-            input=text,
-            timeout=SECONDS,
+            command, env=environment, check=True, capture_output=True, text=True, input=text, timeout=SECONDS
         )
     except FileNotFoundError:
-        raise SlurmError(program, missing(program)) from None
+        raise SlurmError(program, MISSING.format(program)) from None
     except subprocess.TimeoutExpired:
         raise SlurmError(program, f"{program}: no answer in {SECONDS} s") from None
     except subprocess.CalledProcessError as error:
@@ -183,8 +161,3 @@ def run(command: Sequence[str], environment: Mapping[str, str], text: Optional[s
     except OSError as error:
         raise SlurmError(program, f"{program}: {error.strerror}") from None
     return [line for line in result.stdout.splitlines() if line.strip()]
-
-
-def missing(program: str) -> str:
-    """What is said of a program that is not installed."""
-    return f"{program}: not found on this machine's PATH"

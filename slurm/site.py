@@ -15,32 +15,15 @@ from textocvp.config.schema import Settings, build, read_yaml, refuse_control_ch
 DEFAULT = "default"
 IMAGE_JOB = "image"
 """Entry of `resources` for the job that builds the image."""
-OWN_OPTIONS = [
-    "array",
-    "chdir",
-    "dependency",
-    "error",
-    "export",
-    "job-name",
-    "open-mode",
-    "output",
-    "signal",
-    "wrap",
-]
+OWN_OPTIONS = (
+    *("array", "chdir", "dependency", "error", "export"),
+    *("job-name", "open-mode", "output", "signal", "wrap"),
+)
 """Options of sbatch that a site may not set: its jobs, their logs or their stopping would break."""
-BATCH_ONLY = [
-    "requeue",
-    "no-requeue",
-    "get-user-env",
-    "parsable",
-    "wait",
-    "wait-all-nodes",
-    "test-only",
-    "kill-on-invalid-dep",
-    "signal",
-    "begin",
-    "deadline",
-]
+BATCH_ONLY = (
+    *("requeue", "no-requeue", "get-user-env", "parsable", "wait", "wait-all-nodes", "test-only"),
+    *("kill-on-invalid-dep", "signal", "begin", "deadline"),
+)
 """Options in extra_sbatch that srun does not have, or that would only make it wait."""
 
 
@@ -98,8 +81,8 @@ class ClusterConfig(Settings):
     mail_type: str = "END,FAIL"
     """What about, in sbatch's words."""
     container: Container = Container()
-    resources: Dict[str, Any] = {}
-    """Kind of job -> resources, on top of the entry `default`."""
+    resources: Dict[str, Dict[str, Any]] = {}
+    """Kind of job -> its resources, on top of the entry `default`; see Resources."""
     array_parallelism: int = Field(64, ge=1)
     """Elements of one array that may run at once."""
     parallel: int = Field(1, ge=1)
@@ -123,6 +106,8 @@ class ClusterConfig(Settings):
     """What finds it again: a name in cluster_configs/ or a file's path. Filled in on reading."""
     code: Path = Path()
     """The folder that relative paths start from. Filled in on reading."""
+    kinds: Dict[str, Resources] = {}
+    """`resources`, complete, by the caller's name of each kind. Filled in on reading."""
 
     @field_validator("extra_sbatch")
     @classmethod
@@ -144,15 +129,17 @@ class ClusterConfig(Settings):
 
     def job_resources(self, kind: str) -> Resources:
         """The resources of one kind of job."""
-        return self.resources.get(kind) or self.resources[DEFAULT]
+        return self.kinds.get(kind) or self.kinds[DEFAULT]
 
     def with_resources(self, overrides: Mapping[str, Any], kinds: Mapping[str, bool]) -> ClusterConfig:
         """The same site with other resources for some kinds of jobs, given as in `load_cluster`."""
-        source, resources = f"cluster {self.name}", dict(self.resources)
-        for kind, parallel in kinds.items():
-            values = {**to_dict(self.job_resources(kind)), **overrides}
-            resources[kind] = build_resources(kind, values, parallel, source)
-        return self.model_copy(update={"resources": resources})
+        changed = {
+            kind: _build(
+                kind, {**to_dict(self.job_resources(kind)), **overrides}, parallel, f"cluster {self.name}"
+            )
+            for kind, parallel in kinds.items()
+        }
+        return self.model_copy(update={"kinds": {**self.kinds, **changed}})
 
     def job_options(self, resources: Resources) -> Dict[str, Any]:
         """Option of sbatch and srun (with underscores) -> value; what is not set is left out."""
@@ -210,28 +197,21 @@ def parse_cluster(
     """Check the values of a site's file; arguments as in `load_cluster`."""
     refuse_control_characters(values, source)
     config = build(ClusterConfig, values, source)
-    resources = _resolved(config.resources, kinds, source)
-    return config.model_copy(update={"name": name, "code": code, "resources": resources})
-
-
-def _resolved(entries: Mapping[str, Any], kinds: Mapping[str, bool], source: str) -> Dict[str, Resources]:
-    """The entries with the values of `default` under their own, by the caller's name of each kind."""
     names = {_hyphened(kind): kind for kind in (DEFAULT, IMAGE_JOB, *kinds)}
     given: Dict[str, Any] = {DEFAULT: {}}
-    for key, values in entries.items():
-        kind = names.get(_hyphened(str(key)))
+    for key, own in config.resources.items():
+        kind = names.get(_hyphened(key))
         if kind is None:
-            raise ConfigError(f"{source}: resources.{key}: unknown kind of job{nearest(str(key), names)}")
-        if not isinstance(values, dict):
-            raise ConfigError(f"{source}: resources.{key}: expected names and values, got {values!r}")
-        given[kind] = {**given.get(kind, {}), **values}
-    return {
-        kind: build_resources(kind, {**given[DEFAULT], **values}, kinds.get(kind, False), source)
-        for kind, values in given.items()
+            raise ConfigError(f"{source}: resources.{key}: unknown kind of job{nearest(key, names)}")
+        given[kind] = {**given.get(kind, {}), **own}
+    resources = {
+        kind: _build(kind, {**given[DEFAULT], **own}, kinds.get(kind, False), source)
+        for kind, own in given.items()
     }
+    return config.model_copy(update={"name": name, "code": code, "kinds": resources})
 
 
-def build_resources(kind: str, values: Mapping[str, Any], parallel: bool, source: str) -> Resources:
+def _build(kind: str, values: Mapping[str, Any], parallel: bool, source: str) -> Resources:
     """Check the resources of one kind of job, which may be several processes or not (`parallel`)."""
     path = f"resources.{_hyphened(kind)}"
     resources = build(Resources, values, source, path)

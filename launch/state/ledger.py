@@ -33,14 +33,10 @@ class Cause(str, Enum):
     """Why a task failed: the field `cause` of its event, absent in ledgers of earlier revisions."""
 
     DISK_FULL = "disk_full"
-    SUPERSEDED = "superseded"
-    """Another attempt has taken over."""
-    CANCELLED = "cancelled"
-    """While it was being queued again."""
-    REFUSED = "refused"
-    """A user error: config, inputs, data, arguments. The error says what to fix."""
-    EXIT_STATUS = "exit_status"
-    """The command ended with a status other than 0."""
+    SUPERSEDED = "superseded"  # by another attempt
+    CANCELLED = "cancelled"  # while it was being queued again
+    REFUSED = "refused"  # a user error, which says what to fix
+    EXIT_STATUS = "exit_status"  # other than 0
     EXCEPTION = "exception"
 
     __str__ = str.__str__

@@ -18,7 +18,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import FrozenSet, Iterator, List, Optional, Set, Tuple
+from typing import Dict, FrozenSet, Iterator, List, Optional, Set, Tuple
 
 from launch.state import ledger
 from launch.state.manifest import Records, reasons_to_run
@@ -70,16 +70,14 @@ def alive_by_ledger(root: Path) -> Alive:
 
 def leftovers(root: Path, alive: Alive) -> List[Leftover]:
     """What can be removed, each thing once; absolute paths."""
-    root, records = Path(root).resolve(), Records(Path(root).resolve())
-    found: List[Leftover] = []
-    listed, kept = _listed(records), _folders_of(records, alive.tasks)
+    records = Records(Path(root).resolve())
+    found: Dict[Path, Leftover] = {}
+    needed = _needed(records, alive.tasks)
     for what, path in _candidates(records, alive):
-        inside = {path, *path.parents}
-        holds_listed = any(path in (name, *name.parents) for name in listed)
-        if not holds_listed and not inside & kept:
-            kept.add(path)  # what is in it need not be named too
-            found.append(Leftover(path, bytes_below(path), what))
-    return found
+        inside_another = {path, *path.parents} & (needed | set(found))
+        if not inside_another and not any(path in each.parents for each in needed):
+            found[path] = Leftover(path, bytes_below(path), what)
+    return list(found.values())
 
 
 def _recorded(root: Path, name: str) -> List[TaskId]:
@@ -123,29 +121,22 @@ def _of_training(root: Path, task: Task) -> Iterator[Tuple[str, Path]]:
                 yield "on the way of a finished training", path
 
 
-def _listed(records: Records) -> Set[Path]:
-    """Every file that a manifest lists, or that a task of this experiment reads."""
+def _needed(records: Records, alive: FrozenSet[TaskId]) -> Set[Path]:
+    """Every file that a manifest lists or a task reads, and every folder that tasks in `alive` write into."""
     names: Set[str] = set()
     for task_id in _recorded(records.root, "manifest.json"):
         manifest = records.manifest(task_id)
         names |= {*manifest.outputs, *manifest.inputs} if manifest else set()
-    for task_id in _recorded(records.root, "task.json"):
+    for task_id in {*_recorded(records.root, "task.json"), *alive}:
         task = records.task(task_id)
         names |= set(task.inputs) if task else set()
+        if task_id in alive:
+            names.add(job_folder(Path(), *task_id).as_posix())
+            for name in (*task.leftovers, *task.outputs) if task else ():
+                fixed = name.split("*")[0]  # "slots/*/part_*": all of slots
+                names.add(fixed if fixed == name else fixed.rpartition("/")[0])
     paths = {records.root / name for name in names}  # an absolute name stays as it is
     return paths | {path.resolve() for path in paths}
-
-
-def _folders_of(records: Records, tasks: FrozenSet[TaskId]) -> Set[Path]:
-    """Where tasks that are queued or run write."""
-    folders = set()
-    for task_id in tasks:
-        task = records.task(task_id)
-        folders.add(job_folder(records.root, *task_id))
-        for name in (*task.leftovers, *task.outputs) if task else ():
-            fixed = name.split("*")[0]  # "slots/*/part_*": all of slots
-            folders.add(records.root / (fixed if fixed == name else fixed.rpartition("/")[0]))
-    return folders
 
 
 def _temporary(root: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from launch.state import ledger
 from launch.state.manifest import Records
 from launch.state.task import TaskId
 from launch.views.plan import shown
-from slurm.accounting import Usage, by_cluster, usages
+from slurm.accounting import Usage, usages
 from slurm.options import format_time, parse_time
 from textocvp.config.errors import UserError
 from textocvp.terminal import duration, format_table
@@ -48,7 +48,8 @@ def efficiency_lines(root: Path) -> List[str]:
         raise UserError(f"{root}: nothing was submitted yet")
     accounted: Dict[str, Usage] = {}
     jobs = {event["job_id"]: event["cluster"] for event in last.values() if event.get("job_id")}
-    for cluster, job_ids in by_cluster(jobs).items():
+    for cluster in set(jobs.values()):
+        job_ids = [job_id for job_id, name in jobs.items() if name == cluster]
         accounted.update(usages(job_ids, cluster_environment(cluster)))
     records, used = Records(root), []
     for task, event in last.items():
