@@ -1,6 +1,6 @@
 """Runs `-u -m MODULE ...` like python, with a stand-in for the work: a task writes what it should, no more.
 
-EXP/behaviour.json may say otherwise for a task, for example {"train_decomp[1]": "fail"}:
+EXP/behaviour.json may say otherwise for a task, for example {"train-decomp[1]": "fail"}:
 fail, user error, sleep (until a signal ends it), silent (writes nothing), rank 1 dies.
 EXP/salt.txt, if there, becomes part of what tasks write.
 """
@@ -20,7 +20,7 @@ def work(argv):
     folder = Path(os.environ["TEXTOCVP_JOB_DIR"])
     root = folder.parents[2]
     task = json.loads((folder / "task.json").read_text())
-    name = f"{task['stage']}[{task['index']}]"
+    name = f"{task['stage'].replace('_', '-')}[{task['index']}]"
     file = root / "behaviour.json"
     behaviour = json.loads(file.read_text()).get(name, "write") if file.exists() else "write"
     variables = (

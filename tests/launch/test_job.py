@@ -40,18 +40,18 @@ def run(python, root, task):
 
 
 def test_a_raising_job_exits_non_zero(stub_python, tmp_path):
-    (tmp_path / "behaviour.json").write_text('{"make_data[0]": "fail"}')
+    (tmp_path / "behaviour.json").write_text('{"make-data[0]": "fail"}')
     result = run(stub_python, tmp_path, FIRST)
     assert result.returncode == 1
-    assert "RuntimeError: make_data[0] is made to fail" in result.stderr
+    assert "RuntimeError: make-data[0] is made to fail" in result.stderr
     assert not (job_folder(tmp_path, "make_data", 0) / "manifest.json").exists()
     assert [event["event"] for event in read_ledger(tmp_path)] == ["started", "failed"]
     last = read_ledger(tmp_path)[-1]
-    assert (last["cause"], last["error"]) == ("exception", "RuntimeError: make_data[0] is made to fail")
+    assert (last["cause"], last["error"]) == ("exception", "RuntimeError: make-data[0] is made to fail")
 
 
 def test_the_commands_own_status_is_kept(stub_python, tmp_path):
-    (tmp_path / "behaviour.json").write_text('{"make_data[0]": "user error"}')
+    (tmp_path / "behaviour.json").write_text('{"make-data[0]": "user error"}')
     assert run(stub_python, tmp_path, FIRST).returncode == 2
 
 
@@ -123,7 +123,7 @@ def test_what_was_made_from_something_older_is_not_read(stub_python, tmp_path):
 
 def test_done_means_done(stub_python, tmp_path):
     assert run(stub_python, tmp_path, FIRST).returncode == 0
-    (tmp_path / "behaviour.json").write_text('{"make_data[0]": "fail"}')
+    (tmp_path / "behaviour.json").write_text('{"make-data[0]": "fail"}')
     result = run(stub_python, tmp_path, FIRST)
     assert result.returncode == 0
     assert "make-data[0] is done: same config, same inputs, outputs whole" in result.stdout
@@ -157,7 +157,7 @@ def test_rank_variables_come_from_srun():
 
 def test_a_stage_without_handlers_leaves_sigterm_to_the_scheduler(stub_python, tmp_path):
     """By itself it would end in the grace time of a preemption, count as failed and not be queued again."""
-    (tmp_path / "behaviour.json").write_text('{"make_data[0]": "sleep"}')
+    (tmp_path / "behaviour.json").write_text('{"make-data[0]": "sleep"}')
     path = write_task(tmp_path, FIRST)
     environment = {
         **os.environ,

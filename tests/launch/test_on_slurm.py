@@ -117,14 +117,14 @@ def test_a_failure_cancels_only_what_needs_it_and_the_rest_is_made_up_for(small_
     assert submit(recipe, site, "--wait") == 1
     out = capsys.readouterr().out
     assert "train-predictor[1] (vanilla) failed: job " in out
-    assert "is FAILED: RuntimeError: train_predictor[1] is made to fail" in out
+    assert "is FAILED: RuntimeError: train-predictor[1] is made to fail" in out
     assert "evaluate-predictor[1] (vanilla) not started" in out
     assert "evaluate_predictor/0" in done(root)
     assert "evaluate_predictor/1" not in done(root)
     assert "report/0" in done(root)
     rows = status(root, capsys)
-    assert rows[("train_predictor", 1)]["state"] == "failed"
-    assert rows[("evaluate_predictor", 1)]["state"] == "cancelled"
+    assert rows[("train-predictor", 1)]["state"] == "failed"
+    assert rows[("evaluate-predictor", 1)]["state"] == "cancelled"
     behave(root, {})
     assert submit(recipe, site, "--wait") == 0
     assert len(done(root)) == 14
@@ -271,7 +271,9 @@ def test_a_plan_shows_the_scripts_that_are_submitted(small_recipe, site, root, c
             else path.read_text()
         )
         lines = [line.strip() for line in text.splitlines()]
-        first = plan.index(f"{path.parts[-3]}[{','.join(indices(path))}] is submitted as:") + 1
+        first = (
+            plan.index(f"{path.parts[-3].replace('_', '-')}[{','.join(indices(path))}] is submitted as:") + 1
+        )
         assert plan[first : first + len(lines)] == lines, path
 
 
@@ -284,7 +286,7 @@ def indices(script):
 def test_more_tasks_than_an_array_takes_are_one_line(small_recipe, site, root, capsys):
     assert submit(small_recipe(slots={"shards": 1100}), site()) == 2
     assert re.search(
-        r"error: precompute_slots has 1100 tasks, but cluster \S+ takes 1001 into an array "
+        r"error: precompute-slots has 1100 tasks, but cluster \S+ takes 1001 into an array "
         r"\(MaxArraySize\): ask for fewer shards",
         capsys.readouterr().err,
     )

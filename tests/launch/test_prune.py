@@ -84,7 +84,7 @@ def test_on_a_cluster_nothing_of_a_job_that_waits_or_runs(
     }
     site.write_text(yaml.safe_dump(values))
     root.mkdir()
-    (root / "behaviour.json").write_text('{"train_decomp[1]": "sleep"}')
+    (root / "behaviour.json").write_text('{"train-decomp[1]": "sleep"}')
     assert main(["pipeline", "--recipe", str(small_recipe()), "--cluster", str(site)]) == 0
     deadline = time.time() + 90
     done = root / "jobs/train_decomp/0/manifest.json"

@@ -85,7 +85,7 @@ def test_a_failure_is_told_and_only_the_rest_runs_next_time(small_recipe, local_
     out = capsys.readouterr().out
     assert "train-predictor[1] (vanilla) failed: exit status 1" in out
     assert "log: " in out
-    assert "RuntimeError: train_predictor[1] is made to fail" in out
+    assert "RuntimeError: train-predictor[1] is made to fail" in out
     assert "evaluate-predictor[1] (vanilla) not started: train-predictor[1] failed" in out
     assert "evaluate_predictor/0" in done(root)
     assert "report/0" in done(root)  # it waits for the end of the others, not for their success
