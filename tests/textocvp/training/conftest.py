@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from textocvp.config.experiment import create_experiment, create_predictor_exper
 from textocvp.config.synthetic import VideoSettings
 from textocvp.synthetic.generate import make_data
 from textocvp.terminal import set_up_logging
+from textocvp.training import train_decomp
 
 MODEL = {
     "num_slots": 3,
@@ -59,49 +61,34 @@ def signals():
 def videos(tmp_path_factory):
     """Root of a data set of 70 training videos (two parts of a store), 3 for validation, 2 for testing."""
     root = tmp_path_factory.mktemp("videos")
-    make_data(
-        VideoSettings(
-            dataset="CATER_Hard",
-            num_train=70,
-            num_valid=3,
-            num_test=2,
-            size=16,
-            num_frames=8,
-            max_objects=2,
-            seed=1,
-        ),
-        root,
-        workers=1,
-    )
+    settings = {"num_train": 70, "num_valid": 3, "num_test": 2, "size": 16, "num_frames": 8, "max_objects": 2}
+    make_data(VideoSettings(dataset="CATER_Hard", seed=1, **settings), root, workers=1)
     return root
+
+
+def dotted(settings, changes):
+    """ "--set" arguments of settings and, with "__" for the dot, of changes to them."""
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    return [f"{path}={json.dumps(value)}" for path, value in {**settings, **changes}.items()]
+
+
+def new_experiment(parent, name, videos, changes):
+    settings = {
+        "dataset.root": str(videos),
+        "dataset.img_size": [16, 16],
+        "dataset.num_frames": 3,
+        "dataset.tokenizer": "CustomTokenizer",
+        "model.model_params": MODEL,
+        "training": TRAINING,
+        "suite.slots.stride": 2,
+    }
+    return create_experiment(parent, name, "SAVi", "CATER_Hard", dotted(settings, changes))
 
 
 @pytest.fixture
 def make_experiment(tmp_path, videos):
-    """Creates the decomposition experiment EXP; keyword arguments are overrides with "__" for the dot."""
-
-    def make(name="exp", **changes):
-        text = {key.replace("__", "."): value for key, value in changes.items()}
-        return create_experiment(
-            tmp_path,
-            name,
-            "SAVi",
-            "CATER_Hard",
-            overrides(
-                {
-                    "dataset.root": str(videos),
-                    "dataset.img_size": [16, 16],
-                    "dataset.num_frames": 3,
-                    "dataset.tokenizer": "CustomTokenizer",
-                    "model.model_params": MODEL,
-                    "training": TRAINING,
-                    "suite.slots.stride": 2,
-                    **text,
-                }
-            ),
-        )
-
-    return make
+    """Creates the decomposition experiment EXP; keyword arguments are overrides."""
+    return lambda name="exp", **changes: new_experiment(tmp_path, name, videos, changes)
 
 
 @pytest.fixture(scope="session")
@@ -109,54 +96,22 @@ def make_predictor():
     """Creates a predictor experiment in EXP; returns its folder."""
 
     def make(folder, predictor="VanillaTransformer", name="pred", **changes):
-        text = {key.replace("__", "."): value for key, value in changes.items()}
-        return create_predictor_experiment(
-            folder,
-            name,
-            predictor,
-            overrides(
-                {
-                    "predictor.predictor_params": PREDICTORS[predictor],
-                    "training": TRAINING,
-                    "prediction_params.num_preds": 3,
-                    "prediction_params.input_buffer_size": 2,
-                    "predictor_loss": [{"type": "pred_slot_mse"}],
-                    **text,
-                }
-            ),
-        )
+        settings = {
+            "predictor.predictor_params": PREDICTORS[predictor],
+            "training": TRAINING,
+            "prediction_params.num_preds": 3,
+            "prediction_params.input_buffer_size": 2,
+            "predictor_loss": [{"type": "pred_slot_mse"}],
+        }
+        return create_predictor_experiment(folder, name, predictor, dotted(settings, changes))
 
     return make
-
-
-def overrides(values):
-    import json
-
-    return [f"{path}={json.dumps(value)}" for path, value in values.items()]
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, videos):
     """EXP with a decomposition checkpoint; copy it before writing into it."""
-    from textocvp.training import train_decomp
-
-    folder = create_experiment(
-        tmp_path_factory.mktemp("trained"),
-        "exp",
-        "SAVi",
-        "CATER_Hard",
-        overrides(
-            {
-                "dataset.root": str(videos),
-                "dataset.img_size": [16, 16],
-                "dataset.num_frames": 3,
-                "dataset.tokenizer": "CustomTokenizer",
-                "model.model_params": MODEL,
-                "training": TRAINING,
-                "suite.slots.stride": 2,
-            }
-        ),
-    )
+    folder = new_experiment(tmp_path_factory.mktemp("trained"), "exp", videos, {})
     assert train_decomp(folder) == 0
     stopping.restore()
     return folder

@@ -7,10 +7,14 @@ import json
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from textocvp import stopping
 from textocvp.config.errors import UserError
@@ -37,6 +41,19 @@ def kill_at(step, number):
     return lambda now: os.kill(os.getpid(), number) if now == step else None
 
 
+def power_cut(step):
+    if step == 13:
+        raise RuntimeError("power cut")
+
+
+def cut_short(folder, **training):
+    """A run that crashed while it did step 13."""
+    stub.write_experiment(folder, **training)
+    with pytest.raises(RuntimeError, match="power cut"):
+        stub.run(folder, at_step=power_cut)
+    return folder
+
+
 def stopped(folder, step=12, number=signal.SIGUSR2):
     """A run that a signal stopped while it did `step`."""
     stub.write_experiment(folder)
@@ -45,25 +62,24 @@ def stopped(folder, step=12, number=signal.SIGUSR2):
     return folder
 
 
+def states(folder):
+    return sorted(path.name for path in (folder / "resume").iterdir())
+
+
+def assert_equals(folder, finished):
+    assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+
+
 def test_leaves_checkpoints_and_one_state(finished):
-    names = {path.name for path in (finished / "models").iterdir()}
-    assert names == {
-        "checkpoint_epoch_1.pth",
-        "checkpoint_epoch_2.pth",
-        "checkpoint_last_saved.pth",
-        "checkpoint_epoch_final.pth",
-    }
+    names = {path.stem.removeprefix("checkpoint_") for path in (finished / "models").iterdir()}
+    assert names == {"epoch_1", "epoch_2", "last_saved", "epoch_final"}
     content = load_pth(finished / FINAL)
     assert (content["epoch"], content["step"]) == (2, 20)
     assert content["config"]["training"]["num_steps"] == 20
     assert content["provenance"]["versions"]["torch"] == torch.__version__
     assert [step for step, _ in content["loss_history"]] == [3, 6, 9, 12, 15, 18, 20]
     assert content["optimizer_state_dict"]["state"][0]["step"] == 20
-    assert sorted(path.name for path in (finished / "resume").iterdir()) == [
-        "latest",
-        "step_00000015",
-        "step_00000020",
-    ]
+    assert states(finished) == ["latest", "step_00000015", "step_00000020"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
@@ -72,20 +88,15 @@ def test_stopped_and_resumed_equals_never_stopped(finished, tmp_path, number):
     assert not (folder / FINAL).exists()
     assert (folder / "resume/latest").read_text() == "step_00000013\n"
     assert stub.run(folder, resume_training=True) == 0
-    assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+    assert_equals(folder, finished)
 
 
 def test_killed_without_warning_resumes_from_the_periodic_state(finished, tmp_path):
-    folder = stub.write_experiment(tmp_path / "exp")
-
-    def crash(step):
-        if step == 13:
-            raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        stub.run(folder, at_step=crash)
+    folder = cut_short(tmp_path / "exp")
     assert stub.run(folder, resume_training=True) == 0
-    assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+    assert_equals(folder, finished)
+    assert curve(folder, "train/loss") == curve(finished, "train/loss")
+    assert [step for step, _ in curve(folder, "valid/loss")] == [7, 14, 20]
 
 
 def test_damaged_state_is_skipped_loudly(finished, tmp_path, capsys):
@@ -94,7 +105,7 @@ def test_damaged_state_is_skipped_loudly(finished, tmp_path, capsys):
     shard.write_bytes(shard.read_bytes()[:-100])
     assert stub.run(folder, resume_training=True) == 0
     assert "step_00000013 is damaged" in capsys.readouterr().err
-    assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+    assert_equals(folder, finished)
 
 
 def test_all_states_damaged(tmp_path):
@@ -110,7 +121,7 @@ def test_half_written_state_does_not_count(finished, tmp_path):
     shutil.copytree(folder / "resume/step_00000013", folder / "resume/.step_00000018.tmp")
     (folder / "resume/step_00000017").mkdir()
     assert stub.run(folder, resume_training=True) == 0
-    assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+    assert_equals(folder, finished)
     assert not list((folder / "resume").glob(".*")), "what never finished is cleared away"
 
 
@@ -119,10 +130,7 @@ def test_a_damaged_later_state_displaces_no_good_one(tmp_path):
     (folder / "resume/step_00000099").mkdir()
     kill = kill_at(15, signal.SIGTERM)
     assert stub.run(folder, resume_training=True, at_step=kill) == 143
-    assert sorted(path.name for path in (folder / "resume").glob("step_*")) == [
-        "step_00000015",
-        "step_00000016",
-    ]
+    assert states(folder) == ["latest", "step_00000015", "step_00000016"]
 
 
 def test_a_training_that_is_longer_than_asked_for_is_refused(tmp_path):
@@ -160,7 +168,7 @@ def test_jobs_always_resume(finished, tmp_path, monkeypatch):
     monkeypatch.setenv("TEXTOCVP_ALWAYS_RESUME", "1")
     folder = stopped(tmp_path / "exp")
     assert stub.run(folder) == 0
-    assert (folder / FINAL).read_bytes() == (finished / FINAL).read_bytes()
+    assert_equals(folder, finished)
 
 
 def test_finished_run_says_so(finished, capsys):
@@ -237,29 +245,8 @@ def test_nan_ends_the_run_and_keeps_the_last_good_state(tmp_path, stage):
     assert not (folder / FINAL).exists()
 
 
-def test_curves_after_a_resume_hold_every_step_once(finished, tmp_path):
-    folder = stub.write_experiment(tmp_path / "exp")
-
-    def crash(step):
-        if step == 13:
-            raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError):
-        stub.run(folder, at_step=crash)
-    stub.run(folder, resume_training=True)
-    assert curve(folder, "train/loss") == curve(finished, "train/loss")
-    assert [step for step, _ in curve(folder, "valid/loss")] == [7, 14, 20]
-
-
 def test_curves_of_a_run_that_saved_nothing_are_hidden_from_the_next(finished, tmp_path):
-    folder = stub.write_experiment(tmp_path / "exp", save_every_steps=None)
-
-    def crash(step):
-        if step == 13:
-            raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError):
-        stub.run(folder, at_step=crash)
+    folder = cut_short(tmp_path / "exp", save_every_steps=None)
     assert stub.run(folder) == 0
     assert curve(folder, "train/loss") == curve(finished, "train/loss")
 
@@ -270,3 +257,94 @@ def curve(folder, name):
     events = EventAccumulator(str(folder / "tboard_logs"))
     events.Reload()
     return [(event.step, event.value) for event in events.Scalars(name)]
+
+
+@pytest.fixture(scope="module")
+def run_ranks(tmp_path_factory):
+    """Runs the stub in `ranks` processes; exit codes and everything they printed."""
+    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
+    server = subprocess.Popen(
+        [sys.executable, stub.__file__],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def run(*arguments, ranks=1):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        alone = (
+            {} if ranks == 1 else {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        )
+        environments = [{**alone, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+        log = tmp_path_factory.mktemp("log") / "log"
+        job = {"environments": environments, "argv": list(map(str, arguments)), "log": str(log)}
+        print(json.dumps(job), file=server.stdin, flush=True)
+        return json.loads(server.stdout.readline()), log.read_text()
+
+    yield run
+    server.communicate(timeout=10)
+
+
+@pytest.mark.slow
+def test_signal_ends_the_process_and_the_same_command_continues(run_ranks, tmp_path):
+    whole, halved = stub.write_experiment(tmp_path / "whole"), stub.write_experiment(tmp_path / "halved")
+    assert run_ranks(whole)[0] == [0]
+    codes, output = run_ranks(halved, "--signal", "USR2", "--at", "12")
+    assert codes == [140], output
+    assert "stopped by SIGUSR2, state saved" in output
+    codes, output = run_ranks(halved)
+    assert codes == [2] and "continue with --resume_training" in output
+    assert run_ranks(halved, "--resume_training")[0] == [0]
+    assert (halved / FINAL).read_bytes() == (whole / FINAL).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def two_ranks(run_ranks, tmp_path_factory):
+    """Folders of the same training on two ranks, one per ZeRO stage."""
+    folders = [
+        stub.write_experiment(tmp_path_factory.mktemp("stage") / "exp", zero_stage=stage)
+        for stage in range(4)
+    ]
+    codes, output = run_ranks(*folders, ranks=2)
+    assert codes == [0, 0], output
+    return folders
+
+
+@pytest.mark.slow
+def test_zero_stages_agree_on_two_ranks(two_ranks):
+    reference, *sharded = [load_pth(folder / FINAL) for folder in two_ranks]
+    assert "optimizer_state_dict" in reference
+    for result in sharded:
+        assert "optimizer_state_dict" not in result
+        for name, value in reference["model_state_dict"].items():
+            assert value.numel() > 0
+            assert_close(result["model_state_dict"][name], value, atol=2e-6, rtol=1e-5)
+        assert_close(torch.tensor(result["loss_history"]), torch.tensor(reference["loss_history"]))
+
+
+@pytest.mark.slow
+def test_parameters_that_the_loss_does_not_reach_are_left_alone_on_any_number_of_ranks(run_ranks, tmp_path):
+    folders = [stub.write_experiment(tmp_path / str(ranks), weight_decay=0.1) for ranks in (1, 2)]
+    for ranks, folder in enumerate(folders, 1):
+        codes, output = run_ranks(folder, "--idle", ranks=ranks)
+        assert codes == [0] * ranks, output
+    alone, together = (load_pth(folder / FINAL) for folder in folders)
+    assert alone["optimizer_state_dict"]["state"].keys() == together["optimizer_state_dict"]["state"].keys()
+    assert len(alone["optimizer_state_dict"]["state"]) == 4, "weight and bias of the two layers in use"
+    assert torch.equal(alone["model_state_dict"]["idle.weight"], together["model_state_dict"]["idle.weight"])
+
+
+@pytest.mark.slow
+def test_signal_to_one_rank_stops_all_and_they_resume(run_ranks, two_ranks, tmp_path):
+    folder = stub.write_experiment(tmp_path / "exp", zero_stage=3)
+    codes, output = run_ranks(folder, "--signal", "TERM", "--at", "12", "--rank", "1", ranks=2)
+    assert codes == [143, 143], output
+    codes, output = run_ranks(folder, "--resume_training")
+    assert codes == [2] and "processes: 2 -> 1" in output
+    assert run_ranks(folder, "--resume_training", ranks=2)[0] == [0, 0]
+    expected, found = (load_pth(done / FINAL)["model_state_dict"] for done in (two_ranks[3], folder))
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
