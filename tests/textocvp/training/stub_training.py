@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import gc
+import importlib
 import json
 import os
 import signal
@@ -10,8 +12,6 @@ import sys
 from pathlib import Path
 
 import torch
-import torch._dynamo  # which every process would import for itself, as it would the next
-import torch.utils.tensorboard  # noqa: F401
 from torch import nn
 
 from textocvp import stopping
@@ -134,6 +134,9 @@ def main(argv):
 
 def serve():
     """For each line of stdin, fork a process per environment, everything imported, and print the exit codes."""
+    for name in ("torch._dynamo", "torch.utils.tensorboard", "deepspeed.runtime.zero.muon.muon_optimizer"):
+        importlib.import_module(name)  # every process would do it for itself
+    gc.freeze()
     for line in sys.stdin:
         job = json.loads(line)
         children = []

@@ -288,7 +288,6 @@ def run_ranks(tmp_path_factory):
     server.communicate(timeout=10)
 
 
-@pytest.mark.slow
 def test_signal_ends_the_process_and_the_same_command_continues(run_ranks, tmp_path):
     whole, halved = stub.write_experiment(tmp_path / "whole"), stub.write_experiment(tmp_path / "halved")
     assert run_ranks(whole)[0] == [0]
@@ -313,7 +312,6 @@ def two_ranks(run_ranks, tmp_path_factory):
     return folders
 
 
-@pytest.mark.slow
 def test_zero_stages_agree_on_two_ranks(two_ranks):
     reference, *sharded = [load_pth(folder / FINAL) for folder in two_ranks]
     assert "optimizer_state_dict" in reference
@@ -325,7 +323,6 @@ def test_zero_stages_agree_on_two_ranks(two_ranks):
         assert_close(torch.tensor(result["loss_history"]), torch.tensor(reference["loss_history"]))
 
 
-@pytest.mark.slow
 def test_parameters_that_the_loss_does_not_reach_are_left_alone_on_any_number_of_ranks(run_ranks, tmp_path):
     folders = [stub.write_experiment(tmp_path / str(ranks), weight_decay=0.1) for ranks in (1, 2)]
     for ranks, folder in enumerate(folders, 1):
@@ -337,7 +334,6 @@ def test_parameters_that_the_loss_does_not_reach_are_left_alone_on_any_number_of
     assert torch.equal(alone["model_state_dict"]["idle.weight"], together["model_state_dict"]["idle.weight"])
 
 
-@pytest.mark.slow
 def test_signal_to_one_rank_stops_all_and_they_resume(run_ranks, two_ranks, tmp_path):
     folder = stub.write_experiment(tmp_path / "exp", zero_stage=3)
     codes, output = run_ranks(folder, "--signal", "TERM", "--at", "12", "--rank", "1", ranks=2)
