@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from textocvp.config import registry
+from textocvp.config.experiment import FILE_NAME, Experiment, check_fit
 from textocvp.decomposition.base import Rendering, SlotDecomposition
-
-if TYPE_CHECKING:
-    from textocvp.config.experiment import Experiment
 
 __all__ = ["Rendering", "SlotDecomposition", "build_model"]
 
@@ -24,8 +21,9 @@ def build_model(
         pretrained: False leaves a frozen encoder's values random, for a state dict that brings them.
 
     Raises:
-        UserError: an unknown name, sizes that do not fit each other, missing weights.
+        ConfigError, UserError: sizes that do not fit each other, missing weights.
     """
+    check_fit(experiment, FILE_NAME)
     section = experiment.model
     model_class = registry.MODELS.get(section.model_name).load()
     weights = (folder, pretrained) if model_class.reads_weights else ()

@@ -28,21 +28,8 @@ class ExtendedDINOSAUR(SlotDecomposition):
         folder: Path | None = None,
         pretrained: bool = True,
     ) -> None:
-        """
-        Args:
-            img_size: height and width (pixels) of the data set's frames.
-            folder: the experiment's folder, for weights that lie in it.
-            pretrained: False leaves the encoder's values random, for a state dict that brings them.
-
-        Raises:
-            ConfigError, UserError: sizes do not fit each other, or the encoder's weights are missing.
-        """
+        """folder, pretrained: see `build_model`. ConfigError if the weights have another width."""
         super().__init__(config)
-        if tuple(img_size) != (config.img_size, config.img_size):
-            raise ConfigError(
-                f"model_params.img_size is {config.img_size}, but dataset.img_size is "
-                f"{list(img_size)}: make them equal (frames must be square)"
-            )
         section = config.encoder
         encoder_class = registry.VIT_ENCODERS.get(section.encoder_name).load()
         self.encoder = encoder_class(
@@ -51,8 +38,8 @@ class ExtendedDINOSAUR(SlotDecomposition):
         width = config.mlp_encoder_dim
         if self.encoder.out_channels != width:
             raise ConfigError(
-                f"model_params.mlp_encoder_dim is {width}, but the encoder's features have "
-                f"{self.encoder.out_channels} channels: make them equal"
+                f"model.model_params.mlp_encoder_dim: expected {self.encoder.out_channels}, the width of the "
+                f"encoder's features, got {width}"
             )
         self.feature_projection = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.slot_dim)

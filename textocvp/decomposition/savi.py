@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from textocvp.config import registry
-from textocvp.config.errors import ConfigError
 from textocvp.config.models import SAViConfig
 from textocvp.decomposition.base import Rendering, SlotDecomposition
 from textocvp.modules import xavier_
@@ -20,7 +19,7 @@ class SAVi(SlotDecomposition):
     losses = ("mse", "background_mse")
 
     def __init__(self, config: SAViConfig, img_size: tuple[int, int]) -> None:
-        """img_size: height and width (pixels). ConfigError where encoder or decoder do not fit it."""
+        """img_size: height and width (pixels) of the frames."""
         super().__init__(config)
         encoder_class = registry.ENCODERS.get(config.encoder.encoder_name).load()
         self.encoder = encoder_class(config.encoder.encoder_params, config.in_channels)
@@ -35,18 +34,9 @@ class SAVi(SlotDecomposition):
         self._build_recurrence(config.mlp_encoder_dim)
         decoder_class = registry.DECODERS.get(config.decoder.decoder_name).load()
         self.decoder = decoder_class(config.decoder.decoder_params, config.slot_dim, config.in_channels)
-        made = config.decoder.decoder_params.out_resolution()
-        if made != tuple(img_size):
-            raise ConfigError(
-                f"model_params.decoder makes frames of {list(made)}, but "
-                f"dataset.img_size is {list(img_size)}: change resolution or upsampling"
-            )
-        self._initialise()
-
-    def _initialise(self) -> None:
         xavier_(self)
-        self.transition.scale_output(self.config.transition_module.output_scale)
-        self.decoder.position.scale_projection(self.config.decoder.decoder_params.position_gain)
+        self.transition.scale_output(config.transition_module.output_scale)
+        self.decoder.position.scale_projection(config.decoder.decoder_params.position_gain)
 
     def features(self, video: Tensor) -> Tensor:
         """Image features (B, T, L, F) of video (B, T, C, H, W) in [0, 1], all frames at once."""

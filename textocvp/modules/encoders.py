@@ -24,7 +24,6 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, config: ConvEncoderConfig, in_channels: int) -> None:
         super().__init__()
-        self.resolution = config.resolution
         num_layers = len(config.num_channels)
         self.strides = per_layer(config.strides, num_layers, "strides")
         kernels = per_layer(config.kernel_size, num_layers, "kernel_size")
@@ -36,12 +35,7 @@ class ConvEncoder(nn.Module):
         self.out_channels = config.num_channels[-1]
 
     def out_resolution(self, img_size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the feature map of img_size frames (ConfigError where the config disagrees)."""
-        if self.resolution is not None and tuple(self.resolution) != tuple(img_size):
-            raise ConfigError(
-                f"model_params.encoder.encoder_params.resolution is {list(self.resolution)}, but "
-                f"dataset.img_size is {list(img_size)}: make them equal, or resolution null"
-            )
+        """Height and width of the feature maps of img_size frames."""
         height, width = img_size
         for stride in self.strides:
             height, width = -(-height // stride), -(-width // stride)

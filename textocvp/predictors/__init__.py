@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from textocvp.config import registry
 from textocvp.config.errors import UserError
+from textocvp.config.experiment import Experiment
 from textocvp.predictors.rollout import SlotForecaster, SlotPredictor, TextEmbedding
-
-if TYPE_CHECKING:
-    from textocvp.config.experiment import Experiment
 
 __all__ = ["SlotForecaster", "SlotPredictor", "TextEmbedding", "build_forecaster"]
 

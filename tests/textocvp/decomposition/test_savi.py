@@ -132,9 +132,14 @@ def test_position_gain_scales_the_initial_projection():
     assert torch.equal(scaled.decoder.broadcast.weight, plain.decoder.broadcast.weight)
 
 
-def test_decoder_that_does_not_fit_the_data_is_refused():
-    with pytest.raises(ConfigError, match=r"makes frames of \[16, 16\], but dataset.img_size is \[32, 32\]"):
-        SAVi(build(SAViConfig, PLAIN, "test"), (32, 32))
+@pytest.mark.parametrize(
+    ("name", "dataset", "field"),
+    [("SAVi", "CATER_Hard", "decoder"), ("ExtendedDINOSAUR", "CLIPort", "img_size")],
+)
+def test_models_that_do_not_fit_the_frames_are_refused(name, dataset, field):
+    values = experiment_values(name, dataset, {"dataset.img_size": [32, 32]})
+    with pytest.raises(ConfigError, match=rf"model.model_params.{field}: .*\[32, 32\]"):
+        build_model(parse_experiment(values, "test"))
 
 
 def test_default_experiment_builds_the_originals_model():

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from textocvp.config.errors import ConfigError
 from textocvp.config.models import ConvEncoderConfig
 from textocvp.modules.encoders import ConvEncoder
 
@@ -20,9 +19,3 @@ def test_feature_map_has_the_announced_resolution(strides, img_size):
 def test_kernels_per_layer():
     encoder = ConvEncoder(ConvEncoderConfig(num_channels=(4, 6, 8), kernel_size=(5, 3, 1)), in_channels=3)
     assert [conv.kernel_size for conv in encoder.convs] == [(5, 5), (3, 3), (1, 1)]
-
-
-def test_another_resolution_than_the_data_is_refused():
-    encoder = ConvEncoder(ConvEncoderConfig(resolution=(64, 64)), in_channels=3)
-    with pytest.raises(ConfigError, match=r"resolution is \[64, 64\], but dataset.img_size is \[32, 32\]"):
-        encoder.out_resolution((32, 32))
