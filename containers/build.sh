@@ -5,8 +5,8 @@
 #
 #   --lock     packages: requirements-LOCK.lock, with torch's CPU or CUDA build                       (cpu)
 #   --base     docker://IMAGE with Python 3.11; a local image, file or folder; debootstrap, which is
-#              Debian 12 from this machine's apt mirror (or MIRROR=)  (docker://python:3.11-slim; where that cannot be
-#              had and debootstrap is there: debootstrap)
+#              Debian 12 from this machine's apt mirror (or MIRROR=)  (docker://python:3.11-slim; if that cannot be
+#              reached and debootstrap is installed: debootstrap)
 #   --images   folder of images                                                                       (.images)
 #   --scratch  wheels, caches, temporary files: several GB, best on a local disk                      (IMAGES/scratch)
 #   --key      print the key only;  --dry  print what would be built
@@ -118,7 +118,7 @@ wheelhouse() {  # sets WHEELS: all packages of the lock as wheels; fetched once
     WHEELS=$SCRATCH/wheelhouse-$LOCK-$(hash "$LOCK_FILE")
     [ ! -d "$WHEELS" ] || return 0
     local partial=$WHEELS.$MINE.partial found
-    find_python "$PYTHON_VERSION" || find_python || fail "no Python with pip on this host to fetch wheels with: say PYTHON="
+    find_python "$PYTHON_VERSION" || find_python || fail "no Python with pip on this host to download wheels with; set PYTHON="
     echo "wheels: $(grep -c == "$LOCK_FILE") packages, with pip of Python $PIP_PYTHON"
     if [ "$PIP_PYTHON" = "$PYTHON_VERSION" ]; then
         "${PIP[@]}" wheel --no-deps -r "$LOCK_FILE" -w "$partial" >> "$LOG" 2>&1 || explain_pip
@@ -127,7 +127,7 @@ wheelhouse() {  # sets WHEELS: all packages of the lock as wheels; fetched once
     fi
     found=$(torch_build "$partial")
     [ "$found" = "$LOCK" ] || fail "pip found torch's $found build for the $LOCK lock: name an index or folder that has the" \
-        "$LOCK build (PIP_EXTRA_INDEX_URL=, PIP_FIND_LINKS=), or say --lock $found"
+        "$LOCK build (PIP_EXTRA_INDEX_URL=, PIP_FIND_LINKS=), or use --lock $found"
     mv -T "$partial" "$WHEELS" 2>/dev/null || [ -d "$WHEELS" ]
 }
 
@@ -159,8 +159,8 @@ explain_build() {  # one line from apptainer's log
     fi
     line=$(said '^E: .*' || last_error < "$LOG")
     ! base_is_absent ||
-        fail "the base $BASE cannot be had: $(said '(dial tcp|lookup|manifest unknown|unauthorized|E: ).*' || echo "$line");" \
-            "without a network say --base IMAGE, on Debian --base debootstrap (log: $LOG)"
+        fail "the base $BASE cannot be reached: $(said '(dial tcp|lookup|manifest unknown|unauthorized|E: ).*' || echo "$line");" \
+            "without a network use --base IMAGE, on Debian --base debootstrap (log: $LOG)"
     fail "${RUNTIME##*/} could not build the image: ${line#*: } (log: $LOG)"
 }
 
@@ -186,9 +186,9 @@ build_image() {
     (cd "$HERE" && "$RUNTIME" build --bind "$WHEELS:/mnt" "${options[@]}" "$PARTIAL" textocvp.def) >> "$LOG" 2>&1
 }
 
-build_from_debootstrap() {  # where nobody asked for a base, and the usual one cannot be had
+build_from_debootstrap() {  # if no base was asked for and the default cannot be reached
     [ -z "$ASKED" ] && base_is_absent && command -v debootstrap >/dev/null && [ -n "${MIRROR:-$(apt_mirror)}" ] || return 1
-    echo "the base $BASE cannot be had here: building from debootstrap (some minutes; log: $LOG)"
+    echo "the base $BASE cannot be reached: building from debootstrap (some minutes; log: $LOG)"
     BASE=debootstrap
     resolve_base
     : > "$LOG"
@@ -218,7 +218,7 @@ prepare() {
     mkdir -p "$IMAGES" "$SCRATCH/cache" 2>/dev/null || fail "cannot write into $IMAGES or $SCRATCH"
     needed=$([ "$LOCK" = cuda ] && echo 18000 || echo 4500)
     free=$(megabytes_free "$SCRATCH")
-    [ "$free" -ge "$needed" ] || fail "$free MB free in $SCRATCH, a build needs about $needed: say --scratch DIR"
+    [ "$free" -ge "$needed" ] || fail "$free MB free in $SCRATCH, a build needs about $needed; use --scratch DIR"
     sweep "$IMAGES"/.textocvp-*."$(hostname -s)"-*.partial* "$SCRATCH"/*."$(hostname -s)"-*.partial
     trap 'remove "$PARTIAL" "$PARTIAL.json" "$SCRATCH"/*."$MINE".partial' EXIT
     trap 'exit 130' INT

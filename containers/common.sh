@@ -21,7 +21,7 @@ root_is_limited() {
     ! ((0x${capabilities:-0} >> 24 & 1))
 }
 
-# last_error: the last line of a program's words on standard input that names an error, without its colours
+# last_error: of a program's output on standard input, the last line that names an error, without colours
 last_error() {
     local said
     said=$(sed 's/\x1b\[[0-9;]*m//g')

@@ -6,13 +6,13 @@
 #   RUNTIME   apptainer or singularity, a name or a path
 #   IMAGE     a .sif file or an unpacked folder
 #   --env     names of further variables that the command may see, as shell patterns (WANDB_*)
-#   --option  one more option for `RUNTIME exec`, as it stands (--option=--rocm)
+#   --option  one more option for `RUNTIME exec`, passed unchanged (--option=--rocm)
 #
 # The command sees the working directory under its own path, what --bind gives, TMPDIR if it is a folder here, and what the
 # site's configuration mounts (commonly HOME and /tmp; packages in ~/.local are ignored). Of the environment it sees only
 # the variables listed below. The exit code is the command's.
 #
-# Slurm signals every process of a step. USR1, USR2 and TERM are survived by all that stands around the command, and ignored
+# Slurm signals every process of a step. USR1, USR2 and TERM are survived by everything around the command, and ignored
 # by the command until it sets handlers of its own: the image outlives them, and the handlers get each of them, some twice.
 # (An apptainer that brings its own squashfuse_ll prefers it to the one in shims/: there, start from an unpacked folder.)
 set -euo pipefail

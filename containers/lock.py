@@ -1,7 +1,7 @@
 """Write the lock files: exact versions of what pyproject.toml asks for, as they are installed here.
 
     .venv/bin/python containers/lock.py           # make lock
-    .venv/bin/python containers/lock.py --check   # say where the files differ, write nothing
+    .venv/bin/python containers/lock.py --check   # report which files differ, write nothing
 
 requirements-login.lock holds what submits (login nodes), requirements-cpu.lock everything that works with the
 CPU build of torch, requirements-cuda.lock the same with what torch's CUDA build needs on top,
@@ -92,7 +92,7 @@ def lock_files(resolve: bool) -> dict[str, str]:
     login = closure(project["dependencies"])
     cpu = closure(project["dependencies"] + extras["work"])
     dev = {name: version for name, version in closure(extras["dev"]).items() if name not in cpu}
-    # the header tells when torch changed but its CUDA packages did not
+    # the header changes when torch changes but its CUDA packages do not
     cuda_header = HEADER + f"# CUDA packages of torch {cpu['torch']} for Linux, x86_64, Python 3.11\n"
     cuda = text({**cpu, **cuda_packages(cpu, resolve)}, cuda_header)
     locks = {"login": text(login), "cpu": text(cpu), "cuda": cuda, "dev": text(dev)}

@@ -20,7 +20,7 @@ from pathlib import Path
 os.environ.update(DS_ACCELERATOR="cpu", DEEPSPEED_LOG_LEVEL="error")  # read by DeepSpeed at import
 LOCK = Path(__file__).with_name("requirements.lock")
 MODULES = (
-    *("av", "cloudpickle", "deepspeed", "h5py", "huggingface_hub", "numpy", "PIL", "safetensors"),
+    *("av", "cloudpickle", "deepspeed", "h5py", "huggingface_hub", "numpy", "PIL", "pydantic", "safetensors"),
     *("scipy", "sklearn", "submitit", "tensorboard", "tokenizers", "torch", "torch.utils.tensorboard"),
     *("tqdm", "transformers", "yaml"),
 )

@@ -13,7 +13,7 @@ PATH=$PATH:/usr/sbin:/sbin
 [[ $# =~ ^[12]$ && $1 != -* ]] || { sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 IMAGE=$1 FOLDER=${2:-${1%.sif}}
 [ -f "$IMAGE" ] || fail "the image $IMAGE does not exist: make image builds it"
-[ "$FOLDER" != "$IMAGE" ] || fail "$IMAGE is not called .sif: say which folder to unpack it into"
+[ "$FOLDER" != "$IMAGE" ] || fail "the name of $IMAGE does not end in .sif: name the folder to unpack it into"
 [ -f "$IMAGE.json" ] || fail "$IMAGE.json is missing: was $IMAGE built by containers/build.sh?"
 if cmp -s "$IMAGE.json" "$FOLDER/.textocvp-image.json"; then
     echo "unchanged: $FOLDER"

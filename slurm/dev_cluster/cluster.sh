@@ -3,7 +3,7 @@
 #
 #   slurm/dev_cluster/cluster.sh start|stop|purge|status|env
 #
-# Runs as root or as an ordinary user; everything it writes lies in one folder, so several can stand side by side.
+# Runs as root or as an ordinary user; everything it writes is in one folder, so several can run side by side.
 #   DEV_CLUSTER_DIR    its folder        (.dev_cluster in the repository)
 #   DEV_CLUSTER_PORT   first of 20 ports (27000)
 #   DEV_CLUSTER_NODES  slurmd            (2)      DEV_CLUSTER_CPUS  per node (2)      DEV_CLUSTER_MEMORY_MB  per node (8000)
@@ -86,7 +86,7 @@ start_database() {
     done
 }
 
-# A node that was drained, or marked down by an earlier stop, comes back only when told to.
+# A node that was drained, or marked down by an earlier stop, comes back only when it is resumed.
 nodes_ready() {
     [ "$(sinfo -h -N -p main -o %t | grep -cE '^(idle|mix|alloc)$')" = "$NODES" ] && return
     scontrol update "nodename=n[1-$NODES]" state=resume

@@ -14,12 +14,11 @@ from .conftest import key_of, run
 
 
 def one_line(result):
-    """The error of a failed build: one line that tells."""
+    """The error of a failed build, which is one line."""
     assert result.returncode == 2, result.stdout + result.stderr
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    return lines[0]
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
 
 
 @pytest.mark.parametrize("lock", ["cpu", "cuda"])
@@ -36,13 +35,11 @@ def test_the_key_is_the_hash_of_lock_definition_and_selftest(containers, lock):
 
 
 def test_dry_says_what_would_be_built_and_writes_nothing(containers):
-    result = containers.build("--dry", "--lock", "cuda", "--base", "docker://somewhere/python:3.11")
+    base = "docker://somewhere/python:3.11"
+    result = containers.build("--dry", "--lock", "cuda", "--base", base)
     image = containers.images / f"textocvp-cuda-{key_of(containers.folder, 'cuda')}.sif"
-    assert result.stdout.splitlines() == [
-        f"would build {image}",
-        "base docker://somewhere/python:3.11",
-        f"scratch {containers.images}/scratch",
-    ]
+    lines = [f"would build {image}", f"base {base}", f"scratch {containers.images}/scratch"]
+    assert result.stdout.splitlines() == lines
     assert "base docker://python:3.11-slim\n" in containers.build("--dry").stdout
     assert not containers.images.exists()
 
@@ -78,9 +75,7 @@ def test_wrong_arguments_are_one_line(containers, arguments, environment, words)
 
 def test_a_missing_lock_is_one_line(containers):
     (containers.folder / "requirements-cuda.lock").unlink()
-    assert "requirements-cuda.lock is missing: make lock writes it" in one_line(
-        containers.build("--lock", "cuda")
-    )
+    assert "requirements-cuda.lock is missing: make lock" in one_line(containers.build("--lock", "cuda"))
 
 
 def small_lock(containers, requires):
@@ -127,9 +122,9 @@ class TestWithApptainer:
     def test_a_base_that_cannot_be_reached_is_one_line(self, containers):
         base = "docker://127.0.0.1:9/python:3.11-slim"  # the port of no registry
         line = one_line(containers.build("--base", base, **small_lock(containers, "")))
-        assert f"the base {base} cannot be had: " in line
+        assert f"the base {base} cannot be reached: " in line
         assert "connection refused" in line
-        assert "without a network say --base IMAGE, on Debian --base debootstrap" in line
+        assert all(part in line for part in ("--base IMAGE", "--base debootstrap"))
 
     def test_too_small_a_disk_is_one_line(self, containers, tmp_path):
         small = tmp_path / "small"
@@ -137,7 +132,7 @@ class TestWithApptainer:
         build = f"{containers.folder}/build.sh --base / --images {small}"
         result = run("unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size=9m none {small} && {build}")
         if "unshare" in result.stderr or "mount:" in result.stderr:
-            pytest.skip(f"no small disk to be had here: {result.stderr}")
+            pytest.skip(f"no small disk can be mounted here: {result.stderr}")
         assert one_line(result).startswith(f"error: 9 MB free in {small}/scratch, a build needs about ")
 
     @pytest.mark.slow
@@ -154,11 +149,7 @@ class TestWithApptainer:
         if number == signal.SIGKILL:  # nothing could be tidied up: the next build does
             (containers.folder / "requirements-cpu.lock").write_text("torch==0.0.2\n")
             one_line(containers.build("--base", "/", **environment))
-        assert not left_behind(containers)
-
-
-def left_behind(containers):
-    return [*containers.images.glob(".*.partial*"), *containers.images.glob("scratch/*.partial")]
+        assert not [*containers.images.glob(".*.partial*"), *containers.images.glob("scratch/*.partial")]
 
 
 def wait_for(condition):
