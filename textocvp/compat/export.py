@@ -18,7 +18,7 @@ from textocvp.compat.keys import to_original
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL, Experiment
 from textocvp.config.models import SAViConfig
-from textocvp.config.predictors import TextOCVPConfig, TextOCVPT5Config
+from textocvp.config.predictors import TextGuidedConfig, TextOCVPConfig
 from textocvp.files import atomic_path
 from textocvp.modules.encoders import IMAGENET_MEAN, IMAGENET_STD
 from textocvp.training.checkpoint import find_checkpoint, load_pth
@@ -86,7 +86,7 @@ def _own_settings(trained: Trained) -> Iterator[str]:
         text = predictor.predictor_params
         if isinstance(text, TextOCVPConfig) and text.text_encoder_params.context_length != CONTEXT_LENGTH:
             yield "predictor.predictor_params.text_encoder_params.context_length"
-        if isinstance(text, (TextOCVPConfig, TextOCVPT5Config)) and text.fusion_params.mask_padding:
+        if isinstance(text, TextGuidedConfig) and text.fusion_params.mask_padding:
             log.info(
                 "the original attends the padding of captions, this predictor was trained not to: they agree "
                 "only for the longest caption of a batch"

@@ -165,7 +165,7 @@ class DecompositionConfig(Settings):
     """Loss terms of a new experiment, each with weight 1."""
 
     num_slots: PositiveInt = 8
-    """Slots per frame: objects that can be told apart, background included."""
+    """Slots per frame: the objects and the background."""
     slot_dim: PositiveInt = 128
     """Length of a slot vector."""
     num_iterations_first: PositiveInt = 3
@@ -196,7 +196,7 @@ class DecompositionConfig(Settings):
 class SAViConfig(DecompositionConfig):
     """Slot Attention for Video (Kipf et al. 2022)."""
 
-    new: ClassVar[Mapping[str, Any]] = {"encoder.encoder_params.resolution": [64, 64]}
+    new: ClassVar[Mapping[str, Any]] = {"encoder": {"encoder_params": {"resolution": [64, 64]}}}
 
     mlp_encoder_dim: PositiveInt = 128
     """Hidden and output units of the MLP on the image features."""
@@ -295,13 +295,13 @@ class PatchDecoderSection(Settings):
 class ExtendedDINOSAURConfig(DecompositionConfig):
     """DINOSAUR (Seitzer et al. 2023) for video, which also reconstructs the frames."""
 
-    original: ClassVar[Mapping[str, Any]] = {"encoder.encoder_params.normalization": "mean"}
+    original: ClassVar[Mapping[str, Any]] = {"encoder": {"encoder_params": {"normalization": "mean"}}}
     losses: ClassVar[Tuple[str, ...]] = ("mse", "pred_feature_mse")
 
     img_size: PositiveInt = 336
     """Height and width (pixels) of the frames, equal to dataset.img_size."""
     num_slots: PositiveInt = 10
-    """Slots per frame: objects that can be told apart, background included."""
+    """Slots per frame: the objects and the background."""
     in_channels: Literal[3] = 3
     """Channels of a frame."""
     mlp_hidden: PositiveInt = 512

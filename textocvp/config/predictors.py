@@ -22,34 +22,8 @@ class PredictorConfig(Settings):
 
     @property
     def tokenizer_weights(self) -> Optional[str]:
-        """Name or folder of the pretrained weights that the tokenizer lies with; None: it needs none."""
+        """Name or folder of the pretrained weights that the tokenizer belongs to; None: it needs none."""
         return None
-
-
-class VanillaTransformerConfig(PredictorConfig):
-    """Transformer over all slots of all frames in the buffer; sees no text."""
-
-    token_dim: PositiveInt = 128
-    """Width of the transformer; slots are projected to it."""
-    hidden_dim: PositiveInt = 256
-    """Hidden units of the feed-forward part."""
-    num_layers: PositiveInt = 2
-    """Transformer layers."""
-    n_heads: PositiveInt = 4
-    """Attention heads; token_dim must be divisible by it."""
-    residual: bool = True
-    """Predict the change from the latest slots instead of the slots."""
-    dropout: float = Field(0.1, ge=0, le=1)
-    """Dropout in the layers and after the position embedding (the original's fixed 0.1)."""
-    output_scale: float = 1.0
-    """Factor on the output layer's initial values; with `residual`, 0.05 starts by copying the slots."""
-
-    def check(self) -> None:
-        _check_heads(self.token_dim, self.n_heads, "n_heads")
-
-
-class OCVPSeqConfig(VanillaTransformerConfig):
-    """OCVP-Seq (Villar-Corrales et al. 2023): attention over a frame's slots, then over a slot's history."""
 
 
 class TransformerConfig(Settings):
@@ -62,7 +36,7 @@ class TransformerConfig(Settings):
     hidden_dim: PositiveInt = 2048
     """Hidden units of a layer's MLP."""
     num_layers: PositiveInt = 8
-    """Text-guided layers."""
+    """Layers."""
     residual: bool = True
     """Predict the change from the latest slots instead of the slots."""
     output_scale: float = 1.0
@@ -70,6 +44,25 @@ class TransformerConfig(Settings):
 
     def check(self) -> None:
         _check_heads(self.token_dim, self.n_heads, "n_heads")
+
+
+class VanillaTransformerConfig(TransformerConfig, PredictorConfig):
+    """Transformer over all slots of all frames in the buffer; sees no text."""
+
+    token_dim: PositiveInt = 128
+    """Width of the transformer; slots are projected to it."""
+    n_heads: PositiveInt = 4
+    """Attention heads; token_dim must be divisible by it."""
+    hidden_dim: PositiveInt = 256
+    """Hidden units of the feed-forward part."""
+    num_layers: PositiveInt = 2
+    """Layers."""
+    dropout: float = Field(0.1, ge=0, le=1)
+    """Dropout in the layers and after the position embedding (the original's fixed 0.1)."""
+
+
+class OCVPSeqConfig(VanillaTransformerConfig):
+    """OCVP-Seq (Villar-Corrales et al. 2023): attention over a frame's slots, then over a slot's history."""
 
 
 class FusionConfig(Settings):
@@ -106,20 +99,6 @@ class TextTransformerConfig(Settings):
         _check_heads(self.input_dim, self.num_heads, "num_heads")
 
 
-class TextOCVPConfig(PredictorConfig):
-    """TextOCVP with its own text transformer (Villar-Corrales, Plepi, Behnke 2025)."""
-
-    tokenizer: ClassVar[Optional[str]] = "CustomTokenizer"
-    original: ClassVar[Mapping[str, Any]] = {"fusion_params.mask_padding": False}
-
-    predictor_params: TransformerConfig = TransformerConfig()
-    """Transformer over the slots of all frames in the buffer."""
-    fusion_params: FusionConfig = FusionConfig()
-    """How the text reaches the slots."""
-    text_encoder_params: TextTransformerConfig = TextTransformerConfig()
-    """Text encoder."""
-
-
 class T5EncoderConfig(Settings):
     """A frozen, pretrained T5 encoder (Raffel et al. 2020), of any width."""
 
@@ -128,20 +107,35 @@ class T5EncoderConfig(Settings):
     a path), or a name on the hub. Where its width is not token_dim, a learned projection follows."""
 
 
-class TextOCVPT5Config(PredictorConfig):
-    """TextOCVP with a frozen T5 (Villar-Corrales, Plepi, Behnke 2025)."""
+class TextGuidedConfig(PredictorConfig):
+    """TextOCVP (Villar-Corrales, Plepi, Behnke 2025), whatever its text encoder."""
 
-    tokenizer: ClassVar[Optional[str]] = "T5"
-    original: ClassVar[Mapping[str, Any]] = TextOCVPConfig.original
+    original: ClassVar[Mapping[str, Any]] = {"fusion_params": {"mask_padding": False}}
 
     predictor_params: TransformerConfig = TransformerConfig()
     """Transformer over the slots of all frames in the buffer."""
     fusion_params: FusionConfig = FusionConfig()
     """How the text reaches the slots."""
+
+
+class TextOCVPConfig(TextGuidedConfig):
+    """TextOCVP with its own text transformer."""
+
+    tokenizer: ClassVar[Optional[str]] = "CustomTokenizer"
+
+    text_encoder_params: TextTransformerConfig = TextTransformerConfig()
+    """Text encoder."""
+
+
+class TextOCVPT5Config(TextGuidedConfig):
+    """TextOCVP with a frozen T5."""
+
+    tokenizer: ClassVar[Optional[str]] = "T5"
+
     text_encoder_params: T5EncoderConfig = T5EncoderConfig()
     """Text encoder."""
 
     @property
     def tokenizer_weights(self) -> Optional[str]:
-        """The encoder's: its tokenizer lies with them."""
+        """The encoder's: its tokenizer is in the same folder."""
         return self.text_encoder_params.weights

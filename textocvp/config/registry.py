@@ -1,21 +1,22 @@
 """Names of models, predictors, data sets and their parts -> the classes behind them, imported when asked for.
 
 To add one: write its class and its settings class, and put one line here; or write "module:Class" where an
-experiment names it. That is either the class itself, whose attribute `config_class` is its settings class, or
-the settings class, whose attribute `builds` names the class (then a login node can plan without torch).
+experiment names it. That is either the class itself, whose attribute `config_class` is its settings class
+(without it, those of the first line here), or the settings class, whose attribute `builds` names the class: a
+login node can plan with that without torch.
 """
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, Mapping, Tuple, Type, Union
+from typing import Any, Dict, Iterator, Type, Union
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from textocvp.config.errors import UserError, nearest
-from textocvp.config.schema import Settings, apply_overrides, to_dict
+from textocvp.config.schema import Settings, filled_in, to_dict
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,15 @@ class Entry:
     def new_values(self, **given: Any) -> Dict[str, Any]:
         """The complete parameters of a new experiment, as JSON values."""
         config = self.load_config()
-        return to_dict(config.model_validate(apply_overrides(given, config.new)))
+        values: Dict[str, Any] = to_dict(config.model_validate(filled_in(given, config.new)))
+        return values
 
 
 class Registry:
-    """Entries of one kind by name.
+    """Entries of one kind by name."""
 
-    Args:
-        config: "module:Class" of the settings of a class from elsewhere that does not say which it has.
-    """
-
-    def __init__(self, kind: str, entries: Mapping[str, Entry], config: str = "") -> None:
-        self.kind, self.entries, self.config = kind, dict(entries), config
+    def __init__(self, kind: str, entries: Dict[str, Entry]) -> None:
+        self.kind, self.entries = kind, entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -63,7 +61,8 @@ class Registry:
         found = _import(name)
         if isinstance(found, type) and issubclass(found, Settings):
             return Entry(found.builds, found)
-        return Entry(name, getattr(found, "config_class", self.config))
+        default = next(iter(self.entries.values())).config
+        return Entry(name, getattr(found, "config_class", default))
 
     @property
     def name(self) -> AfterValidator:
@@ -82,10 +81,8 @@ class Registry:
         """Validator of a section whose settings class is registered under the name in another field."""
 
         def validate(values: Any, info: ValidationInfo) -> Any:
-            if (
-                isinstance(values, Settings) or field not in info.data
-            ):  # the name was wrong: that is the error
-                return values
+            if isinstance(values, Settings) or field not in info.data:
+                return values  # where the name was wrong, that is the error
             return self.get(info.data[field]).load_config().model_validate(values, context=info.context)
 
         return BeforeValidator(validate)
@@ -111,89 +108,78 @@ def _import(target: str) -> Any:
         raise UserError(f"{target}: cannot be imported ({error})") from error
 
 
-def _registry(kind: str, entries: Mapping[str, Tuple[str, ...]], config: str = "") -> Registry:
-    return Registry(kind, {name: Entry(*targets) for name, targets in entries.items()}, config)
+def _registry(kind: str, module: str, table: str) -> Registry:
+    """A registry from lines: name, "module:Class", its settings class in textocvp.config.`module`."""
+    entries = {}
+    for name, target, *config in (line.split() for line in table.strip().splitlines()):
+        entries[name] = Entry(target, f"textocvp.config.{module}:{config[0]}" if config else "")
+    return Registry(kind, entries)
 
 
 MODELS = _registry(
     "decomposition model",
-    {
-        "SAVi": ("textocvp.decomposition.savi:SAVi", "textocvp.config.models:SAViConfig"),
-        "ExtendedDINOSAUR": (
-            "textocvp.decomposition.extended_dinosaur:ExtendedDINOSAUR",
-            "textocvp.config.models:ExtendedDINOSAURConfig",
-        ),
-    },
+    "models",
+    """
+    SAVi              textocvp.decomposition.savi:SAVi                           SAViConfig
+    ExtendedDINOSAUR  textocvp.decomposition.extended_dinosaur:ExtendedDINOSAUR  ExtendedDINOSAURConfig
+    """,
 )
 PREDICTORS = _registry(
     "predictor",
-    {
-        "VanillaTransformer": (
-            "textocvp.predictors.vanilla_transformer:VanillaTransformer",
-            "textocvp.config.predictors:VanillaTransformerConfig",
-        ),
-        "OCVPSeq": ("textocvp.predictors.ocvp_seq:OCVPSeq", "textocvp.config.predictors:OCVPSeqConfig"),
-        "TextOCVP_CustomTF": (
-            "textocvp.predictors.textocvp:TextOCVPCustomTF",
-            "textocvp.config.predictors:TextOCVPConfig",
-        ),
-        "TextOCVP_T5": (
-            "textocvp.predictors.textocvp:TextOCVPT5",
-            "textocvp.config.predictors:TextOCVPT5Config",
-        ),
-    },
+    "predictors",
+    """
+    VanillaTransformer  textocvp.predictors.vanilla_transformer:VanillaTransformer  VanillaTransformerConfig
+    OCVPSeq             textocvp.predictors.ocvp_seq:OCVPSeq                        OCVPSeqConfig
+    TextOCVP_CustomTF   textocvp.predictors.textocvp:TextOCVPCustomTF               TextOCVPConfig
+    TextOCVP_T5         textocvp.predictors.textocvp:TextOCVPT5                     TextOCVPT5Config
+    """,
 )
 DATASETS = _registry(
     "data set",
-    {
-        "CATER_Easy": ("textocvp.data.cater:CATER", "textocvp.config.data:DatasetConfig"),
-        "CATER_Hard": ("textocvp.data.cater:CATER", "textocvp.config.data:DatasetConfig"),
-        "CLIPort": ("textocvp.data.cliport:CLIPort", "textocvp.config.data:CLIPortConfig"),
-    },
-    config="textocvp.config.data:DatasetConfig",
+    "data",
+    """
+    CATER_Easy  textocvp.data.cater:CATER      DatasetConfig
+    CATER_Hard  textocvp.data.cater:CATER      DatasetConfig
+    CLIPort     textocvp.data.cliport:CLIPort  CLIPortConfig
+    """,
 )
 ENCODERS = _registry(
-    "encoder",
-    {"ConvEncoder": ("textocvp.modules.encoders:ConvEncoder", "textocvp.config.models:ConvEncoderConfig")},
+    "encoder", "models", "ConvEncoder textocvp.modules.encoders:ConvEncoder ConvEncoderConfig"
 )
 DECODERS = _registry(
     "decoder",
-    {
-        "ConvDecoder": ("textocvp.modules.decoders:ConvDecoder", "textocvp.config.models:ConvDecoderConfig"),
-        "TransposedConvDecoder": (
-            "textocvp.modules.decoders:TransposedConvDecoder",
-            "textocvp.config.models:TransposedConvDecoderConfig",
-        ),
-    },
+    "models",
+    """
+    ConvDecoder            textocvp.modules.decoders:ConvDecoder            ConvDecoderConfig
+    TransposedConvDecoder  textocvp.modules.decoders:TransposedConvDecoder  TransposedConvDecoderConfig
+    """,
 )
-_VIT = ("textocvp.modules.encoders:ViTEncoder", "textocvp.config.models:ViTEncoderConfig")
 VIT_ENCODERS = _registry(
     "vision transformer",
-    {
-        "vit_small_patch14_dinov2": _VIT,
-        "vit_base_patch14_dinov2": _VIT,
-        "vit_small_patch8_224_dino": _VIT,
-        "vit_small_patch16_224_dino": _VIT,
-        "vit_base_patch8_224_dino": _VIT,
-        "vit_base_patch16_224_dino": _VIT,
-    },
+    "models",
+    """
+    vit_small_patch14_dinov2    textocvp.modules.encoders:ViTEncoder  ViTEncoderConfig
+    vit_base_patch14_dinov2     textocvp.modules.encoders:ViTEncoder  ViTEncoderConfig
+    vit_small_patch8_224_dino   textocvp.modules.encoders:ViTEncoder  ViTEncoderConfig
+    vit_small_patch16_224_dino  textocvp.modules.encoders:ViTEncoder  ViTEncoderConfig
+    vit_base_patch8_224_dino    textocvp.modules.encoders:ViTEncoder  ViTEncoderConfig
+    vit_base_patch16_224_dino   textocvp.modules.encoders:ViTEncoder  ViTEncoderConfig
+    """,
 )
 PATCH_DECODERS = _registry(
     "decoder of patches",
-    {
-        "MLPPatchDecoder": (
-            "textocvp.modules.decoders:MLPPatchDecoder",
-            "textocvp.config.models:MLPPatchDecoderConfig",
-        )
-    },
+    "models",
+    "MLPPatchDecoder textocvp.modules.decoders:MLPPatchDecoder MLPPatchDecoderConfig",
 )
 INITIALIZERS = _registry(
     "initializer",
-    {
-        name: (f"textocvp.modules.slot_attention:{name}",)
-        for name in ("Learned", "LearnedRandom", "BackgroundRandom")
-    },
+    "models",
+    """
+    Learned           textocvp.modules.slot_attention:Learned
+    LearnedRandom     textocvp.modules.slot_attention:LearnedRandom
+    BackgroundRandom  textocvp.modules.slot_attention:BackgroundRandom
+    """,
 )
 TRANSITIONS = _registry(
-    "transition module", {"TransformerBlock": ("textocvp.modules.slot_attention:TransformerTransition",)}
+    "transition module", "models", "TransformerBlock textocvp.modules.slot_attention:TransformerTransition"
 )

@@ -10,31 +10,18 @@ import copy
 import dataclasses
 import json
 import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    ClassVar,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Tuple,
-    Type,
-    TypeVar,
-    Union,
-)
+from typing import Any, Callable, ClassVar, Dict, List, Optional, Tuple, Type, TypeVar, Union
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
-from textocvp.config import dataclass_schema
 from textocvp.config.errors import ConfigError, UserError, nearest
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Settings")
 Location = Tuple[Union[int, str], ...]
 WITHOUT_EFFECT = ("downsample_encoder", "downsample", "downsample_decoder", "encoder_num_blocks")
 """Keys of the original's files that it reads and never uses. Experiments and checkpoints of earlier revisions
@@ -52,9 +39,9 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
     new: ClassVar[Mapping[str, Any]] = {}
-    """What a new experiment says where that is not the default: dotted path -> value."""
+    """What a new experiment says where that is not the default."""
     original: ClassVar[Mapping[str, Any]] = {}
-    """What experiments that the original created mean where they do not say it: dotted path -> value."""
+    """What experiments of the original mean where they do not say it."""
     dropped: ClassVar[Tuple[str, ...]] = ()
     """Keys among WITHOUT_EFFECT that are accepted and left out."""
     builds: ClassVar[str] = ""
@@ -64,7 +51,7 @@ class Settings(BaseModel):
         """Raise ValueError("field: what is wrong") for values that contradict each other."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _run_check(self) -> Self:
         self.check()
         return self
 
@@ -76,17 +63,7 @@ class Settings(BaseModel):
         if info.context and info.context["original"]:
             values = filled_in(values, cls.original)
         known = {name: value for name, value in values.items() if name not in cls.dropped}
-        unknown: List[InitErrorDetails] = [
-            {
-                "type": PydanticCustomError(
-                    "unknown_key", "{hint}", {"hint": nearest(str(name), cls.model_fields)}
-                ),
-                "loc": (name,),
-                "input": value,
-            }
-            for name, value in known.items()
-            if name not in cls.model_fields
-        ]
+        unknown = [_unknown(name, cls.model_fields) for name in known if name not in cls.model_fields]
         if unknown:
             raise ValidationError.from_exception_data(cls.__name__, unknown)
         return known
@@ -95,6 +72,11 @@ class Settings(BaseModel):
     @classmethod
     def _from_json(cls, value: Any) -> Any:
         return _converted(value)
+
+
+def _unknown(name: Any, known: Iterable[str]) -> InitErrorDetails:
+    error = PydanticCustomError("unknown_key", "{hint}", {"hint": nearest(str(name), known)})
+    return {"type": error, "loc": (name,), "input": None}
 
 
 def _converted(value: Any) -> Any:
@@ -117,8 +99,6 @@ def build(cls: Type[T], values: Any, source: str = "", path: str = "", strict: b
     Raises:
         ConfigError: one line with file, dotted path, what is expected and what was found.
     """
-    if not issubclass(cls, Settings):
-        return dataclass_schema.build(cls, values, source, path, strict)
     while True:
         try:
             return cls.model_validate(values, context={"original": not strict})
@@ -134,11 +114,9 @@ def build(cls: Type[T], values: Any, source: str = "", path: str = "", strict: b
             _remove(values, location)
 
 
-def to_dict(instance: Any) -> Any:
+def to_dict(instance: Optional[BaseModel]) -> Any:
     """The JSON values that `build` makes the same instance from."""
-    if isinstance(instance, BaseModel):
-        return instance.model_dump(mode="json", serialize_as_any=True)
-    return dataclass_schema.to_dict(instance)
+    return None if instance is None else instance.model_dump(mode="json", serialize_as_any=True)
 
 
 def given(settings: Settings) -> Dict[str, Any]:
@@ -293,29 +271,11 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
     return result
 
 
-def filled_in(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Dict[str, Any]:
-    """A copy of `values` with dotted paths set where `values` does not say them."""
-    missing = {path: value for path, value in defaults.items() if not _says(values, path)}
-    return apply_overrides(values, missing)
-
-
-def _says(values: Any, path: str) -> bool:
-    for name in path.split("."):
-        if not isinstance(values, Mapping):
-            return True  # a value where a section belongs: `build` reports it
-        if name not in values:
-            return False
-        values = values[name]
-    return True
-
-
-def merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> Dict[str, Any]:
-    """`values` on top of `defaults`, section by section; lists and parameters of models are taken whole."""
-    result = dict(copy.deepcopy(dict(defaults)), **copy.deepcopy(dict(values)))
-    for name, section in defaults.items():
-        if isinstance(section, dict) and isinstance(values.get(name), Mapping):
-            result[name] = {**section, **copy.deepcopy(dict(values[name]))}
-    return result
+def filled_in(values: Any, defaults: Any) -> Any:
+    """A copy of `values` with those of `defaults` where `values` does not say them, section by section."""
+    if not isinstance(values, Mapping) or not isinstance(defaults, Mapping):
+        return values
+    return {**defaults, **{name: filled_in(value, defaults.get(name)) for name, value in values.items()}}
 
 
 class _UnquotedTime(str):

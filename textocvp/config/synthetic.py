@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Literal, Optional, Tuple
+from typing import Any, Dict, List, Literal, Optional, Tuple, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from textocvp.config.data import LEVELS, SPLITS
 from textocvp.config.schema import Settings, to_dict
 
-ACTIONS = ("slide", "pick_place", "rotate", "contain")
+Action = Literal["slide", "pick_place", "rotate", "contain"]
+ACTIONS: Tuple[Action, ...] = get_args(Action)
 """What CATER's objects do."""
 CLIPORT = "CLIPort"
 CATER_ONLY = ("actions", "max_moving", "distinct_colors", "object_scale", "field_of_view")
@@ -40,7 +41,7 @@ class VideoSettings(Settings):
     """Fewest objects in a scene; not given: 3 (CLIPort: 4), at most max_objects."""
     max_objects: int = Field(5, ge=1, le=10)  # the captions of more would exceed the text encoder's 50 tokens
     """Most objects in a scene (CLIPort: blocks and bowls together). CATER_Easy always has two."""
-    actions: Tuple[Literal["slide", "pick_place", "rotate", "contain"], ...] = Field(ACTIONS, min_length=1)
+    actions: Tuple[Action, ...] = Field(ACTIONS, min_length=1)
     """What objects do."""
     max_moving: int = Field(2, ge=1, le=2)
     """Most objects that act in one video; at least one does."""

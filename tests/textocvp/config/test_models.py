@@ -92,5 +92,5 @@ def test_one_value_serves_all_layers():
 
 def test_original_experiments_attend_padding():
     assert TextOCVPConfig().fusion_params.mask_padding
-    assert TextOCVPConfig.original == {"fusion_params.mask_padding": False}
+    assert TextOCVPConfig.original == {"fusion_params": {"mask_padding": False}}
     assert VanillaTransformerConfig.original == {}

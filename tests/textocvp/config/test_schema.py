@@ -12,7 +12,6 @@ from textocvp.config.schema import (
     build,
     difference,
     filled_in,
-    merged,
     parse_overrides,
     read_yaml,
     refuse_control_characters,
@@ -159,9 +158,9 @@ def test_overrides():
         apply_overrides(values, {"a.b.c": 1})
 
 
-def test_merged_and_filled_in():
-    assert merged({"a": {"x": 1, "y": 2}, "b": [1]}, {"a": {"y": 3}}) == {"a": {"x": 1, "y": 3}, "b": [1]}
-    assert filled_in({"a": {"x": 1}}, {"a.x": 2, "a.y": 3, "b": 4}) == {"a": {"x": 1, "y": 3}, "b": 4}
+def test_filled_in():
+    assert filled_in({"a": {"x": 1}}, {"a": {"x": 2, "y": 3}, "b": 4}) == {"a": {"x": 1, "y": 3}, "b": 4}
+    assert filled_in({"a": 1}, {"a": {"x": 2}}) == {"a": 1}
 
 
 def test_differences_are_values_and_read_as_text():
