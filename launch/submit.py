@@ -40,6 +40,8 @@ from textocvp.files import code_revision, write_json
 
 TRAININGS = frozenset(stage for stage, distributed in DISTRIBUTED.items() if distributed)
 RESOURCES = tuple(Resources.model_fields)
+SAFE_ARRAY_SIZE = 1000
+"""Slurm's default MaxArraySize is 1001; for larger arrays the site's own is asked for."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +59,13 @@ class Request:
 
 
 def make_request(options: argparse.Namespace, stages: Optional[FrozenSet[str]]) -> Request:
-    """What the options ask for.
+    """What the options ask for: the pipeline of a recipe or of an experiment's folder, with what they change.
 
     Args:
         stages: those of the command; None: all.
     """
     changed = {stage: DISTRIBUTED[stage] for stage in sorted(stages or TRAININGS)}
-    cluster = load_cluster(options.cluster)
-    cluster = cluster.with_resources(parse_resources(options.res), changed)
-    return Request(
-        pipeline=make_pipeline(options, cluster, stages),
-        cluster=cluster,
-        stages=stages,
-        recipe=options.recipe,
-        rerun=options.rerun,
-        wait=options.wait,
-    )
-
-
-def make_pipeline(
-    options: argparse.Namespace, cluster: ClusterConfig, stages: Optional[FrozenSet[str]]
-) -> Pipeline:
-    """The pipeline of a recipe or of an experiment's folder, with what the options change."""
+    cluster = load_cluster(options.cluster).with_resources(parse_resources(options.res), changed)
     if options.recipe:
         recipe = load_recipe(options.recipe)
         root = cluster.paths.data.get(recipe.decomposition.dataset)
@@ -93,11 +80,12 @@ def make_pipeline(
         if stages is not None and "train_decomp" not in stages:
             raise UserError(f"--seeds: {options.command} takes none; it uses those that were trained")
         pipeline = with_decomposition_seeds(pipeline, seeds)
-    workers = {stage: cluster.job_resources(stage).cpus_per_task for stage in DISTRIBUTED}
     checkpoint = options.decomp_ckpt
-    if checkpoint and "/" in checkpoint:  # as a path it is meant from here, not from the experiment
+    if checkpoint and "/" in checkpoint:  # as a path it is relative to here, not to the experiment
         checkpoint = str(Path(checkpoint).absolute())
-    return replace(pipeline, workers=workers, decomp_ckpt=checkpoint)
+    workers = {stage: cluster.job_resources(stage).cpus_per_task for stage in DISTRIBUTED}
+    pipeline = replace(pipeline, workers=workers, decomp_ckpt=checkpoint)
+    return Request(pipeline, cluster, stages, options.recipe, options.rerun, options.wait)
 
 
 def parse_resources(text: str) -> Dict[str, Any]:

@@ -29,8 +29,8 @@ FLOAT = 4
 
 def summary_line(plan: Plan, cluster: ClusterConfig) -> str:
     """What a submission is going to do, in one line."""
-    shown = (Action.DONE, Action.QUEUED, Action.RUN)
-    counts = {action: sum(step.action is action for step in plan.steps) for action in shown}
+    actions = (Action.DONE, Action.QUEUED, Action.RUN)
+    counts = {action: sum(step.action is action for step in plan.steps) for action in actions}
     parts = [f"{number} {action.value}" for action, number in counts.items() if number]
     queued = "; nothing to submit" if counts[Action.QUEUED] else "; nothing is left to do"
     end = "" if counts[Action.RUN] else queued
@@ -63,18 +63,16 @@ def provenance_notes(plan: Plan, about: Mapping[str, Any]) -> List[str]:
 
 def plan_lines(plan: Plan, cluster: ClusterConfig) -> List[str]:
     """Stages, their resources, and each task with its edges and what would happen to it."""
-    stages: Dict[str, List[Step]] = {}
+    lines, stage = [summary_line(plan, cluster)], ""
     for step in plan.steps:
-        stages.setdefault(step.task.stage, []).append(step)
-    lines = [summary_line(plan, cluster)]
-    for stage, steps in stages.items():
-        lines += ["", f"{shown(stage)}: {resources_text(cluster.job_resources(stage))}"]
-        for step in steps:
-            why = f" ({step.why})" if step.why else ""
-            lines.append(f"  [{step.task.index}] {step.task.label or '-'}: {step.action.value}{why}")
-            lines.append(f"      {step.task.command}")
-            if step.task.after:
-                lines.append(f"      after {edges_text(step.task)}")
+        task = step.task
+        if task.stage != stage:
+            stage = task.stage
+            lines += ["", f"{shown(stage)}: {resources_text(cluster.job_resources(stage))}"]
+        why = f" ({step.why})" if step.why else ""
+        lines.append(f"  [{task.index}] {task.label or '-'}: {step.action.value}{why}")
+        lines.append(f"      {task.command}")
+        lines += [f"      after {edges_text(task)}"] if task.after else []
     return lines
 
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, TextIO
+from typing import Counter, List, Mapping, Optional, Sequence, Set, TextIO
 
 from launch.state import ledger
 from launch.state.manifest import Records
@@ -110,8 +110,8 @@ class Waiting:
         self.root, self.jobs = Path(root), jobs
         self.watch = Watch(root)
         self.failed: List[Task] = []
-        self._running: Dict[TaskId, bool] = {}
-        self._missed: Dict[TaskId, int] = {}
+        self._running: Set[TaskId] = set()
+        self._missed: Counter[TaskId] = Counter()
 
     def update(self, tasks: Sequence[Task], found: Mapping[str, JobState]) -> List[Task]:
         """Say what changed; returns the tasks that still wait or run."""
@@ -123,32 +123,32 @@ class Waiting:
                 remaining.append(task)
             elif not self._say_ended(task, state):
                 self.failed.append(task)
-        self.watch.running([task for task in remaining if self._running.get(task.id)])
+        self.watch.running([task for task in remaining if task.id in self._running])
         return remaining
 
     def _missing(self, task: Task) -> Optional[JobState]:
         # the accounting lags, and slurmctld forgets: only a job that nobody knows for long is lost
-        self._missed[task.id] = self._missed.get(task.id, 0) + 1
+        self._missed[task.id] += 1
         return UNKNOWN if self._missed[task.id] > PATIENCE else None
 
     def _say_started(self, task: Task, state: Optional[JobState]) -> None:
-        running = state is not None and state.state == "RUNNING"
-        if state is not None and running and not self._running.get(task.id):
+        if state is None or state.state != "RUNNING":
+            self._running.discard(task.id)
+        elif task.id not in self._running:
+            self._running.add(task.id)
             self.watch.event(f"{title(task)} started on {state.node}")
-        self._running[task.id] = running
 
     def _say_ended(self, task: Task, state: JobState) -> bool:
         """Print how a task ended; True where it succeeded."""
-        last = ledger.last_events(self.root).get(task.id, {})
+        last, job_id = ledger.last_events(self.root).get(task.id, {}), self.jobs[task.id]
         # a network file system may not show a new manifest yet; the ledger it opens again each time
         finished = last.get("event") == ledger.FINISHED or Records(self.root).manifest(task.id) is not None
         if state.state == "COMPLETED" and finished:
             self.watch.event(f"{title(task)} done in {duration(last.get('seconds'))}")
             return True
-        job_id = self.jobs[task.id]
         if state.state == "CANCELLED" and last.get("event") in (ledger.SUBMITTED, None):
             self.watch.event(f"{title(task)} not started: job {job_id} was cancelled, what it needs failed")
             return False
-        why = ": ".join(part for part in (f"job {job_id} is {state.state}", last.get("error", "")) if part)
-        self.watch.failure(task, self.root / last.get("log", ""), why)
+        error = f": {last['error']}" if last.get("error") else ""
+        self.watch.failure(task, self.root / last.get("log", ""), f"job {job_id} is {state.state}{error}")
         return False

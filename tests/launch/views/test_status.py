@@ -5,8 +5,10 @@ import socket
 import pytest
 
 from launch.cli import main
+from launch.plan import make_plan
 from launch.state import ledger
 from launch.state.task import Task
+from launch.views import status
 from launch.views.status import Overview, task_state
 from launch.views.watch import PATIENCE, Waiting
 from slurm.queue import JobState
@@ -143,3 +145,21 @@ def test_watching_ends_when_nothing_runs_any_more(written, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert waits == [5.0] and out.count("seed 3") == 2
     assert out.index("running") < out.index("stopped")
+
+
+def test_a_watched_status_is_planned_again_only_when_the_ledger_changes(written, monkeypatch):
+    plans = []
+    monkeypatch.setattr(
+        status, "make_plan", lambda *args, **more: plans.append(1) or make_plan(*args, **more)
+    )
+    submitted(written, "train_decomp", 0)
+    ledger.record(
+        written, "started", "train_decomp", 0, job_id="", host=socket.gethostname(), pid=os.getpid()
+    )
+    overview = status.Overview(written)
+    for step in (1, 2):
+        progress = {"step": step, "total_steps": 9}
+        write_json(written / "jobs" / "train_decomp" / "0" / "progress.json", progress)
+        assert overview.rows()[2].step == step and len(plans) == 1
+    ledger.record(written, "stopped", "train_decomp", 0, job_id="")
+    assert overview.rows()[2].state == "stopped" and len(plans) == 2
