@@ -9,13 +9,7 @@ from textocvp.cli import main
 from textocvp.config.synthetic import VideoSettings
 from textocvp.synthetic.generate import make_data
 
-PREDICTORS = (
-    "vanilla_tiny",
-    "ocvpseq_tiny",
-    "textocvp_customtf_tiny",
-    "textocvp_t5_tiny",
-    "textocvp_t5_narrow",
-)
+PREDICTORS = "vanilla_tiny ocvpseq_tiny textocvp_customtf_tiny textocvp_t5_tiny textocvp_t5_narrow".split()
 CHECKPOINT = "checkpoint_epoch_7.pth"
 
 
@@ -23,14 +17,9 @@ def write_original(folder, values, state, prefix=""):
     """One folder of the original: its parameters and one checkpoint."""
     (folder / "models").mkdir(parents=True)
     (folder / "experiment_params.json").write_text(json.dumps(values))
-    content = {
-        "epoch": 7,
-        "model_state_dict": {prefix + key: value for key, value in state.items()},
-        "optimizer_state_dict": {"state": {}},
-        "scheduler_state_dict": {},
-        "lr_warmup": {},
-    }
-    torch.save(content, folder / "models" / CHECKPOINT)
+    state = {prefix + key: value for key, value in state.items()}
+    others = {"optimizer_state_dict": {"state": {}}, "scheduler_state_dict": {}, "lr_warmup": {}}
+    torch.save({"epoch": 7, "model_state_dict": state, **others}, folder / "models" / CHECKPOINT)
 
 
 def dataset(size, name="CATER_Hard"):

@@ -74,8 +74,12 @@ def archive_of(name, text="", mode=0):
     return buffer.getvalue()
 
 
+def command(server, out):
+    return ["download-pretrained", "--out", str(out), "--url", server.url]
+
+
 def download(server, out):
-    return main(["download-pretrained", "--out", str(out), "--url", server.url])
+    return main(command(server, out))
 
 
 def test_downloads_extracts_and_imports(original, server, tmp_path, capsys):
@@ -93,7 +97,7 @@ def test_an_interrupted_download_continues(original, server, tmp_path, error_of,
     server.body, server.ranges = archive(original[0]), ranges
     half = len(server.body) // 2
     server.broken_after = [half]
-    error = error_of("download-pretrained", "--out", tmp_path, "--url", server.url)
+    error = error_of(*command(server, tmp_path))
     assert server.url in error and f"{half / 1000:.0f} kB"[:2] in error and "continue" in error
     assert (tmp_path / ".pretrained.zip.part").stat().st_size == half
     assert download(server, tmp_path) == 0
@@ -127,7 +131,7 @@ def test_wrong_addresses(tmp_path, error_of, url, parts):
 )
 def test_what_is_not_an_archive_of_experiments(server, tmp_path, error_of, status, body, parts):
     server.status, server.body = status, body
-    error = error_of("download-pretrained", "--out", tmp_path / "out", "--url", server.url)
+    error = error_of(*command(server, tmp_path / "out"))
     assert all(part in error for part in parts)
     assert not list(tmp_path.rglob("*evil*")) and not list(tmp_path.rglob("link"))
     assert "removed" not in parts or not list((tmp_path / "out").iterdir())
@@ -136,7 +140,7 @@ def test_what_is_not_an_archive_of_experiments(server, tmp_path, error_of, statu
 def test_another_part_than_the_requested_one_is_not_appended(original, server, tmp_path, error_of):
     server.body, server.broken_after, server.shift = archive(original[0]), [100], 7
     for _ in range(2):
-        error = error_of("download-pretrained", "--out", tmp_path, "--url", server.url)
+        error = error_of(*command(server, tmp_path))
     assert "byte 100" in error and "100 B are kept" in error
     assert (tmp_path / ".pretrained.zip.part").read_bytes() == server.body[:100]
     server.shift = 0
@@ -168,7 +172,7 @@ def test_damaged_archives_are_removed(original, server, tmp_path, error_of, dama
     else:
         body[central + 8] |= 1
     server.body = bytes(body)
-    error = error_of("download-pretrained", "--out", tmp_path, "--url", server.url)
+    error = error_of(*command(server, tmp_path))
     assert ".pretrained.zip: damaged (" in error and not list(tmp_path.glob(".pretrained*"))
 
 

@@ -131,9 +131,8 @@ def test_t5s_tokenizer_is_taken_along(original, tmp_path, capsys, monkeypatch, e
     source, _ = original
     folder = imported(source, tmp_path / "without")
     note = capsys.readouterr().err
-    assert all(
-        part in note for part in ("google-t5/t5-small", "tokenizer.json", "weights/textocvp_t5_tiny_t5")
-    )
+    parts = ("google-t5/t5-small", "tokenizer.json", "weights/textocvp_t5_tiny_t5")
+    assert all(part in note for part in parts)
     small_data(folder)
     checkpoints = ("--decomp_ckpt", CHECKPOINT, "--pred_ckpt", CHECKPOINT)
     error = error_of("evaluate-predictor", "-d", folder, "--name_pred_exp", "textocvp_t5_tiny", *checkpoints)
@@ -147,14 +146,13 @@ def test_t5s_tokenizer_is_taken_along(original, tmp_path, capsys, monkeypatch, e
     assert "tokenizer" not in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_ours_is_not_imported_again(original, tmp_path, error_of):
+def test_a_checkpoint_of_ours_is_not_imported_again_nor_used_after_an_edit_of_its_model(
+    original, tmp_path, error_of
+):
     folder = imported(original[0], tmp_path / "imported")
     error = error_of("import-checkpoint", "--from", folder, "--to", tmp_path / "again")
     assert f"{folder / 'models' / CHECKPOINT}: is a checkpoint of this suite already" in error
 
-
-def test_an_edited_model_section_is_refused(original, tmp_path, error_of):
-    folder = imported(original[0], tmp_path / "imported")
     path = folder / "experiment_params.json"
     values = json.loads(path.read_text())
     values["model"]["model_params"]["num_slots"] = 3

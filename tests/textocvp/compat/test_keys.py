@@ -18,13 +18,9 @@ def test_upsampling_layers_count_in_the_originals_decoder(upsample, indices):
     assert [int(names[layer].split(".")[2]) for layer in layers] == indices
 
 
-def test_tables_are_one_to_one():
-    names = savi_names(config())
-    assert len(set(names.values())) == len(names)
-
-
-def test_keys_that_do_not_fit_are_named():
+def test_tables_are_one_to_one_and_keys_that_do_not_fit_are_named():
     names, value = savi_names(config()), torch.zeros(1)
+    assert len(set(names.values())) == len(names)
     with pytest.raises(UserError, match="the original's names .*: ema.decay"):
         from_original({"encoder_mlp.0.bias": value, "ema.decay": value}, names)
     with pytest.raises(UserError, match="our names .*: initializer.background"):

@@ -11,35 +11,23 @@ SNITCH = SceneObject("small", "gold", "metal", "snitch", 0.6, (-2, 3), 0.0)
 
 
 @pytest.mark.parametrize(
-    "action, hard, easy",
+    ("action", "hard"),
     [
-        (
-            Action("slide", 0, (2, 3)),
-            "the medium green rubber cone is sliding to (2, 3).",
-            "the cone is sliding to (2, 3).",
-        ),
-        (
-            Action("pick_place", 1, (-1, 3)),
-            "the small gold metal snitch is picked up and placed to (-1, 3).",
-            "the snitch is picked up and placed to (-1, 3).",
-        ),
-        (Action("rotate", 1), "the small gold metal snitch is rotating.", "the snitch is rotating."),
+        (Action("slide", 0, (2, 3)), "the medium green rubber cone is sliding to (2, 3)."),
+        (Action("pick_place", 1, (-1, 3)), "the small gold metal snitch is picked up and placed to (-1, 3)."),
+        (Action("rotate", 1), "the small gold metal snitch is rotating."),
         (
             Action("contain", 0, (-2, 3), 1),
             "the medium green rubber cone is containing the small gold metal snitch.",
-            "the cone is containing the snitch.",
         ),
     ],
 )
-def test_sentences(action, hard, easy):
+def test_sentences(action, hard):
     assert caption([action], [CONE, SNITCH], easy=False) == hard
+    easy = hard.replace("medium green rubber ", "").replace("small gold metal ", "")
     assert caption([action], [CONE, SNITCH], easy=True) == easy
-
-
-def test_several_sentences_are_joined_by_a_space():
-    actions = [Action("slide", 0, (2, 3)), Action("rotate", 1)]
-    text = caption(actions, [CONE, SNITCH], easy=True)
-    assert text == "the cone is sliding to (2, 3). the snitch is rotating."
+    rotation = Action("rotate", 1)
+    assert caption([action, rotation], [CONE, SNITCH], easy=True) == f"{easy} the snitch is rotating."
 
 
 @pytest.mark.parametrize("dataset", ["CATER_Hard", "CATER_Easy"])

@@ -30,28 +30,18 @@ def content(folder):
 def test_the_named_block_ends_in_the_named_bowl():
     for episode in episodes(50):
         block, bowl = episode.pieces[episode.block], episode.pieces[episode.bowl]
-        assert (block.kind, bowl.kind) == ("block", "bowl")
+        assert (block.kind, bowl.kind) == ("block", "bowl") and block.color != bowl.color
         assert episode.caption == f"put the {block.color} block in the {bowl.color} bowl"
         first, last = episode.positions[0], episode.positions[-1]
         assert np.linalg.norm(last[episode.block] - last[episode.bowl]) < BOWL / 10
         others = [i for i in range(len(episode.pieces)) if i != episode.block]
         assert np.array_equal(first[others], last[others])
         assert np.linalg.norm(first[episode.block] - first[episode.bowl]) > BOWL
-
-
-def test_a_caption_names_one_block_and_one_bowl_only():
-    for episode in episodes(50):
         for kind in ("block", "bowl"):
             colors = [piece.color for piece in episode.pieces if piece.kind == kind]
-            assert len(set(colors)) == len(colors)
-        assert episode.pieces[episode.block].color != episode.pieces[episode.bowl].color
-
-
-def test_pieces_do_not_touch_at_the_start():
-    for episode in episodes(50):
-        places = episode.positions[0]
-        distances = np.linalg.norm(places[:, None] - places, axis=-1) + 9 * np.eye(len(places))
-        assert distances.min() > 0.15
+            assert len(set(colors)) == len(colors), "the caption names one of each"
+        distances = np.linalg.norm(first[:, None] - first, axis=-1) + 9 * np.eye(len(first))
+        assert distances.min() > 0.15, "pieces do not touch at the start"
 
 
 def test_test_episodes_show_colours_that_training_never_shows():
@@ -61,8 +51,6 @@ def test_test_episodes_show_colours_that_training_never_shows():
         named = {episode.pieces[episode.block].color, episode.pieces[episode.bowl].color}
         assert named & set(UNSEEN_COLORS)
 
-
-def test_captions_are_in_the_splits_vocabularies():
     for test, name in ((False, "CLIPort"), (True, "CLIPort_test")):
         tokenizer = CustomTokenizer(name)
         for episode in episodes(60, test):

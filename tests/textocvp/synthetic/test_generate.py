@@ -16,15 +16,8 @@ from textocvp.synthetic import cater, generate
 from textocvp.synthetic.cater import CATERWriter
 from textocvp.synthetic.generate import make_data
 
-SMALL = {
-    "dataset": "CATER_Hard",
-    "num_train": 5,
-    "num_valid": 2,
-    "num_test": 3,
-    "size": 16,
-    "num_frames": 6,
-    "max_objects": 3,
-}
+COUNTS = {"num_train": 5, "num_valid": 2, "num_test": 3}
+SMALL = {"dataset": "CATER_Hard", **COUNTS, "size": 16, "num_frames": 6, "max_objects": 3}
 
 
 def make(out, workers=1, **changes):
@@ -73,20 +66,13 @@ def test_another_seed_gives_other_videos(reference, tmp_path):
     assert other["videos/test_000000.avi"] != first["videos/test_000000.avi"]
 
 
-def test_without_validation_videos_there_is_no_list_of_them(tmp_path):
-    make(tmp_path, num_valid=0, num_train=1, num_test=1)
-    assert {path.name for path in (tmp_path / "hard").glob("*_explicit.json")} == {
-        "train_explicit.json",
-        "test_explicit.json",
-    }
-
-
-def test_easy_and_hard_live_side_by_side(tmp_path):
+def test_easy_and_hard_live_side_by_side_and_nothing_is_listed_without_videos(tmp_path):
     for dataset in ("CATER_Easy", "CATER_Hard"):
-        make(tmp_path, dataset=dataset, num_train=2, num_valid=0)
+        make(tmp_path, dataset=dataset, num_train=2, num_valid=0, num_test=1)
     entries = json.loads((tmp_path / "easy" / "train_explicit.json").read_text())
     assert all(entry["caption"].startswith(("the cone is", "the snitch is")) for entry in entries.values())
-    assert (tmp_path / "hard" / "train_explicit.json").is_file()
+    lists = sorted(path.name for path in (tmp_path / "hard").glob("*_explicit.json"))
+    assert lists == ["test_explicit.json", "train_explicit.json"]
 
 
 def test_a_rerun_makes_only_what_is_missing_or_empty(reference, tmp_path, monkeypatch):
@@ -132,13 +118,8 @@ if __name__ == "__main__":
     script = out.parent / "make.py"
     script.write_text(command)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.Popen(
-        [sys.executable, str(script)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, str(script)], env=environment, **pipes)
 
 
 def children(process):
@@ -182,19 +163,20 @@ def test_scenes_without_room_are_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_a_folder_that_holds_something_else_is_refused(tmp_path):
-    (tmp_path / "hard").mkdir()
-    (tmp_path / "hard" / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"hard: not empty.*choose another --out"):
-        make(tmp_path)
-    assert [path.name for path in (tmp_path / "hard").iterdir()] == ["thesis.tex"]
-
-
-def test_a_root_that_holds_something_else_is_refused(tmp_path):
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"contains thesis.tex.*choose another --out"):
-        make(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ("data/hard/thesis.tex", r"hard: not empty.*choose another --out"),
+        ("data/thesis.tex", r"contains thesis.tex.*choose another --out"),
+        ("data", r"data: is a file; choose another --out"),
+    ],
+)
+def test_a_place_that_holds_something_else_is_refused(tmp_path, found, message):
+    (tmp_path / found).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / found).touch()
+    with pytest.raises(UserError, match=message):
+        make(tmp_path / "data")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / found]
 
 
 @pytest.mark.parametrize(
@@ -211,12 +193,6 @@ def test_a_folder_with_other_settings_is_refused_and_the_difference_told(referen
     with pytest.raises(UserError, match=rf"hard: .*{difference}.*choose another --out"):
         make(reference, **changes)
     assert content(reference) == before
-
-
-def test_a_file_in_the_way_is_refused(tmp_path):
-    (tmp_path / "data").touch()
-    with pytest.raises(UserError, match=r"data: is a file; choose another --out"):
-        make(tmp_path / "data")
 
 
 def test_videos_of_another_format_are_refused(tmp_path, monkeypatch):

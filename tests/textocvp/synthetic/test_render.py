@@ -103,13 +103,8 @@ def test_a_moving_object_shades_a_still_one():
 def test_a_contained_object_is_not_seen():
     cone = make("cone", cell=(-1, -1), size="large", radius=1.0)
     inner = make("cylinder", cell=(1, 1), color="blue")
-    stage = motion.Stage(
-        np.random.default_rng(0),
-        [cone, inner],
-        0.0,
-        [motion.resting_track(thing, 12) for thing in (cone, inner)],
-        set(),
-    )
+    tracks = [motion.resting_track(thing, 12) for thing in (cone, inner)]
+    stage = motion.Stage(np.random.default_rng(0), [cone, inner], 0.0, tracks, set())
     assert motion.choose_contain(stage, 0, np.linspace(0, 1, 12)).target == 1
     masks = render(cone, inner, tracks=stage.tracks, size=64)[1]
     visible = (masks == 2).sum(axis=(1, 2))

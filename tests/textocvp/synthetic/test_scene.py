@@ -13,8 +13,6 @@ def test_small_images_get_large_objects_and_large_images_the_true_ones():
     small = [scene.object_radii(size)["small"] for size in (128, 64, 32)]
     assert small[0] < small[1] < small[2]
 
-
-def test_object_scale_replaces_the_choice_by_image_size():
     assert scene.object_radii(32, 2.0)["large"] == scene.object_radii(512, 2.0)["large"] == 1.44
 
 
@@ -25,15 +23,13 @@ def test_no_two_objects_have_the_same_description(count):
         assert len(looks) == len(set(looks)) == count
 
 
-def test_distinct_colors():
+def test_distinct_colors_repeat_only_when_there_are_no_more():
     for seed in range(100):
         looks = scene.sample_looks(np.random.default_rng(seed), 6, distinct_colors=True)
         colors = [look.color for look in looks]
         assert len(set(colors)) == 6
         assert not {"gold", "yellow"} <= set(colors)
 
-
-def test_colours_repeat_only_when_there_are_no_more():
     looks = scene.sample_looks(np.random.default_rng(0), 10, distinct_colors=True)
     assert len({look.color for look in looks}) >= 8
 
@@ -57,6 +53,4 @@ def test_cells_keep_their_distance_and_can_be_named():
         for one, other in itertools.combinations(cells, 2):
             assert np.hypot(one[0] - other[0], one[1] - other[1]) >= 1.9
 
-
-def test_no_room_gives_no_cells():
     assert scene.sample_cells(np.random.default_rng(0), [3.0] * 10, spacing=6.0) == []

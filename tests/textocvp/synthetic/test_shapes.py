@@ -5,6 +5,8 @@ import pytest
 
 from textocvp.synthetic import shapes
 
+SHAPES = pytest.mark.parametrize("shape", ["sphere", "cube", "cylinder", "cone"])
+
 
 def inside(shape, x, y, z):
     radial = np.hypot(x, y)
@@ -25,7 +27,7 @@ def rays_from_above(count):
     return eye.T.astype(np.float32), direction.T.astype(np.float32)
 
 
-@pytest.mark.parametrize("shape", ["sphere", "cube", "cylinder", "cone"])
+@SHAPES
 def test_rays_enter_where_marching_enters(shape):
     origin, direction = rays_from_above(400)
     near, far = shapes.SHAPES[shape].intersect(tuple(origin), tuple(direction))
@@ -41,7 +43,7 @@ def test_rays_enter_where_marching_enters(shape):
         np.testing.assert_allclose(far[both], steps[last[both], 0], atol=0.03)
 
 
-@pytest.mark.parametrize("shape", ["sphere", "cube", "cylinder", "cone"])
+@SHAPES
 def test_a_missing_ray_never_enters_and_never_leaves(shape):
     zero, five = np.zeros(1, np.float32), np.full(1, 5, np.float32)
     near, far = shapes.SHAPES[shape].intersect((five, five, five), (zero, zero, zero + 1))
