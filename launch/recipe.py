@@ -21,7 +21,7 @@ from textocvp.config.schema import (
     refuse_control_characters,
 )
 from textocvp.config.synthetic import VideoSettings, WeightsSettings
-from textocvp.config.training import CRITERIA
+from textocvp.config.training import CRITERIA, Bounds
 from textocvp.files import read_json, write_json
 
 RECIPE_FILE = "recipe.yaml"
@@ -89,13 +89,6 @@ class PredictorRecipe(Settings):
     def trainings(self) -> Tuple[str, ...]:
         """Folders below predictors/ that it is trained in: NAME, or NAME/seeds/K."""
         return tuple(f"{self.name}/seeds/{seed}" for seed in self.seeds) or (self.name,)
-
-
-class Bounds(Settings):
-    """What `check-summary` expects of one figure."""
-
-    min: Optional[float] = None
-    max: Optional[float] = None
 
 
 class Recipe(Settings):

@@ -10,7 +10,6 @@ from launch.cli import main
 from launch.recipe import experiment_files, load_recipe, write_experiment
 from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.experiment import load_experiment, load_predictor_experiment
-from textocvp.config.training import CRITERIA
 
 RECIPES = sorted((Path(__file__).parents[2] / "experiments" / "recipes").glob("*.yaml"))
 
@@ -152,9 +151,3 @@ def test_data_that_moved_changes_nothing_but_the_root(small_recipe, tmp_path):
     write_experiment(tmp_path, experiment_files(recipe, "/old"))
     write_experiment(tmp_path, experiment_files(recipe, "/new"))
     assert json.loads((tmp_path / "experiment_params.json").read_text())["dataset"]["root"] == "/new"
-
-
-def test_criteria_are_those_that_exist():
-    from textocvp.evaluation import select as criteria
-
-    assert tuple(criteria.CRITERIA) == CRITERIA

@@ -19,7 +19,7 @@ CRITERIA = (
     "mask_entropy",
     "steadiness",
 )
-"""What `select-decomp` can rank seeds by; evaluation/criteria.py says what they are."""
+"""What `select-decomp` can rank seeds by; methods of `Observation` in evaluation/select.py."""
 
 
 class LossTerm(Settings):
@@ -154,3 +154,10 @@ class TrainingConfig(Settings):
             )
         if ends[-1] != 1:
             raise ValueError(f"curriculum: expected the last part to end at 1, got {ends[-1]}")
+
+
+class Bounds(Settings):
+    """What `check-summary` expects of one figure of summary.json."""
+
+    min: Optional[float] = None
+    max: Optional[float] = None

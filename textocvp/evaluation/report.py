@@ -17,7 +17,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, FINAL
-from textocvp.config.schema import Settings, build, read_yaml
+from textocvp.config.schema import build, read_yaml
+from textocvp.config.training import Bounds
 from textocvp.evaluation import SELECTED_MARK, figures_table, find_seeds
 from textocvp.files import atomic_path, read_json, write_json
 from textocvp.terminal import format_table
@@ -186,13 +187,6 @@ def seconds_table(seconds: Mapping[str, float]) -> str:
     rows = {**seconds, "all stages": sum(seconds.values())}
     lines = [(stage.replace("_", "-"), f"{value:8.0f}") for stage, value in rows.items()]
     return "\n".join(format_table(("stage", "seconds"), lines, figures=True))
-
-
-class Bounds(Settings):
-    """What `check-summary` expects of one figure."""
-
-    min: Optional[float] = None
-    max: Optional[float] = None
 
 
 def check_summary(exp_directory: Path) -> None:

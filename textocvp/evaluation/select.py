@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,17 +22,12 @@ from torch import Tensor
 
 from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FINAL, Experiment, load_experiment
+from textocvp.config.training import CRITERIA
 from textocvp.data.order import slots_config
 from textocvp.data.videos import far_from
 from textocvp.decomposition import SlotDecomposition
 from textocvp.evaluation import SELECTED_MARK, figures_table, find_seeds, seed_checkpoint
-from textocvp.evaluation.forecast import (
-    best_device,
-    clip_loader,
-    decode_slots,
-    encode_clips,
-    training_median,
-)
+from textocvp.evaluation.forecast import best_device, clip_loader, decode_slots, encode_clips, training_median
 from textocvp.files import atomic_path, sha256_file, write_json
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import load_decomposition
@@ -43,13 +38,16 @@ MAX_CLIPS = 256
 """Clips of the validation split that rank the seeds."""
 BATCH_SIZE = 16
 
+LOWER_IS_BETTER = ("validation_loss", "mask_entropy")
+DEFAULT_CRITERION = "background_agreement"
+
 Scores = dict[str, float]
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a model makes of a batch of clips."""
+    """What a model makes of a batch of clips; a method for each of CRITERIA: its scores (B,)."""
 
     video: Tensor
     """(B, T, 3, H, W) in [0, 1]."""
@@ -81,85 +79,57 @@ class Observation:
         """(B, T, H, W): the mask of the largest slot."""
         return self.masks[torch.arange(len(self.masks)), :, self.largest_slot]
 
+    def validation_loss(self) -> Tensor:
+        """The training loss, per clip."""
+        return self.losses
 
-def validation_loss(seen: Observation) -> Tensor:
-    """The training loss, per clip."""
-    return seen.losses
+    def background_agreement(self) -> Tensor:
+        """IoU of the largest slot's pixels with the pixels near the median image, over the whole clip."""
+        largest = self.labels == self.largest_slot[:, None, None, None]
+        both, either = largest & self.background, largest | self.background
+        return both.sum(dim=(1, 2, 3)) / either.sum(dim=(1, 2, 3)).clamp(min=1)
 
+    def background_mass(self) -> Tensor:
+        """Mean mask of the largest slot over the pixels near the median image: one slot, and a confident one."""
+        return _mean_where(self.largest_mask, self.background)
 
-def background_agreement(seen: Observation) -> Tensor:
-    """IoU of the largest slot's pixels with the pixels near the median image, over the whole clip."""
-    largest = seen.labels == seen.largest_slot[:, None, None, None]
-    both, either = largest & seen.background, largest | seen.background
-    return both.sum(dim=(1, 2, 3)) / either.sum(dim=(1, 2, 3)).clamp(min=1)
+    def foreground_release(self) -> Tensor:
+        """1 - mean mask of the largest slot over the pixels far from the median image: no object stays in it."""
+        return 1 - _mean_where(self.largest_mask, ~self.background)
 
+    def separation(self) -> Tensor:
+        """background_mass + foreground_release - 1: how far the largest slot's mask tells the two kinds apart."""
+        return self.background_mass() + self.foreground_release() - 1
 
-def background_mass(seen: Observation) -> Tensor:
-    """Mean mask of the largest slot over the pixels near the median image: one slot, and a confident one."""
-    return _mean_where(seen.largest_mask, seen.background)
+    def object_sharing(self) -> Tensor:
+        """How evenly the other slots share the pixels far from the median image: entropy over its maximum."""
+        weights = self.masks * ~self.background.unsqueeze(2)
+        shares = weights.sum(dim=(1, 3, 4))  # (B, N)
+        shares = shares.scatter(1, self.largest_slot[:, None], 0.0)
+        shares = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-9)
+        most = torch.tensor(float(max(shares.shape[1] - 1, 2))).log()
+        return torch.special.entr(shares).sum(dim=1) / most
 
+    def mask_confidence(self) -> Tensor:
+        """Mean over all pixels of the largest mask."""
+        return self.masks.amax(dim=2).mean(dim=(1, 2, 3))
 
-def foreground_release(seen: Observation) -> Tensor:
-    """1 - mean mask of the largest slot over the pixels far from the median image: no object stays in it."""
-    return 1 - _mean_where(seen.largest_mask, ~seen.background)
+    def mask_entropy(self) -> Tensor:
+        """Mean over all pixels of the masks' entropy (nats)."""
+        return torch.special.entr(self.masks).sum(dim=2).mean(dim=(1, 2, 3))
 
-
-def separation(seen: Observation) -> Tensor:
-    """background_mass + foreground_release - 1: how far the largest slot's mask tells the two kinds apart."""
-    return background_mass(seen) + foreground_release(seen) - 1
-
-
-def object_sharing(seen: Observation) -> Tensor:
-    """How evenly the other slots share the pixels far from the median image: entropy over its maximum."""
-    weights = seen.masks * ~seen.background.unsqueeze(2)
-    shares = weights.sum(dim=(1, 3, 4))  # (B, N)
-    shares = shares.scatter(1, seen.largest_slot[:, None], 0.0)
-    shares = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-9)
-    most = torch.tensor(float(max(shares.shape[1] - 1, 2))).log()
-    return torch.special.entr(shares).sum(dim=1) / most
-
-
-def mask_confidence(seen: Observation) -> Tensor:
-    """Mean over all pixels of the largest mask."""
-    return seen.masks.amax(dim=2).mean(dim=(1, 2, 3))
-
-
-def mask_entropy(seen: Observation) -> Tensor:
-    """Mean over all pixels of the masks' entropy (nats)."""
-    return torch.special.entr(seen.masks).sum(dim=2).mean(dim=(1, 2, 3))
-
-
-def steadiness(seen: Observation) -> Tensor:
-    """1 - share of each pixel's mask that changes its slot from frame to frame, where the picture stays."""
-    if seen.masks.shape[1] < 2:
-        return torch.ones(len(seen.masks))
-    changed = (seen.masks[:, 1:] - seen.masks[:, :-1]).abs().sum(dim=2) / 2
-    still = ~far_from(seen.video[:, 1:], seen.video[:, :-1])
-    return 1 - _mean_where(changed, still)
+    def steadiness(self) -> Tensor:
+        """1 - share of each pixel's mask that changes its slot from frame to frame, where the picture stays."""
+        if self.masks.shape[1] < 2:
+            return torch.ones(len(self.masks))
+        changed = (self.masks[:, 1:] - self.masks[:, :-1]).abs().sum(dim=2) / 2
+        still = ~far_from(self.video[:, 1:], self.video[:, :-1])
+        return 1 - _mean_where(changed, still)
 
 
 def _mean_where(values: Tensor, where: Tensor) -> Tensor:
     """Mean (B,) of values (B, T, H, W) over the pixels where; 0 without such pixels."""
     return (values * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp(min=1)
-
-
-CRITERIA: dict[str, Callable[[Observation], Tensor]] = {
-    criterion.__name__: criterion
-    for criterion in (
-        validation_loss,
-        background_agreement,
-        background_mass,
-        foreground_release,
-        separation,
-        object_sharing,
-        mask_confidence,
-        mask_entropy,
-        steadiness,
-    )
-}
-"""Scores (B,) of a batch by each criterion."""
-LOWER_IS_BETTER = ("validation_loss", "mask_entropy")
-DEFAULT_CRITERION = "background_agreement"
 
 
 def select_decomp(exp_directory: Path, criterion: str | None = None) -> None:
@@ -262,8 +232,8 @@ def mean_scores(observations: Iterable[Observation]) -> Scores:
     """Each criterion's mean over all clips."""
     scores: dict[str, list[Tensor]] = {name: [] for name in CRITERIA}
     for seen in observations:
-        for name, criterion in CRITERIA.items():
-            scores[name].append(criterion(seen))
+        for name in CRITERIA:
+            scores[name].append(getattr(seen, name)())
     return {name: float(torch.cat(values).mean()) for name, values in scores.items()}
 
 

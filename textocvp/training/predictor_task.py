@@ -19,15 +19,7 @@ from textocvp.training.checkpoint import load_decomposition
 from textocvp.training.deepspeed_engine import World
 from textocvp.training.recorder import segmentation, sheet
 from textocvp.training.slot_encoding import encode_windows
-from textocvp.training.task import (
-    PICTURE_CLIPS,
-    Batch,
-    Task,
-    frame_loss,
-    slot_loss,
-    to_device,
-    weighted_sum,
-)
+from textocvp.training.task import PICTURE_CLIPS, Batch, Task, frame_loss, slot_loss, to_device, weighted_sum
 
 STATISTICS_WINDOWS = 256
 """Windows whose slots give the statistics for standardising, where there is no store that knows them."""
