@@ -213,11 +213,12 @@ def read_manifests(folder: Path, key: Mapping[str, Any], command: str) -> List[D
     Raises:
         UserError: parts are missing or cut off, or have another key.
     """
-    paths = sorted(Path(folder).glob("part_*.json"), key=lambda path: (len(path.name), path.name))
-    if not paths:
+    read = [(path, _read_manifest(path)) for path in Path(folder).glob("part_*.json")]
+    if not read:
         raise UserError(f"{folder}: contains no store; run {command}")
-    manifests = [_read_manifest(path) for path in paths]
-    for path, manifest in zip(paths, manifests):
+    read.sort(key=lambda pair: pair[1]["part"])
+    manifests = [manifest for _, manifest in read]
+    for path, manifest in read:
         check_key(path, {name: manifest["key"].get(name) for name in key}, key)
         check_key(path, manifest["key"], manifests[0]["key"])
     expected, found = set(range(manifests[0]["num_parts"])), {manifest["part"] for manifest in manifests}

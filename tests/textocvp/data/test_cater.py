@@ -62,26 +62,17 @@ def test_videos_of_one_name_in_two_folders_get_their_paths_as_ids(make_cater):
     assert CATER(CONFIG, root, "test").video_ids == ["p--a", "q--a"]
 
 
-def test_missing_root(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere: no such folder; .*dataset.root"):
-        CATER(CONFIG, tmp_path / "nowhere", "train")
-
-
-def test_missing_level(make_cater):
-    with pytest.raises(UserError, match=r"easy: no such folder; CATER_Easy is expected there"):
-        CATER(DatasetConfig(dataset_name="CATER_Easy"), make_cater(), "train")
-
-
-def test_missing_split_file(make_cater):
+def test_what_is_missing_is_named(make_cater):
     root = make_cater()
+    with pytest.raises(UserError, match=r"nowhere: no such folder; .*dataset.root"):
+        CATER(CONFIG, root / "nowhere", "train")
+    with pytest.raises(UserError, match=r"easy: no such folder; .*CATER_Easy"):
+        CATER(DatasetConfig(dataset_name="CATER_Easy"), root, "train")
+    with pytest.raises(UserError, match=r"CATER_Hard has no split 'tset'; it has train, valid, test"):
+        CATER(CONFIG, root, "tset")
     (root / "hard" / "test_explicit.json").unlink()
     with pytest.raises(UserError, match=r"test_explicit.json: no such file"):
         CATER(CONFIG, root, "test")
-
-
-def test_unknown_split(make_cater):
-    with pytest.raises(UserError, match=r"CATER_Hard has no split 'tset'; it has train, valid, test"):
-        CATER(CONFIG, make_cater(), "tset")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +95,7 @@ def test_damaged_split_file(make_cater, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_missing_and_damaged_video_file(make_cater):
+def test_missing_and_damaged_files(make_cater):
     root = make_cater()
     data = CATER(CONFIG, root, "test")
     (root / "hard" / "videos" / "test_000.avi").unlink()
@@ -113,10 +104,6 @@ def test_missing_and_damaged_video_file(make_cater):
     (root / "hard" / "videos" / "test_001.avi").write_bytes(b"no video")
     with pytest.raises(UserError, match=r"test_001.avi"):
         data.read_frames(1)
-
-
-def test_damaged_masks(make_cater):
-    root = make_cater()
     (root / "hard" / "masks" / "test_000.npz").write_bytes(b"no zip")
     with pytest.raises(UserError, match=r"test_000.npz: damaged"):
-        CATER(CONFIG, root, "test").masks(0)
+        data.masks(0)

@@ -1,9 +1,18 @@
+"""Video files, and a data set of one's own: one class, one registry line; without captions, with a vocabulary."""
+
+import json
+
 import av
 import numpy as np
 import pytest
 
+from textocvp import stopping
+from textocvp.cli import main
 from textocvp.config.errors import UserError
+from textocvp.config.experiment import create_experiment, create_predictor_experiment
+from textocvp.config.registry import DATASETS, Entry
 from textocvp.data.dataset import read_video, write_video
+from textocvp.data.tokenizers import build_vocabulary
 
 
 @pytest.fixture
@@ -11,21 +20,12 @@ def frames():
     return np.random.default_rng(0).integers(0, 256, (5, 24, 32, 3)).astype(np.uint8)
 
 
-def test_writing_is_lossless_and_keeps_shape_and_channel_order(tmp_path, frames):
-    write_video(tmp_path / "clip.avi", frames)
-    read = read_video(tmp_path / "clip.avi")
-    assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read, frames)
-
-
-def test_a_view_that_is_not_contiguous_is_written_as_it_looks(tmp_path, frames):
-    write_video(tmp_path / "clip.avi", frames[::2, ::-1, 4:20])
-    np.testing.assert_array_equal(read_video(tmp_path / "clip.avi"), frames[::2, ::-1, 4:20])
-
-
-def test_the_same_frames_give_the_same_bytes(tmp_path, frames):
-    for name in ("a.avi", "b.avi"):
-        write_video(tmp_path / name, frames)
+def test_writing_is_lossless_and_the_same_frames_give_the_same_bytes(tmp_path, frames):
+    view = frames[::2, ::-1, 4:20]  # not contiguous
+    for name, written in (("a.avi", frames), ("b.avi", frames), ("c.avi", view)):
+        write_video(tmp_path / name, written)
+        assert read_video(tmp_path / name).dtype == np.uint8
+        np.testing.assert_array_equal(read_video(tmp_path / name), written)
     assert (tmp_path / "a.avi").read_bytes() == (tmp_path / "b.avi").read_bytes()
 
 
@@ -54,21 +54,19 @@ def test_refuses_to_write_what_is_no_video(tmp_path, frames):
         write_video(tmp_path / "clip.avi", frames)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere\.avi: no such video file"):
-        read_video(tmp_path / "nowhere.avi")
-
-
-def test_a_file_that_is_no_video_is_named(tmp_path):
-    (tmp_path / "text.avi").write_text("no video" * 100)
-    with pytest.raises(UserError, match=r"text\.avi: cannot be read as a video \(Invalid data"):
-        read_video(tmp_path / "text.avi")
-
-
-def test_an_empty_file_is_named(tmp_path):
-    (tmp_path / "empty.avi").touch()
-    with pytest.raises(UserError, match=r"empty\.avi: cannot be read as a video"):
-        read_video(tmp_path / "empty.avi")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such video file"),
+        (b"no video" * 100, r"cannot be read as a video \(Invalid data"),
+        (b"", "cannot be read as a video"),
+    ],
+)
+def test_a_file_that_is_no_video_is_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "clip.avi").write_bytes(content)
+    with pytest.raises(UserError, match=rf"clip\.avi: {message}"):
+        read_video(tmp_path / "clip.avi")
 
 
 def test_a_sound_file_is_named(tmp_path):
@@ -90,19 +88,131 @@ def test_a_file_that_breaks_off_is_named(tmp_path, frames, kept):
         read_video(tmp_path / "clip.avi")
 
 
-def test_a_file_cut_between_two_frames_is_named(tmp_path, frames):
-    write_video(tmp_path / "clip.avi", frames)
-    content = (tmp_path / "clip.avi").read_bytes()
-    last_frame = content.rindex(b"00dc", 0, content.rindex(b"idx1"))
-    (tmp_path / "clip.avi").write_bytes(content[:last_frame])
+def test_a_file_cut_between_two_frames_or_with_a_damaged_byte_is_named(tmp_path, frames):
+    path = tmp_path / "clip.avi"
+    write_video(path, frames)
+    content = bytearray(path.read_bytes())
+    path.write_bytes(content[: content.rindex(b"00dc", 0, content.rindex(b"idx1"))])
     with pytest.raises(UserError, match=r"clip\.avi: ends after 4 of 5 frames"):
-        read_video(tmp_path / "clip.avi")
-
-
-def test_a_damaged_byte_is_noticed(tmp_path, frames):
-    write_video(tmp_path / "clip.avi", frames)
-    content = bytearray((tmp_path / "clip.avi").read_bytes())
+        read_video(path)
     content[len(content) // 2] ^= 0x55
-    (tmp_path / "clip.avi").write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(UserError, match=r"clip\.avi: cannot be read as a video"):
-        read_video(tmp_path / "clip.avi")
+        read_video(path)
+
+
+SPLIT_SIZES = {"train": 4, "valid": 2, "test": 2}
+SIZES = {"token_dim": 8, "hidden_dim": 8, "num_layers": 1, "n_heads": 2}
+TEXT = {
+    "predictor_params": SIZES,
+    "fusion_params": {"num_heads": 2, "head_dim": 4, "mlp_size": 8},
+    "text_encoder_params": {"input_dim": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 6},
+}
+TRAINING = {"num_steps": 2, "batch_size": 2, "warmup_steps": 1, "num_workers": 0}
+MODEL = {
+    **{"num_slots": 2, "slot_dim": 8, "mlp_hidden": 8, "mlp_encoder_dim": 8},
+    "transition_module": {"num_heads": 2, "mlp_size": 8},
+    "encoder": {"encoder_params": {"num_channels": [4], "kernel_size": 3}},
+    "decoder": {"decoder_params": {"num_channels": [4], "kernel_size": 3, "resolution": [16, 16]}},
+}
+
+
+class Squares:
+    """A square that walks to the right or to the left, as its caption says."""
+
+    eval_start = 0
+    vocabulary = "Squares"
+
+    def __init__(self, config, root, split, hold_out=True):
+        self.name, self.split = config.dataset_name, split
+        self.video_ids = [f"{split}{number}" for number in range(SPLIT_SIZES[split])]
+        captions = json.loads((root / "captions.json").read_text())
+        self.captions = [captions[number % 2] for number in range(len(self.video_ids))]
+
+    def __len__(self):
+        return len(self.video_ids)
+
+    def key(self):
+        return {"dataset": self.name, "split": self.split, "captions": self.captions}
+
+    def read_frames(self, index):
+        frames = np.zeros((6, 16, 16, 3), np.uint8)
+        for t in range(6):
+            x = 2 * t if index % 2 == 0 else 10 - 2 * t
+            frames[t, 6:10, x : x + 4] = 255
+        return frames
+
+    def masks(self, index):
+        return None
+
+    def states(self, index):
+        return None
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    squares = Entry(f"{__name__}:Squares", "textocvp.config.data:DatasetConfig")
+    monkeypatch.setitem(DATASETS.entries, "Squares", squares)
+    (tmp_path / "captions.json").write_text('["go right", "go left"]')
+    dataset = {"dataset_name": "Squares", "root": str(tmp_path), "img_size": [16, 16], "num_frames": 2}
+    values = {"dataset": dataset, "model.model_params": MODEL, "training": TRAINING}
+    create_experiment(tmp_path, "exp", "SAVi", "Squares", overrides(values))
+    yield tmp_path
+    stopping.restore()
+
+
+def overrides(values):
+    return [f"{path}={json.dumps(value)}" for path, value in values.items()]
+
+
+def create_predictor(root, predictor, params, **more):
+    windows = {"num_context": 1, "num_preds": 3, "input_buffer_size": 3}
+    values = {"predictor.predictor_params": params, "training": TRAINING, "prediction_params": windows}
+    create_predictor_experiment(root / "exp", predictor, predictor, overrides({**values, **more}))
+
+
+def run(root, command, *options):
+    stopping.restore()
+    return main([command, "-d", str(root / "exp"), *options])
+
+
+def test_a_data_set_of_ones_own_is_trained_end_to_end(root):
+    build_vocabulary(root, root / "exp/words.json", dataset="Squares")
+    words = json.loads((root / "exp/words.json").read_text())
+    assert words == {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "go": 3, "left": 4, "right": 5}
+    create_predictor(root, "VanillaTransformer", SIZES)
+    create_predictor(root, "TextOCVP_CustomTF", TEXT, **{"dataset.vocabulary": "words.json"})
+    for command in (
+        ["prepare-data", "--workers", "1"],
+        ["train-decomp"],
+        ["precompute-slots"],
+        ["train-predictor", "--name_pred_exp", "VanillaTransformer"],
+        ["train-predictor", "--name_pred_exp", "TextOCVP_CustomTF"],
+        ["evaluate-decomp"],
+        ["evaluate-predictor", "--name_pred_exp", "VanillaTransformer"],
+        ["evaluate-predictor", "--name_pred_exp", "TextOCVP_CustomTF"],
+        ["figures", "--num_seqs", "1"],
+        ["report"],
+    ):
+        assert run(root, *command) == 0, command
+    assert (root / "exp/plots/prediction_00.png").is_file()
+
+
+def test_without_captions_only_predictors_without_text_train(root, capsys):
+    (root / "captions.json").write_text('["", ""]')
+    create_predictor(root, "VanillaTransformer", SIZES)
+    train = ["train-predictor", "--name_pred_exp", "VanillaTransformer"]
+    for command in (["train-decomp"], ["precompute-slots"], train):
+        assert run(root, *command) == 0, command
+    create_predictor(root, "TextOCVP_CustomTF", {})
+    capsys.readouterr()
+    assert run(root, "train-predictor", "--name_pred_exp", "TextOCVP_CustomTF") == 2
+    error = capsys.readouterr().err
+    assert "Squares has no captions, but TextOCVP_CustomTF reads text; take a predictor without" in error
+
+
+def test_a_data_set_without_vocabulary_says_how_to_get_one(root, capsys):
+    create_predictor(root, "TextOCVP_CustomTF", {})
+    assert run(root, "prepare-data") == 2
+    error = capsys.readouterr().err
+    assert "no vocabulary for 'Squares'" in error and "build-vocabulary" in error and error.count("\n") == 1

@@ -67,7 +67,7 @@ def test_long_rows_are_cut_into_chunks_of_a_mebibyte(tmp_path):
         assert rows.chunks == (1, 3, 3, 336, 336) and np.prod(rows.chunks) <= MAX_CHUNK_BYTES
 
 
-def test_a_killed_writer_leaves_nothing_that_counts(tmp_path):
+def test_a_killed_writer_leaves_nothing_and_a_part_without_manifest_is_not_finished(tmp_path):
     (part,) = plan_parts(2)
 
     def fill(file):
@@ -77,10 +77,6 @@ def test_a_killed_writer_leaves_nothing_that_counts(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_part(tmp_path, part, KEY, None, fill, {})
     assert os.listdir(tmp_path) == [] and not is_finished(tmp_path, part, KEY)
-
-
-def test_a_part_without_manifest_is_not_finished(tmp_path):
-    (part,) = plan_parts(2)
     write(tmp_path, part)
     assert is_finished(tmp_path, part, KEY)
     (tmp_path / "part_0000.json").unlink()
@@ -132,28 +128,23 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path):
         read_manifests(tmp_path, KEY, "cmd")
 
 
-def test_parts_beyond_the_ten_thousandth_keep_their_order(tmp_path):
-    manifest = {"schema": 1, "num_parts": 10_002, "key": KEY, "content": [], "file": "x.h5", "bytes": 0}
+def test_parts_are_in_the_order_of_their_numbers(tmp_path):
+    manifest = {"schema": 1, "num_parts": 12, "key": KEY, "content": [], "file": "x.h5", "bytes": 0}
     (tmp_path / "x.h5").touch()
-    for index in range(10_002):
-        (tmp_path / f"part_{index:04d}.json").write_text(json.dumps({**manifest, "part": index}))
-    assert [found["part"] for found in read_manifests(tmp_path, KEY, "cmd")] == list(range(10_002))
+    for index in range(12):  # as with ten thousand parts, the names are not in this order
+        (tmp_path / f"part_{index}.json").write_text(json.dumps({**manifest, "part": index}))
+    assert [found["part"] for found in read_manifests(tmp_path, KEY, "cmd")] == list(range(12))
 
 
-def test_a_foreign_manifest_is_refused(tmp_path):
-    (part,) = plan_parts(2)
-    write(tmp_path, part)
-    (tmp_path / "part_0000.json").write_text('{"schema": 99}')
-    with pytest.raises(UserError, match="part_0000.json: .*schema 1"):
-        read_manifests(tmp_path, KEY, "cmd")
-
-
-@pytest.mark.parametrize("text", ["{", '{"schema": 1}'])
-def test_a_damaged_manifest_is_named_and_what_helps(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "damaged.*delete it"), ('{"schema": 1}', "damaged.*delete it"), ('{"schema": 99}', ".*schema 1")],
+)
+def test_a_damaged_or_foreign_manifest_is_named_and_what_helps(tmp_path, text, message):
     (part,) = plan_parts(2)
     (tmp_path / "part_0000.json").write_text(text)
     for look in (lambda: read_manifests(tmp_path, KEY, "cmd"), lambda: is_finished(tmp_path, part, KEY)):
-        with pytest.raises(UserError, match="part_0000.json: damaged.*; delete it"):
+        with pytest.raises(UserError, match=f"part_0000.json: {message}"):
             look()
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from textocvp.cli import main
 from textocvp.config.errors import UserError
-from textocvp.data.tokenizers import CustomTokenizer, split_words, tokenize
+from textocvp.data.tokenizers import CustomTokenizer, build_vocabulary, split_words, tokenize
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "tokenizer.json").read_text())
 VOCABULARIES = {
@@ -68,3 +69,30 @@ def test_a_vocabulary_of_ones_own(tmp_path):
 def test_text_moves_between_devices():
     text = tokenize(CustomTokenizer("CLIPort"), ["put", "put in"]).to(torch.device("meta"))
     assert text.tokens.device.type == text.mask.device.type == "meta"
+
+
+def test_build_vocabulary_from_lines(tmp_path, capsys):
+    captions, out = tmp_path / "captions.txt", tmp_path / "words.json"
+    captions.write_text("the cone is rotating. the cone\n\nis up.\n")
+    assert main(["build-vocabulary", "--from", str(captions), "--out", str(out)]) == 0
+    assert list(json.loads(out.read_text())) == "[PAD] [CLS] [SEP] . cone is rotating the up".split()
+    assert "9 words of 2 captions" in capsys.readouterr().out
+    with pytest.raises(UserError, match="words.json: exists; the ids of a vocabulary must not change"):
+        build_vocabulary(captions, out)
+    assert main(["build-vocabulary", "--from", str(tmp_path / "none.txt"), "--out", str(tmp_path / "x")]) == 2
+    assert "none.txt: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "captions: is a folder; give --dataset"),
+        (b"\x89PNG", "captions: damaged, not UTF-8"),
+        (b"\n", "captions: contains no captions"),
+    ],
+)
+def test_sources_without_captions(tmp_path, content, message):
+    source = tmp_path / "captions"
+    source.mkdir() if content is None else source.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        build_vocabulary(source, tmp_path / "words.json")

@@ -122,35 +122,36 @@ if __name__ == "__main__":
     return subprocess.Popen([sys.executable, str(script)], env=environment, **pipes)
 
 
-def children(process):
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
-    return [int(pid) for pid in listed.stdout.split()]
+def ps(*options):
+    return subprocess.run(["ps", *options], capture_output=True, text=True).stdout
 
 
 def alive(pid):
-    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return bool(listed.stdout.strip()) and not listed.stdout.startswith("Z")
+    return ps("-o", "stat=", "-p", pid).strip()[:1] not in ("", "Z")
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert condition()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_no_worker_and_can_be_continued(tmp_path, stop):
-    out = tmp_path / "data"
+    out, pattern = tmp_path / "data", "hard/states/t*.json"
     process = run_in_process(out, 2000)
-    deadline = time.time() + 60
-    while len(list(out.glob("hard/states/t*.json"))) < 40 and time.time() < deadline:
-        time.sleep(0.05)
-    workers = children(process)
+    wait_for(lambda: len(list(out.glob(pattern))) >= 20)
+    workers = ps("-o", "pid=", "--ppid", str(process.pid)).split()
     process.send_signal(stop)
     process.communicate(timeout=30)
     assert process.returncode != 0 and len(workers) >= 2
-    while any(alive(pid) for pid in workers) and time.time() < deadline:
-        time.sleep(0.1)
-    assert not any(alive(pid) for pid in workers)
+    wait_for(lambda: not any(map(alive, workers)))
     assert not list(out.glob("hard/*_explicit.json"))
     done = {path: path.stat().st_mtime_ns for path in out.glob("hard/videos/t*.avi")}
     again = run_in_process(out, 2000)
-    time.sleep(3)
+    wait_for(lambda: len(list(out.glob(pattern))) >= len(done) + 5)
     again.kill()
     again.communicate(timeout=30)
     kept = [path for path in done if path.stat().st_mtime_ns == done[path]]
