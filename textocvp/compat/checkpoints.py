@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, Dinov2Config, PretrainedConfig, T5Config, ViTConfig
 
-from textocvp.compat.keys import T5, VIT, Names, from_original, names_of, original_name
+from textocvp.compat.keys import TEXT, VIT, Names, from_original, names_of, original_name
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, load_experiment, load_predictor_experiment
 from textocvp.config.models import ExtendedDINOSAURConfig
@@ -245,8 +245,8 @@ def _encoder_config(
 
 def _t5_config(state: Mapping[str, Tensor]) -> PretrainedConfig:
     """All sizes of a T5 can be read from its state."""
-    block = f"{T5}encoder.block.0.layer."
-    vocab_size, width = state[f"{T5}shared.weight"].shape
+    block = f"{TEXT}encoder.block.0.layer."
+    vocab_size, width = state[f"{TEXT}shared.weight"].shape
     buckets, num_heads = state[f"{block}0.SelfAttention.relative_attention_bias.weight"].shape
     return T5Config(
         vocab_size=vocab_size,
@@ -254,7 +254,7 @@ def _t5_config(state: Mapping[str, Tensor]) -> PretrainedConfig:
         d_kv=state[f"{block}0.SelfAttention.q.weight"].shape[0] // num_heads,
         d_ff=state[f"{block}1.DenseReluDense.wi.weight"].shape[0],
         num_heads=num_heads,
-        num_layers=_count(state, f"{T5}encoder.block."),
+        num_layers=_count(state, f"{TEXT}encoder.block."),
         relative_attention_num_buckets=buckets,
     )
 

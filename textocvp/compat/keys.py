@@ -1,13 +1,13 @@
 """Names of parameters in checkpoints of the original implementation, and ours.
 
-`names_of` lists for one configuration: our name -> the original's name, of every entry of the state dict or
-of the prefix of several entries (a prefix ends in "."). `from_original` and `to_original` rename state dicts.
+`names_of` lists for one configuration: our name -> the original's name, of an entry of the state dict or,
+ending in ".", of a prefix of several; "*" is a number. `from_original` and `to_original` rename state dicts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,9 +15,14 @@ from torch import Tensor
 
 from textocvp.config.errors import UserError
 from textocvp.config.models import ConvDecoderConfig, ExtendedDINOSAURConfig, SAViConfig
-from textocvp.config.predictors import TextOCVPConfig, TextOCVPT5Config, VanillaTransformerConfig
 
 Names = dict[str, str]
+
+
+def _below(ours: str, original: str, table: Names) -> Names:
+    """A table of names below one prefix of ours and one of the original's."""
+    return {ours + our_name: original + its_name for our_name, its_name in table.items()}
+
 
 BLOCK = {
     "attention.q.": "attn.q.",
@@ -29,14 +34,6 @@ BLOCK = {
     "norm_mlp.": "layernorm_mlp.",
 }
 """The original's own transformer block: the transition, and the self-attention of TextOCVP."""
-RECURRENCE = {
-    "initializer.mean": "initializer.slots_mu",
-    "initializer.std": "initializer.slots_sigma",
-    "initializer.slots": "initializer.slots",
-    "slot_attention.": "slot_attention.",
-    **{f"transition.{ours}": f"transition_module.{original}" for ours, original in BLOCK.items()},
-}
-"""What both decomposition models have."""
 CROSS_ATTENTION = {
     "attention.q.": "cross_attn.q.",
     "attention.k.": "cross_attn.k.",
@@ -58,14 +55,17 @@ TORCH_LAYER = {
     "norm_mlp.": "norm2.",
 }
 """A layer that the original takes from PyTorch (nn.TransformerEncoderLayer)."""
-PREDICTOR = {
-    "predictor.input_projection.": "predictor.mlp_in.",
-    "predictor.output_projection.": "predictor.mlp_out.",
+
+RECURRENCE = {
+    "initializer.mean": "initializer.slots_mu",
+    "initializer.std": "initializer.slots_sigma",
+    "initializer.slots": "initializer.slots",
+    "slot_attention.": "slot_attention.",
+    **_below("transition.", "transition_module.", BLOCK),
 }
+"""What both decomposition models have."""
 VIT = "encoder.vit_backbone."
 """The original's prefix of the frozen vision transformer, a model of timm."""
-T5 = "predictor.text_encoder."
-"""The original's prefix of the frozen T5; also of the text transformer."""
 VIT_BLOCK = {
     "layer_scale1.lambda1": "ls1.gamma",
     "layer_scale2.lambda1": "ls2.gamma",
@@ -76,42 +76,71 @@ VIT_BLOCK = {
     "mlp.": "mlp.",
 }
 """timm has one matrix attn.qkv, which `from_original` splits first."""
-QKV = re.compile(r"\.attn\.[qkv]\.")
-MAX_VIT_BLOCKS = 48
-"""More than any of these transformers has: a table may name blocks that do not exist."""
+QKV = re.compile(r"(?<=\.attn\.)[qkv](?=\.)")
+
+ENDS = {
+    "predictor.input_projection.": "predictor.mlp_in.",
+    "predictor.output_projection.": "predictor.mlp_out.",
+}
+"""What all predictors have."""
+LAYER, ITS_LAYER = "predictor.layers.*.", "predictor.transformer_encoders.*."
+BLOCKS = {
+    "predictor.time_embedding.table": "predictor.pe.pe",
+    **_below("predictor.blocks.*.", "predictor.predictor.*.", BLOCK),
+    **_below("predictor.blocks.*.text_attention.", "predictor.predictor.*.cross_attention.", CROSS_ATTENTION),
+}
+"""TextOCVP without its text encoder."""
+TEXT = "predictor.text_encoder."
+"""The prefix of text encoders, ours and the original's."""
+PREDICTORS = {
+    "VanillaTransformer": {**ENDS, **_below(LAYER, ITS_LAYER, TORCH_LAYER)},
+    "OCVPSeq": {
+        **ENDS,
+        **_below(f"{LAYER}objects.", f"{ITS_LAYER}object_encoder_block.", TORCH_LAYER),
+        **_below(f"{LAYER}time.", f"{ITS_LAYER}time_encoder_block.", TORCH_LAYER),
+    },
+    "TextOCVP_CustomTF": {
+        **ENDS,
+        **BLOCKS,
+        f"{TEXT}token_embedding.": f"{TEXT}token_embedding.",
+        f"{TEXT}position_embedding.": f"{TEXT}position_embedding.",
+        f"{TEXT}norm.": f"{TEXT}layer_norm.",
+        f"{TEXT}projection.": f"{TEXT}text_out_projection.",
+        **_below(f"{TEXT}layers.*.", f"{TEXT}transformer.layers.*.", TORCH_LAYER),
+    },
+    "TextOCVP_T5": {**ENDS, **BLOCKS, f"{TEXT}t5.model.": TEXT},  # no projection after the T5
+}
+MODELS = ("SAVi", "ExtendedDINOSAUR")
 
 
 def names_of(model: str, params: Any) -> Names:
-    """Our name -> the original's, for a model or predictor of this registered name and its settings.
-
-    UserError: the original has no such model.
-    """
-    if model not in TABLES:
-        raise UserError(f"the original has no {model}; it has {', '.join(TABLES)}")
-    return TABLES[model](params)
+    """The names of a model or predictor of this registered name (UserError: the original has none)."""
+    if isinstance(params, SAViConfig):
+        return savi_names(params)
+    if isinstance(params, ExtendedDINOSAURConfig):
+        return dinosaur_names(params)
+    if model not in PREDICTORS:
+        raise UserError(f"the original has no {model}; it has {', '.join((*MODELS, *PREDICTORS))}")
+    return PREDICTORS[model]
 
 
 def savi_names(config: SAViConfig) -> Names:
     """SAVi with ConvEncoder and ConvDecoder, all that the original has (UserError for another decoder)."""
-    encoder, decoder = config.encoder.encoder_params, config.decoder.decoder_params
+    decoder = config.decoder.decoder_params
     if not isinstance(decoder, ConvDecoderConfig):
-        raise UserError(
-            f"the original has no {config.decoder.decoder_name}, so its checkpoints cannot be mapped"
-        )
+        raise UserError(f"the original has no {config.decoder.decoder_name}; expected ConvDecoder")
     spacing = 2 if (decoder.upsample or 1) > 1 else 1  # upsampling layers count in the original's sequence
-    num_encoder, num_decoder = len(encoder.num_channels), len(decoder.num_channels)
-    names = {
+    count = len(decoder.num_channels) - 1
+    return {
         **RECURRENCE,
+        "encoder.convs.*.": "encoder.encoder.*.block.0.",
         "encoder_position.": "encoder_pos_embedding.",
         "encoder_mlp.": "encoder_mlp.",
-        **{f"encoder.convs.{i}.": f"encoder.encoder.{i}.block.0." for i in range(num_encoder)},
         "decoder.position.": "decoder_pos_embedding.",
         "decoder.broadcast.": "decoder.decoder.0.block.0.",
-        "decoder.output.": f"decoder.decoder.{(num_decoder - 1) * spacing + 1}.",
+        **{f"decoder.convs.{i}.": f"decoder.decoder.{(i + 1) * spacing}.block.0." for i in range(count)},
+        "decoder.output.": f"decoder.decoder.{count * spacing + 1}.",
     }
-    for i in range(1, num_decoder):
-        names[f"decoder.convs.{i - 1}."] = f"decoder.decoder.{i * spacing}.block.0."
-    return names
 
 
 def dinosaur_names(config: ExtendedDINOSAURConfig) -> Names:
@@ -120,84 +149,19 @@ def dinosaur_names(config: ExtendedDINOSAURConfig) -> Names:
     first = 1 if decoder.initial_layer_norm else 0  # the original's normalisation counts in its sequence
     norms = ("norm1.", "norm2.") if dino_v2 else ("layernorm_before.", "layernorm_after.")
     vit_block = {**VIT_BLOCK, norms[0]: "norm1.", norms[1]: "norm2."}
-    vit_blocks = "encoder.vit.encoder.layer" if dino_v2 else "encoder.vit.layers"
     return {
         **RECURRENCE,
         "encoder.vit.embeddings.cls_token": f"{VIT}cls_token",
         "encoder.vit.embeddings.position_embeddings": f"{VIT}pos_embed",
         "encoder.vit.embeddings.patch_embeddings.projection.": f"{VIT}patch_embed.proj.",
         "encoder.vit.layernorm.": f"{VIT}norm.",
-        **_numbered(vit_blocks, f"{VIT}blocks", MAX_VIT_BLOCKS, vit_block),
+        **_below(f"encoder.vit.{'encoder.layer' if dino_v2 else 'layers'}.*.", f"{VIT}blocks.*.", vit_block),
         "feature_projection.": "linear_feat_proj.",
         "decoder.position": "decoder.pos_embed",
         "decoder.norm.": "decoder.mlp.0.",
-        "decoder.image_decoder.": "decoder.conv_patch_decoder.",
         **{f"decoder.mlp.{2 * i}.": f"decoder.mlp.{2 * i + first}." for i in range(decoder.num_layers)},
+        "decoder.image_decoder.": "decoder.conv_patch_decoder.",
     }
-
-
-def vanilla_names(config: VanillaTransformerConfig) -> Names:
-    """VanillaTransformer inside the rollout."""
-    layers = ("predictor.layers", "predictor.transformer_encoders", config.num_layers)
-    return {**PREDICTOR, **_numbered(*layers, TORCH_LAYER)}
-
-
-def ocvp_seq_names(config: VanillaTransformerConfig) -> Names:
-    """OCVPSeq inside the rollout."""
-    layers = ("predictor.layers", "predictor.transformer_encoders", config.num_layers)
-    objects = _below("objects.", "object_encoder_block.", TORCH_LAYER)
-    return {
-        **PREDICTOR,
-        **_numbered(*layers, {**objects, **_below("time.", "time_encoder_block.", TORCH_LAYER)}),
-    }
-
-
-def textocvp_names(config: TextOCVPConfig) -> Names:
-    """TextOCVP with its own text transformer inside the rollout."""
-    num_layers = config.text_encoder_params.num_layers
-    return {
-        **_guided_names(config.predictor_params.num_layers),
-        "predictor.text_encoder.token_embedding.": f"{T5}token_embedding.",
-        "predictor.text_encoder.position_embedding.": f"{T5}position_embedding.",
-        "predictor.text_encoder.norm.": f"{T5}layer_norm.",
-        "predictor.text_encoder.projection.": f"{T5}text_out_projection.",
-        **_numbered("predictor.text_encoder.layers", f"{T5}transformer.layers", num_layers, TORCH_LAYER),
-    }
-
-
-def textocvp_t5_names(config: TextOCVPT5Config) -> Names:
-    """TextOCVP with a T5 inside the rollout; the original has no projection after it."""
-    return {**_guided_names(config.predictor_params.num_layers), "predictor.text_encoder.t5.model.": T5}
-
-
-def _guided_names(num_layers: int) -> Names:
-    """TextOCVP without its text encoder."""
-    block = {**BLOCK, **_below("text_attention.", "cross_attention.", CROSS_ATTENTION)}
-    blocks = _numbered("predictor.blocks", "predictor.predictor", num_layers, block)
-    return {**PREDICTOR, "predictor.time_embedding.table": "predictor.pe.pe", **blocks}
-
-
-TABLES: dict[str, Callable[[Any], Names]] = {
-    "SAVi": savi_names,
-    "ExtendedDINOSAUR": dinosaur_names,
-    "VanillaTransformer": vanilla_names,
-    "OCVPSeq": ocvp_seq_names,
-    "TextOCVP_CustomTF": textocvp_names,
-    "TextOCVP_T5": textocvp_t5_names,
-}
-
-
-def _below(ours: str, original: str, table: Names) -> Names:
-    """A table of names below one prefix of ours and one of the original's."""
-    return {ours + our_name: original + its_name for our_name, its_name in table.items()}
-
-
-def _numbered(ours: str, original: str, count: int, table: Names) -> Names:
-    """A table of names, once for each of `count` layers."""
-    names: Names = {}
-    for i in range(count):
-        names |= _below(f"{ours}.{i}.", f"{original}.{i}.", table)
-    return names
 
 
 def from_original(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
@@ -213,7 +177,7 @@ def to_original(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
 def original_name(name: str, names: Names) -> str:
     """The original's name of one of our parameters."""
     original = _new_name(name, names) or name
-    return QKV.sub(".attn.qkv.", original) if original.startswith(VIT) else original
+    return QKV.sub("qkv", original) if original.startswith(VIT) else original
 
 
 def _rename(state: Mapping[str, Tensor], names: Names, whose: str) -> dict[str, Tensor]:
@@ -228,11 +192,11 @@ def _rename(state: Mapping[str, Tensor], names: Names, whose: str) -> dict[str, 
 
 
 def _new_name(key: str, names: Names) -> str | None:
-    if key in names:
-        return names[key]
-    for end in range(len(key) - 1, 0, -1):  # the longest prefix wins
-        if key[end] == "." and key[: end + 1] in names:
-            return names[key[: end + 1]] + key[end + 1 :]
+    """The other name, by the longest prefix that fits."""
+    for prefix in sorted(names, key=len, reverse=True):
+        match = re.match(re.escape(prefix).replace(r"\*", r"(\d+)"), key)
+        if match and (prefix.endswith(".") or match.end() == len(key)):
+            return names[prefix].replace("*", "".join(match.groups())) + key[match.end() :]
     return None
 
 
@@ -255,6 +219,5 @@ def _join_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not (key.startswith(VIT) and QKV.search(key)):
             joined[key] = value
         elif ".attn.q." in key:
-            parts = [state[QKV.sub(f".attn.{name}.", key)] for name in "qkv"]
-            joined[QKV.sub(".attn.qkv.", key)] = torch.cat(parts)
+            joined[QKV.sub("qkv", key)] = torch.cat([state[QKV.sub(name, key)] for name in "qkv"])
     return joined

@@ -8,39 +8,30 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from textocvp.compat import keys
-from textocvp.compat.keys import from_original, to_original
-from textocvp.config import predictors as configs
+from textocvp.compat.keys import PREDICTORS, from_original, to_original
+from textocvp.config import registry
 from textocvp.config.schema import build, filled_in
 from textocvp.data.tokenizers import Text
 from textocvp.modules.attention import PackedSelfAttention
-from textocvp.predictors.ocvp_seq import OCVPSeq
 from textocvp.predictors.rollout import SlotForecaster
-from textocvp.predictors.textocvp import TextOCVPCustomTF, TextOCVPT5
-from textocvp.predictors.vanilla_transformer import VanillaTransformer
 
-CASES = {
-    "vanilla_tiny": (VanillaTransformer, configs.VanillaTransformerConfig, keys.vanilla_names),
-    "ocvpseq_tiny": (OCVPSeq, configs.OCVPSeqConfig, keys.ocvp_seq_names),
-    "textocvp_customtf_tiny": (TextOCVPCustomTF, configs.TextOCVPConfig, keys.textocvp_names),
-    "textocvp_t5_tiny": (TextOCVPT5, configs.TextOCVPT5Config, keys.textocvp_t5_names),
-    "textocvp_t5_narrow": (TextOCVPT5, configs.TextOCVPT5Config, keys.textocvp_t5_names),
-}
+CASES = ("vanilla_tiny", "ocvpseq_tiny", "textocvp_customtf_tiny", "textocvp_t5_tiny", "textocvp_t5_narrow")
 WITH_TEXT = [name for name in CASES if name.startswith("textocvp")]
 
 
 def build_forecaster(name, case, **changes):
     """The case's forecaster with the original's weights, and the table of names."""
-    predictor_class, config_class, names_of = CASES[name]
-    values = filled_in({**case.config["predictor"]["predictor_params"], **changes}, config_class.original)
-    weights = ()
+    section = case.config["predictor"]
+    entry, names = registry.PREDICTORS.get(section["predictor_name"]), PREDICTORS[section["predictor_name"]]
+    predictor_class, config_class, weights = entry.load(), entry.load_config(), ()
+    values = filled_in({**section["predictor_params"], **changes}, config_class.original)
     if predictor_class.reads_weights:
         values["text_encoder_params"] = {"weights": str(t5_folder(case))}
         weights = (None, False)
     config = build(config_class, values, "golden")
     forecaster = SlotForecaster(predictor_class(config, 16, 3, *weights), buffer_size=3)
-    forecaster.load_state_dict(from_original(case.part("state."), names_of(config)))
-    return forecaster.eval(), names_of(config)
+    forecaster.load_state_dict(from_original(case.part("state."), names))
+    return forecaster.eval(), names
 
 
 def t5_folder(case):
