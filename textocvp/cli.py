@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Type
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Type
 
 from textocvp.compat import native_files
 from textocvp.config.data import EvaluationConfig
@@ -31,21 +30,16 @@ AGAIN = "; free some or ask for quota and run it again, what is finished is kept
 PRETRAINED_URL = "https://uni-bonn.sciebo.de/s/UXXOoBY01sceJNF/download"
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """What a command calls, and its options."""
 
     handler: str
     """"module:function"; the options are its arguments."""
     help: str
     options: str
-    """Names in OPTIONS."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Where they are not those of OPTIONS."""
+    """Names in OPTIONS or fields of EvaluationConfig; NAME=DEFAULT where another default holds here."""
     settings: Optional[Type[Settings]] = None
     """More options: one per field. The handler takes them together, as `settings`."""
-    fields: Sequence[str] = ()
-    """Only these fields of the settings, each an argument of the handler."""
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -58,7 +52,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     set_up_logging()
     name = options.pop("command")
     try:
-        options = with_settings(COMMANDS[name], options)
+        options = arguments_of(COMMANDS[name], options)
         folder = options.get("exp_directory") or options.get("out") or Path()
         with writing(folder), native_files(name, options) as arguments:
             status = load_handler(COMMANDS[name].handler)(**arguments)
@@ -76,15 +70,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     return status
 
 
-def with_settings(command: Command, options: Dict[str, Any]) -> Dict[str, Any]:
+def arguments_of(command: Command, options: Dict[str, Any]) -> Dict[str, Any]:
     """The handler's arguments; ConfigError in one line where the value of an option is wrong."""
-    if command.settings is None:
-        return options
-    settings = settings_from(command.settings, options)
-    return {
-        **options,
-        **({name: getattr(settings, name) for name in command.fields} or {"settings": settings}),
-    }
+    if command.settings is not None:
+        return {"settings": settings_from(command.settings, options), **options}
+    names = [name for name in options if name in EvaluationConfig.model_fields]
+    evaluation = settings_from(EvaluationConfig, options)
+    return {**options, **{name: getattr(evaluation, name) for name in names}}
 
 
 def say(command: str, error: UserError) -> int:
@@ -107,17 +99,24 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         own = commands.add_parser(name, help=command.help, description=command.help)
-        for option in command.options.split():
-            settings = {**OPTIONS[option]}
-            if option in command.defaults:
-                settings["default"] = command.defaults[option]
-            if isinstance(settings.get("default"), (int, str)):
-                settings["help"] += f" ({settings['default']})"
-            required = {} if "default" in settings or "action" in settings else {"required": True}
-            own.add_argument(*FLAGS.get(option, (f"--{option}",)), dest=option, **settings, **required)
+        for word in command.options.split():
+            _add_option(own, *word.split("="))
         if command.settings is not None:
-            add_options(own, command.settings, command.fields)
+            add_options(own, command.settings)
     return parser
+
+
+def _add_option(parser: argparse.ArgumentParser, name: str, default: Optional[str] = None) -> None:
+    """default: instead of the option's own; "": none."""
+    if name not in OPTIONS:
+        add_options(parser, EvaluationConfig, [name], default)
+        return
+    settings = {**OPTIONS[name]} if default is None else {**OPTIONS[name], "default": default or None}
+    if isinstance(settings.get("default"), (int, str)):
+        settings["help"] += f" ({settings['default']})"
+    if "default" not in settings and "action" not in settings:
+        settings["required"] = True
+    parser.add_argument(*FLAGS.get(name, (f"--{name}",)), dest=name, **settings)
 
 
 def _name(registry: Registry, help: str) -> Dict[str, Any]:
@@ -154,8 +153,6 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     "num_shards": {"type": count, "default": 1, "help": "shards that are written in parallel"},
     "criterion": {"default": None, "help": "what ranks the seeds (see EXP/selected.json)"},
     "results_name": {"type": folder_name, "help": "name of the file in results/"},
-    "num_preds": {"type": count, "default": 15, "help": "predicted frames"},
-    "num_seqs": {"type": count, "help": "clips"},
     "url": {"default": PRETRAINED_URL, "help": "the archive"},
 }
 """Without a default an option is required."""
@@ -164,13 +161,13 @@ COMMANDS: Dict[str, Command] = {
         "textocvp.synthetic.generate:make_data",
         "generate videos like CATER's or CLIPort's, with captions, masks and object states",
         "out workers",
-        settings=VideoSettings,
+        VideoSettings,
     ),
     "make-weights": Command(
         "textocvp.synthetic.weights:make_weights",
         "write a small frozen encoder with random values, where no pretrained one is at hand",
         "out",
-        settings=WeightsSettings,
+        WeightsSettings,
     ),
     "check-data": Command(
         "textocvp.data.check:check_data",
@@ -186,8 +183,7 @@ COMMANDS: Dict[str, Command] = {
         "textocvp.data.tokenizers:build_vocabulary",
         "write CustomTokenizer's words and ids from a text file with a caption per line, "
         "or with --dataset from the root of a data set",
-        "source dataset out",
-        {"dataset": None},
+        "source dataset= out",
     ),
     "create-experiment": Command(
         "textocvp.config.experiment:create_experiment",
@@ -222,37 +218,26 @@ COMMANDS: Dict[str, Command] = {
     "evaluate-decomp": Command(
         "textocvp.evaluation.evaluate:evaluate_decomp",
         "segmentation and reconstruction of the test clips, beside blind baselines",
-        "exp_directory decomp_ckpt results_name",
-        {"results_name": "decomposition"},
-        EvaluationConfig,
-        ("batch_size",),
+        "exp_directory decomp_ckpt results_name=decomposition batch_size",
     ),
     "evaluate-predictor": Command(
         "textocvp.evaluation.evaluate:evaluate_predictor",
         "quality of the predicted frames, beside copying and decoding the true slots",
-        "exp_directory decomp_ckpt name_pred_exp pred_ckpt results_name",
-        {"results_name": "prediction"},
-        EvaluationConfig,
-        ("batch_size", "num_seed", "num_preds"),
+        "exp_directory decomp_ckpt name_pred_exp pred_ckpt results_name=prediction "
+        "batch_size num_seed num_preds",
     ),
     "figures": Command(
-        "textocvp.evaluation.figures:figures",
-        "draw decompositions and predictions",
-        "exp_directory",
-        settings=EvaluationConfig,
-        fields=("num_seqs",),
+        "textocvp.evaluation.figures:figures", "draw decompositions and predictions", "exp_directory num_seqs"
     ),
     "figures-decomp": Command(
         "textocvp.evaluation.figures:figures_decomp",
         "draw the decomposition of test clips",
-        "exp_directory decomp_ckpt num_seqs",
-        {"num_seqs": 10},
+        "exp_directory decomp_ckpt num_seqs=10",
     ),
     "figures-predictor": Command(
         "textocvp.evaluation.figures:figures_predictor",
         "draw what one predictor forecasts",
-        "exp_directory decomp_ckpt name_pred_exp pred_ckpt num_preds num_seqs",
-        {"num_seqs": 30},
+        "exp_directory decomp_ckpt name_pred_exp pred_ckpt num_preds=15 num_seqs=30",
     ),
     "report": Command(
         "textocvp.evaluation.report:report", "write summary.json and print the table", "exp_directory"
@@ -270,13 +255,11 @@ COMMANDS: Dict[str, Command] = {
     "export": Command(
         "textocvp.compat.export:export",
         "write a checkpoint (with --name_pred_exp a predictor's) that the original implementation loads",
-        "exp_directory out name_pred_exp checkpoint",
-        {"name_pred_exp": None, "checkpoint": FINAL},
+        f"exp_directory out name_pred_exp= checkpoint={FINAL}",
     ),
     "download-pretrained": Command(
         "textocvp.compat.download:download_pretrained",
         "fetch the authors' experiments and import them",
-        "out url",
-        {"out": Path("experiments")},
+        "out=experiments url",
     ),
 }

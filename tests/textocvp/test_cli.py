@@ -16,8 +16,8 @@ from textocvp.cli import load_handler, main
 def test_every_command_has_a_handler_that_takes_its_options(name):
     command = cli.COMMANDS[name]
     parameters = inspect.signature(load_handler(command.handler)).parameters
-    options = {*command.options.split(), *command.fields}
-    options |= {"settings"} if command.settings and not command.fields else set()
+    options = {word.split("=")[0] for word in command.options.split()}
+    options |= {"settings"} if command.settings else set()
     others = {"decomp_ckpt", "pred_ckpts"} if name == "figures" else set()  # filled in by native_files
     assert options | others == set(parameters)
 
@@ -108,6 +108,14 @@ def test_ctrl_c_is_one_line_and_status_130(monkeypatch, capsys):
 def test_help_needs_no_torch():
     code = "import sys, textocvp.cli as cli; cli.build_parser(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("package", ["textocvp", "launch"])
+def test_a_python_without_the_packages_says_which_to_use(package):
+    command = [sys.executable, "-S", "-m", package, "--help"]  # -S: without site-packages
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(cli.__file__).parents[1])
+    assert run.returncode == 2 and run.stderr.count("\n") == 1
+    assert all(part in run.stderr for part in ("error: ", "No module named", ".venv/bin/python"))
 
 
 def test_exit_status_of_a_handler_is_kept(monkeypatch):

@@ -1,1 +1,1 @@
-"""Configuration: sections as frozen dataclasses, default values, registries. Standard library only."""
+"""Configuration: settings as pydantic models, registries, options of command lines. Runs without torch."""

@@ -81,9 +81,9 @@ class EvaluationConfig(Settings):
     batch_size: PositiveInt = 16
     """Clips per batch."""
     num_seed: Optional[PositiveInt] = None
-    """Context frames; not given: prediction_params.num_context."""
+    """Context frames; null: as in prediction_params."""
     num_preds: Optional[PositiveInt] = None
-    """Predicted frames; not given: prediction_params.num_preds."""
+    """Predicted frames; null: as in prediction_params."""
     num_seqs: PositiveInt = 6
     """Clips that figures show."""
 

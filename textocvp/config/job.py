@@ -38,7 +38,7 @@ def job_folder() -> Optional[Path]:
 
 
 def refuse_if_superseded() -> None:
-    """SupersededError in a job whose task another attempt has taken up since: its node was given up while it lived.
+    """SupersededError in a job whose task another attempt has taken over: its node was given up too early.
 
     What is written after that would mix with what the other one writes.
     """

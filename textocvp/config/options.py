@@ -6,7 +6,19 @@ import argparse
 import json
 import re
 import sys
-from typing import Any, Callable, Dict, Literal, NoReturn, Sequence, Type, TypeVar, get_args, get_origin
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Literal,
+    NoReturn,
+    Optional,
+    Sequence,
+    Type,
+    TypeVar,
+    get_args,
+    get_origin,
+)
 
 from textocvp.config.errors import UserError
 from textocvp.config.registry import Registry
@@ -25,25 +37,35 @@ class OneLineParser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def add_options(parser: argparse.ArgumentParser, cls: Type[Settings], names: Sequence[str] = ()) -> None:
-    """One option per field (or per field in `names`): its name, its default, the text under it."""
+def add_options(
+    parser: argparse.ArgumentParser,
+    cls: Type[Settings],
+    names: Sequence[str] = (),
+    default: Optional[str] = None,
+) -> None:
+    """One option per field (or per field in `names`): its name, its default, the text under it.
+
+    Args:
+        default: as typed, instead of the field's own.
+    """
     for name in names or cls.model_fields:
         field = cls.model_fields[name]
         several = get_origin(field.annotation) is tuple
         kinds = get_args(field.annotation)[:1] if several else (field.annotation,)
         choices = [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
-        text = " ".join((field.description or "").split())
-        if not field.is_required() and field.default is not None:
-            default = " ".join(field.default) if several else json.dumps(field.default).strip('"')
-            text = f"{text.rstrip('.')} ({default})"
+        text = " ".join((field.description or "").split()).replace("%", "%%")
+        value = None if field.is_required() else field.default if default is None else _value(default)
+        if value is not None:
+            shown = " ".join(value) if several else json.dumps(value).strip('"')
+            text = f"{text.rstrip('.')} ({shown})"
         parser.add_argument(
             f"--{name}",
             type=_value,
-            default=None if field.is_required() else field.default,
+            default=value,
             required=field.is_required(),
             nargs="+" if several else None,
             metavar="|".join(choices) or name.upper(),
-            help=text.replace("%", "%%"),
+            help=text,
         )
 
 

@@ -149,18 +149,19 @@ def _one_line(problems: List[ErrorDetails], values: Any, path: str) -> str:
     if problem["type"] == "missing":
         return f"{name}: missing, a value is required"
     if problem["type"] == "value_error":
-        text = str(problem["ctx"]["error"])  # "field: what is wrong"
-        return f"{name}.{text}" if name else text
+        # from `check`: "field: what is wrong"; from a validator of a field: what is wrong
+        dot = "." if isinstance(found, (Mapping, Settings)) else ": "
+        return f"{name}{dot if name else ''}{problem['ctx']['error']}"
     expected = " or ".join(dict.fromkeys(_expected(other) for place, other in located if place == where))
     return f"{name or 'the file'}: expected {expected}, got {shown(found)}{_hint(problem)}"
 
 
 def _without_union_tags(location: Location, values: Any) -> Location:
-    """Pydantic names the branch of a Union as if it were a key; only real keys remain."""
+    """Pydantic names the branch of a Union, and the key of a dict, as if they were keys; real ones remain."""
     kept: List[Union[int, str]] = []
     absent = object()
     for part in location:
-        if isinstance(part, str) and not (values is absent or isinstance(values, Mapping)):
+        if part == "[key]" or isinstance(part, str) and not (values is absent or isinstance(values, Mapping)):
             continue
         kept.append(part)
         if isinstance(values, Mapping):
