@@ -20,7 +20,6 @@ from launch.state import attempt, ledger, manifest
 from launch.state.attempt import RUN, SKIP, job_name
 from launch.state.ledger import Cause
 from launch.state.manifest import InputError, Records
-from launch.state.prune import alive_by_ledger, leftovers
 from launch.state.task import Task, job_folder, read_task
 from textocvp.config.errors import DiskFullError, UserError
 from textocvp.config.job import (
@@ -119,6 +118,8 @@ def run_command(task: Task) -> None:
 
 def end_on_full_disk(root: Path, task: Task, error: DiskFullError) -> NoReturn:
     """One line in log and ledger, no request to be queued again: the job would only fail again."""
+    from launch.state.prune import alive_by_ledger, leftovers  # all settings: no other job needs them here
+
     (job_folder(root, *task.id) / REQUEUE_FILE).unlink(missing_ok=True)
     freed = format_bytes(sum(leftover.bytes for leftover in leftovers(root, alive_by_ledger(root))))
     text = f"{error}; `make prune EXP={root}` would free {freed}"

@@ -13,6 +13,7 @@ import runpy
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 
 def work(argv):
@@ -63,9 +64,7 @@ def write_outputs(root, task, name):
 
 
 if __name__ == "__main__":
-    import textocvp.cli
-
-    textocvp.cli.main = work
+    sys.modules["textocvp.cli"] = SimpleNamespace(main=work)
     module = sys.argv[sys.argv.index("-m") + 1]
     sys.argv = sys.argv[sys.argv.index("-m") + 1 :]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -30,7 +30,7 @@ def root(tmp_path):
 def behave(root, **behaviours):
     root.mkdir(parents=True, exist_ok=True)
     (root / "behaviour.json").write_text(
-        json.dumps({name.replace("__", "[") + "]": how for name, how in behaviours.items()})
+        json.dumps({f"{name.replace('__', '[').replace('_', '-')}]": how for name, how in behaviours.items()})
     )
 
 
