@@ -14,6 +14,7 @@ arrives during those seconds is not lost.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from textocvp import stopping
@@ -29,17 +30,12 @@ def train_decomp(exp_directory: Path, checkpoint: str | None = None, resume_trai
     """Train the decomposition model of an experiment folder; returns the exit code."""
     stopping.install()
     from textocvp.training.decomposition_task import DecompositionTask
-    from textocvp.training.session import run_training
+    from textocvp.training.session import Session
 
     experiment = load_experiment(exp_directory)
-    return run_training(
-        exp_directory,
-        experiment,
-        lambda world: DecompositionTask(experiment, exp_directory, world),
-        {"model": to_dict(experiment.model)},
-        checkpoint,
-        resume_training,
-    )
+    session = Session(exp_directory, experiment, {"model": to_dict(experiment.model)})
+    make_task = partial(DecompositionTask, experiment, exp_directory)
+    return session.run(make_task, checkpoint, resume_training)
 
 
 def train_predictor(
@@ -53,21 +49,19 @@ def train_predictor(
     stopping.install()
     from textocvp.training.checkpoint import find_checkpoint
     from textocvp.training.predictor_task import PredictorTask
-    from textocvp.training.session import run_training
+    from textocvp.training.session import Session
 
     experiment = load_predictor_experiment(exp_directory, name_pred_exp)
     folder, decomposition = (
         exp_directory / "predictors" / name_pred_exp,
         find_checkpoint(exp_directory, decomp_ckpt),
     )
-    return run_training(
-        folder,
-        experiment,
-        lambda world: PredictorTask(experiment, folder, decomposition, world),
-        {"predictor": to_dict(experiment.predictor), "decomposition_sha256": sha256_file(decomposition)},
-        checkpoint,
-        resume_training,
-    )
+    belongs_to = {
+        "predictor": to_dict(experiment.predictor),
+        "decomposition_sha256": sha256_file(decomposition),
+    }
+    make_task = partial(PredictorTask, experiment, folder, decomposition)
+    return Session(folder, experiment, belongs_to).run(make_task, checkpoint, resume_training)
 
 
 def precompute_slots(

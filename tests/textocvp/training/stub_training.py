@@ -18,7 +18,7 @@ from textocvp import stopping
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
 from textocvp.terminal import set_up_logging
-from textocvp.training.session import run_training
+from textocvp.training.session import Session
 
 TRAINING = {
     "num_steps": 20,
@@ -97,14 +97,8 @@ def run(folder, checkpoint=None, resume_training=False, at_step=lambda step: Non
     """Train the stub in `folder`; returns the exit code."""
     stopping.install()
     experiment = load_experiment(folder)
-    return run_training(
-        folder,
-        experiment,
-        lambda world: make(experiment.training, world, at_step),
-        {"stub": stub},
-        checkpoint,
-        resume_training,
-    )
+    session = Session(folder, experiment, {"stub": stub})
+    return session.run(lambda world: make(experiment.training, world, at_step), checkpoint, resume_training)
 
 
 def main(argv):
@@ -133,7 +127,7 @@ def main(argv):
 
 
 def serve():
-    """For each line of stdin, fork a process per environment, everything imported, and print the exit codes."""
+    """For each line of stdin, fork one process per environment and print their exit codes."""
     for name in ("torch._dynamo", "torch.utils.tensorboard", "deepspeed.runtime.zero.muon.muon_optimizer"):
         importlib.import_module(name)  # every process would do it for itself
     gc.freeze()
