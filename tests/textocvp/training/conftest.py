@@ -40,11 +40,17 @@ TRAINING = {
     "image_log_frequency": 4,
 }
 SIZES = {"token_dim": 8, "hidden_dim": 8, "num_layers": 1, "n_heads": 2}
+FUSION = {"num_heads": 2, "head_dim": 4, "mlp_size": 8}
 PREDICTORS = {
     "VanillaTransformer": SIZES,
+    "TextOCVP_T5": {
+        "predictor_params": SIZES,
+        "fusion_params": FUSION,
+        "text_encoder_params": {"weights": "weights/t5"},
+    },
     "TextOCVP_CustomTF": {
         "predictor_params": SIZES,
-        "fusion_params": {"num_heads": 2, "head_dim": 4, "mlp_size": 8},
+        "fusion_params": FUSION,
         "text_encoder_params": {"input_dim": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 50},
     },
 }

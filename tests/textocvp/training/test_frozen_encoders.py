@@ -13,13 +13,14 @@ from torch.testing import assert_close
 from textocvp import stopping
 from textocvp.cli import main
 from textocvp.compat import native_files
-from textocvp.config.experiment import create_experiment, create_predictor_experiment, load_experiment
+from textocvp.config.experiment import create_experiment, load_experiment
 from textocvp.config.synthetic import VideoSettings, WeightsSettings
 from textocvp.synthetic.generate import make_data
 from textocvp.synthetic.weights import make_weights
 from textocvp.training.checkpoint import load_decomposition, load_pth
 
 FINAL = "models/checkpoint_epoch_final.pth"
+DECODER = {"patch_size": 14, "num_patches": 4, "in_dim": 8, "hidden_dim": 16, "out_dim": 9, "num_layers": 2}
 MODEL = {
     "img_size": 28,
     "num_slots": 3,
@@ -28,17 +29,7 @@ MODEL = {
     "mlp_encoder_dim": 8,
     "transition_module": {"model_name": "TransformerBlock", "num_heads": 2, "mlp_size": 8},
     "encoder": {"encoder_name": "vit_small_patch14_dinov2", "encoder_params": {"weights": "weights/vit"}},
-    "decoder": {
-        "decoder_name": "MLPPatchDecoder",
-        "decoder_params": {
-            "patch_size": 14,
-            "num_patches": 4,
-            "in_dim": 8,
-            "hidden_dim": 16,
-            "out_dim": 9,
-            "num_layers": 2,
-        },
-    },
+    "decoder": {"decoder_name": "MLPPatchDecoder", "decoder_params": DECODER},
 }
 TRAINING = {
     "num_steps": 2,
@@ -50,44 +41,46 @@ TRAINING = {
     "log_frequency": 1,
     "image_log_frequency": 2,
 }
-PREDICTOR = {
-    "predictor_params": {"token_dim": 8, "hidden_dim": 8, "num_layers": 1, "n_heads": 2},
-    "fusion_params": {"num_heads": 2, "head_dim": 4, "mlp_size": 8},
-    "text_encoder_params": {"weights": "weights/t5"},
-}
 
 
-def overrides(values):
-    return [f"{path}={json.dumps(value)}" for path, value in values.items()]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """An experiment on CLIPort-like episodes."""
-    folder = create_experiment(
-        tmp_path,
-        "exp",
-        "ExtendedDINOSAUR",
-        "CLIPort",
-        overrides(
-            {
-                "dataset.root": "data",
-                "dataset.img_size": [28, 28],
-                "dataset.num_frames": 2,
-                "model.model_params": MODEL,
-                "training": TRAINING,
-                "suite.slots.stride": 2,
-            }
-        ),
-    )
-    make_data(
-        VideoSettings(dataset="CLIPort", num_train=4, num_valid=2, num_test=2, size=28, num_frames=6),
-        folder / "data",
-        workers=1,
-    )
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """An experiment on CLIPort-like episodes, with weights."""
+    settings = {
+        "dataset.root": "data",
+        "dataset.img_size": [28, 28],
+        "dataset.num_frames": 2,
+        "model.model_params": MODEL,
+        "training": TRAINING,
+        "suite.slots.stride": 2,
+    }
+    overrides = [f"{path}={json.dumps(value)}" for path, value in settings.items()]
+    parent = tmp_path_factory.mktemp("untrained")
+    folder = create_experiment(parent, "exp", "ExtendedDINOSAUR", "CLIPort", overrides)
+    sizes = VideoSettings(dataset="CLIPort", num_train=4, num_valid=2, num_test=2, size=28, num_frames=6)
+    make_data(sizes, folder / "data", workers=1)
     make_weights(WeightsSettings(kind="dinov2", width=8), folder / "weights/vit")
     make_weights(WeightsSettings(kind="t5", width=12), folder / "weights/t5")
     return folder
+
+
+@pytest.fixture
+def folder(untrained, tmp_path):
+    return shutil.copytree(untrained, tmp_path / "exp")
+
+
+@pytest.fixture(scope="module")
+def finished(untrained, tmp_path_factory):
+    folder = shutil.copytree(untrained, tmp_path_factory.mktemp("finished") / "exp")
+    assert main(["train-decomp", "-d", str(folder)]) == 0
+    stopping.restore()
+    return folder
+
+
+@pytest.fixture
+def trained(finished, tmp_path):
+    """The same experiment, its decomposition model trained."""
+    return shutil.copytree(finished, tmp_path / "trained")
 
 
 def change(folder, **training):
@@ -136,19 +129,8 @@ def test_continues_as_if_it_had_never_stopped(folder, tmp_path):
         assert torch.equal(state(folder)[name], value), name
 
 
-def test_the_whole_chain_to_a_predictor_with_t5(folder, capsys):
-    create_predictor_experiment(
-        folder,
-        "pred",
-        "TextOCVP_T5",
-        overrides(
-            {
-                "predictor.predictor_params": PREDICTOR,
-                "training": TRAINING,
-                "prediction_params": {"num_context": 1, "num_preds": 3, "input_buffer_size": 3},
-            }
-        ),
-    )
+def test_the_whole_chain_to_a_predictor_with_t5(folder, make_predictor, capsys):
+    make_predictor(folder, "TextOCVP_T5")
     run, own = ["-d", str(folder)], ["--name_pred_exp", "pred"]
     for command in (
         ["prepare-data", *run, "--workers", "1"],
@@ -168,75 +150,56 @@ def test_the_whole_chain_to_a_predictor_with_t5(folder, capsys):
     assert (folder / "plots/prediction_00.gif").is_file()
 
 
-def test_exported_models_see_frames_as_the_original_normalises_them(folder, tmp_path, capsys):
+def test_exported_models_see_frames_as_the_original_normalises_them(trained, tmp_path):
     original = tmp_path / "original"
-    assert main(["train-decomp", "-d", str(folder)]) == 0
-    assert main(["export", "-d", str(folder), "--out", str(original / "models/out.pth")]) == 0
-    values = json.loads((folder / "experiment_params.json").read_text())
+    assert main(["export", "-d", str(trained), "--out", str(original / "models/out.pth")]) == 0
+    values = json.loads((trained / "experiment_params.json").read_text())
     del values["suite"], values["model"]["model_params"]["encoder"]["encoder_params"]["normalization"]
     (original / "experiment_params.json").write_text(json.dumps(values))
-    shutil.copytree(folder / "weights", original / "weights")
+    shutil.copytree(trained / "weights", original / "weights")
     again = load_experiment(original)
     assert again.model.model_params.encoder.encoder_params.normalization == "mean"
     frames, noise = torch.rand(1, 2, 3, 28, 28), torch.randn(1, 3, 8)
     with native_files("evaluate-decomp", {"exp_directory": original, "decomp_ckpt": "out.pth"}) as options:
         exported = load_decomposition(again, Path(options["decomp_ckpt"]))
-    models = (exported, load_decomposition(load_experiment(folder), folder / FINAL))
+    models = (exported, load_decomposition(load_experiment(trained), trained / FINAL))
     slots = [model.encode(frames, model.initial_slots(1, noise=noise)) for model in models]
     assert_close(*slots, atol=3e-5, rtol=0)
 
 
-def test_a_t5_of_another_width_cannot_be_exported(folder, tmp_path, capsys):
-    create_predictor_experiment(
-        folder,
-        "pred",
-        "TextOCVP_T5",
-        overrides(
-            {
-                "predictor.predictor_params": PREDICTOR,
-                "training": TRAINING,
-                "prediction_params": {"num_context": 1, "num_preds": 3, "input_buffer_size": 3},
-                "suite.slots.mode": "online",
-            }
-        ),
-    )
-    assert main(["train-decomp", "-d", str(folder)]) == 0
-    stopping.restore()
-    assert main(["train-predictor", "-d", str(folder), "--name_pred_exp", "pred"]) == 0
+def test_a_t5_of_another_width_cannot_be_exported(trained, make_predictor, tmp_path, capsys):
+    make_predictor(trained, "TextOCVP_T5", suite__slots__mode="online")
+    assert main(["train-predictor", "-d", str(trained), "--name_pred_exp", "pred"]) == 0
     capsys.readouterr()
     out = tmp_path / "x.pth"
-    assert main(["export", "-d", str(folder), "--name_pred_exp", "pred", "--out", str(out)]) == 2
+    assert main(["export", "-d", str(trained), "--name_pred_exp", "pred", "--out", str(out)]) == 2
     error = capsys.readouterr().err
     assert "token_dim: differs from the width of its T5; the original has no projection" in error
     assert not out.exists()
 
 
-def test_a_predictors_checkpoint_is_no_models(folder, capsys):
-    assert main(["train-decomp", "-d", str(folder)]) == 0
-    path = folder / "models/other.pth"
-    content = load_pth(folder / FINAL)
+def test_a_predictors_checkpoint_is_no_models(trained, capsys):
+    path = trained / "models/other.pth"
+    content = load_pth(trained / FINAL)
     content["frozen_sha256"], content["model_state_dict"] = "other", {"predictor.x": torch.zeros(1)}
     torch.save(content, path)
-    capsys.readouterr()
-    assert main(["evaluate-decomp", "-d", str(folder), "--decomp_ckpt", "other.pth"]) == 2
+    assert main(["evaluate-decomp", "-d", str(trained), "--decomp_ckpt", "other.pth"]) == 2
     error = capsys.readouterr().err
     assert "does not fit the configured model: " in error and "other weights" not in error
 
 
-def test_other_weights_than_those_of_the_training_are_refused(folder, capsys):
-    assert main(["train-decomp", "-d", str(folder)]) == 0
-    (folder / "weights/vit").rename(folder / "weights/first")
-    make_weights(WeightsSettings(kind="dinov2", width=8, seed=1), folder / "weights/vit")
-    stopping.restore()
-    assert main(["evaluate-decomp", "-d", str(folder)]) == 2
+def test_other_weights_than_those_of_the_training_are_refused(trained, capsys):
+    (trained / "weights/vit").rename(trained / "weights/first")
+    make_weights(WeightsSettings(kind="dinov2", width=8, seed=1), trained / "weights/vit")
+    assert main(["evaluate-decomp", "-d", str(trained)]) == 2
     assert "was trained with other weights of the frozen encoder" in capsys.readouterr().err
-    make_weights(WeightsSettings(kind="t5", width=8), folder / "weights/text")
-    shutil.copyfile(folder / "weights/text/model.safetensors", folder / "weights/vit/model.safetensors")
-    assert main(["evaluate-decomp", "-d", str(folder)]) == 2
+    make_weights(WeightsSettings(kind="t5", width=8), trained / "weights/text")
+    shutil.copyfile(trained / "weights/text/model.safetensors", trained / "weights/vit/model.safetensors")
+    assert main(["evaluate-decomp", "-d", str(trained)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "Dinov2Model" in error
-    (folder / "weights/vit/model.safetensors").write_bytes(b"cut off")
-    assert main(["evaluate-decomp", "-d", str(folder)]) == 2
+    (trained / "weights/vit/model.safetensors").write_bytes(b"cut off")
+    assert main(["evaluate-decomp", "-d", str(trained)]) == 2
     error = capsys.readouterr().err
     assert "weights/vit: cannot be read as Dinov2Model" in error
 
