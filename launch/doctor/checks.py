@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import tempfile
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from launch import CODE
@@ -21,6 +22,7 @@ from textocvp.config.errors import UserError
 from textocvp.files import bytes_below, file_lock, format_bytes
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
+HOST, SLURM, NODE = "this host", "scheduler", "compute node"
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 USUAL_JOBS = 25
 """Of a pipeline with three seeds, eight shards and four predictors."""
@@ -43,7 +45,7 @@ class Finding(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of the table. A test for section "node" gets the fact of probe.py that has its name."""
+    """One row of the table. A test in section NODE gets the fact of probe.py that has its name."""
 
     section: str
     name: str
@@ -58,13 +60,28 @@ class Row(NamedTuple):
             results += [(FAIL, fact["error"])] if "error" in fact else self.test(checks, fact)
         except OSError as error:
             results.append((FAIL, f"{error.filename}: {error.strerror}"))
-        except UserError as error:  # only Slurm's programs do not say what to do
-            results.append(
-                (FAIL, str(error), self.name, self.advice if isinstance(error, SlurmError) else "")
-            )
+        except SlurmError as error:
+            results.append((FAIL, str(error)))
+        except UserError as error:  # says itself what to do
+            results.append((FAIL, str(error), self.name, ""))
         for level, found, *own in results:
             name, advice = [*own, *self[1:3][len(own) :]]
             yield Finding(level, name, found, "" if level == OK else advice)
+
+
+@contextlib.contextmanager
+def own_folder(folder: Path) -> Iterator[Path]:
+    """A new folder in one that may not exist yet; both are as before afterwards."""
+    created = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    own = Path(tempfile.mkdtemp(dir=folder, prefix=".doctor-"))
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        if created:
+            with contextlib.suppress(OSError):  # somebody else uses it by now
+                folder.rmdir()
 
 
 TABLE: List[Row] = []
@@ -95,7 +112,7 @@ class Checks:
         self.grace: Optional[int] = None  # seconds that a preempted job has left
         self.root, self.nonce = Path(), ""  # the probe's folder in `folder`, and what this host writes there
 
-    @row("host", "programs", "run this on a login node, or load the site's Slurm module first")
+    @row(HOST, "programs", "run this on a login node, or load the site's Slurm module first")
     def programs(self, fact: Fact) -> Results:
         absent = ", ".join(name for name in PROGRAMS if shutil.which(name) is None)
         if self.is_slurm:
@@ -106,7 +123,7 @@ class Checks:
             if self.is_slurm and not absent:
                 yield FAIL, str(error), "submission", "`make doctor CLUSTER=...` installs what is missing"
 
-    @row("host", "optional programs")
+    @row(HOST, "optional programs")
     def optional_programs(self, fact: Fact) -> Results:
         runtime = self.cluster.container.runtime
         losses = {"git": "jobs take along every file here that is not hidden, and no revision is recorded"}
@@ -119,12 +136,12 @@ class Checks:
                 level = FAIL if name == runtime and not self.is_slurm else WARN
                 yield level, "not on PATH", name, f"without it {loss}"
 
-    @row("host", "python")
+    @row(HOST, "python")
     def python(self, fact: Fact) -> Results:
         if not self.in_image:
             yield OK, f"{interpreter(self.cluster)}, without a container"
 
-    @row("host", "image", "build it with `make image`, or copy it again; see container.image, container.lock")
+    @row(HOST, "image", "build it with `make image`, or copy it again; see container.image, container.lock")
     def image(self, fact: Fact) -> Results:
         path = find_image(self.cluster)
         if path is None:
@@ -140,26 +157,23 @@ class Checks:
             same = "the current lock and definition have " + ("it too" if key == wanted else wanted)
             yield OK if key == wanted else WARN, f"{key}, {same}", "image key"
 
-    @row(
-        "host", "experiments folder", "free some space, or set paths.experiments to one that you may write to"
-    )
+    @row(HOST, "experiments folder", "free some space, or set paths.experiments to a folder you may write to")
     def experiments_folder(self, fact: Fact) -> Results:
-        folder, created = self.folder, not self.folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder, prefix=".doctor-") as inside, file_lock(Path(inside) / "lock"):
+        note = "" if self.folder.exists() else "will be created, "
+        with own_folder(self.folder) as inside, file_lock(inside / "lock"):
             free = shutil.disk_usage(inside).free
-        if created:
-            folder.rmdir()
         level = OK if free >= 20e9 else WARN if free >= 1e9 else FAIL
-        note = "will be created, " if created else ""
-        yield level, f"{folder}: {note}writable, {format_bytes(free)} free (a quota may allow less)"
+        yield level, f"{self.folder}: {note}writable, {format_bytes(free)} free (a quota may allow less)"
 
-    @row("host", "data and weights")
-    def roots(self, fact: Fact) -> Results:
+    def roots(self) -> List[Tuple[str, str, str]]:
+        """The folders that jobs read: path, name, option."""
         own = self.cluster.paths
-        paths = {f"data {name}": (f"paths.data.{name}", root) for name, root in own.data.items()}
-        paths.update({"weights": ("paths.weights", own.weights)} if own.weights else {})
-        for name, (option, path) in paths.items():
+        data = [(path, f"data {name}", f"paths.data.{name}") for name, path in own.data.items()]
+        return [*data, (own.weights, "weights", "paths.weights")] if own.weights else data
+
+    @row(HOST, "data and weights")
+    def data_and_weights(self, fact: Fact) -> Results:
+        for path, name, option in self.roots():
             why = problem(CODE / path)
             yield (
                 FAIL if why else OK,
@@ -168,28 +182,26 @@ class Checks:
                 f"correct {option}, or the folder",
             )
 
-    @row("host", "bind", "jobs start only where the nodes have it; otherwise remove it from container.binds")
+    @row(HOST, "bind", "jobs start only where the nodes have it; otherwise remove it from container.binds")
     def binds(self, fact: Fact) -> Results:
         for source in [bind.split(":")[0] for bind in self.cluster.container.binds if self.in_image]:
             if not Path(source).exists():
                 yield WARN, f"{source} does not exist on this host"
 
-    @row("scheduler", "slurm", "see slurm_conf, and whether this is a login node")
+    @row(SLURM, "slurm", "see slurm_conf, and whether this is a login node")
     def slurm_answers(self, fact: Fact) -> Results:
         self.settings = slurm_settings(self.environment)
         for name in (self.cluster.partition or "").split(","):
             self.partitions[name] = probe.partition(name, self.environment)
         yield OK, f"{self.settings.get('SLURM_VERSION')}, cluster {self.settings.get('ClusterName')}"
 
-    @row("scheduler", "accounting", "`make status` knows jobs only as long as slurmctld does (MinJobAge)")
+    @row(SLURM, "accounting", "`make status` knows jobs only as long as slurmctld does (MinJobAge)")
     def accounting(self, fact: Fact) -> Results:
         if shutil.which("sacct"):
             why = probe.refusal(["sacct", "--noheader", "--starttime", "now"], self.environment)
             yield WARN if why else OK, f"sacct: {why}" if why else "sacct answers"
 
-    @row(
-        "scheduler", "sbatch --test-only", "see partition, account, qos, constraint, extra_sbatch, resources"
-    )
+    @row(SLURM, "sbatch --test-only", "see partition, account, qos, constraint, extra_sbatch, resources")
     def acceptance(self, fact: Fact) -> Results:
         """Ask once for stages with equal resources; stages with equal answers are one finding."""
         from slurm.executor import sbatch_text
@@ -207,7 +219,7 @@ class Checks:
             named = "all stages" if len(answers) == 1 else ", ".join(stages)
             yield OK if why == "accepted" else FAIL, f"{named}: {why}"
 
-    @row("scheduler", "partition", "jobs would wait forever: choose another one, or lower time and nodes")
+    @row(SLURM, "partition", "jobs would wait forever: choose another one, or lower time and nodes")
     def partition(self, fact: Fact) -> Results:
         site, shown = self.cluster, ("State", "MaxTime", "MaxNodes", "Nodes")
         for name, values in self.partitions.items():
@@ -219,7 +231,7 @@ class Checks:
             if not problems:
                 yield OK, ", ".join(f"{key} {values.get(key, '?')}" for key in shown), title
 
-    @row("scheduler", "numbers of jobs", "use fewer shards, seeds or predictors, or submit stage by stage")
+    @row(SLURM, "numbers of jobs", "use fewer shards, seeds or predictors, or submit stage by stage")
     def numbers(self, fact: Fact) -> Results:
         tasks = all_tasks(from_folder(self.exp)) if self.exp else []
         largest, jobs = max((task.index for task in tasks), default=USUAL_JOBS), len(tasks) or USUAL_JOBS
@@ -231,7 +243,7 @@ class Checks:
                 text = f"account {account} accepts {few} of your jobs at once, a pipeline has {jobs}"
                 yield WARN, text, "MaxSubmitJobs"
 
-    @row("scheduler", "JobRequeue", "remove it")
+    @row(SLURM, "JobRequeue", "remove it")
     def requeue(self, fact: Fact) -> Results:
         value, asked = self.settings.get("JobRequeue", "1"), "not set, but jobs ask for it"
         if "no-requeue" in self.cluster.extra_sbatch:
@@ -242,14 +254,14 @@ class Checks:
         yield OK, "set" if is_set else asked, "kill_invalid_depend"
         yield OK, f"{self.settings.get('KillWait', '?')} between TERM and KILL", "KillWait"
 
-    @row("scheduler", "stop_seconds", "raise resources' time, or lower stop_seconds")
+    @row(SLURM, "stop_seconds", "raise resources' time, or lower stop_seconds")
     def stop_seconds(self, fact: Fact) -> Results:
         stop = self.cluster.stop_seconds
         short = ", ".join(stage for stage, asked in self.resources.items() if asked.minutes * 60 <= stop)
         if short:
             yield FAIL, f"{stop} s, but the whole time limit of {short} is not longer"
 
-    @row("scheduler", "preemption", "save more often; `make pipeline` again continues what has ended")
+    @row(SLURM, "preemption", "save more often; `make pipeline` again continues what has ended")
     def preemption(self, fact: Fact) -> Results:
         found = {name: probe.preemption(self.settings, values) for name, values in self.partitions.items()}
         for name, one in found.items():
@@ -258,14 +270,14 @@ class Checks:
         graces = [one.grace for one in found.values() if one.possible and one.mode != "OFF"]
         self.grace = min(graces, default=None)
 
-    @row("node", "clock", "file times and certificates mislead: tell the administrators (NTP)")
+    @row(NODE, "clock", "file times and certificates mislead: tell the administrators (NTP)")
     def clock(self, fact: Fact) -> Results:
         skew = fact["skew"]
         text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host's"
         level = OK if abs(skew) <= 2 else WARN if abs(skew) <= 60 else FAIL
         yield level, "less than 2 s from this host's" if level == OK else text
 
-    @row("node", "shared folder", "set paths.experiments to a folder that login host and nodes share")
+    @row(NODE, "shared folder", "set paths.experiments to a folder that login host and nodes share")
     def shared_folder(self, fact: Fact) -> Results:
         """Whether node, image and host see the same experiments folder, and each what the other wrote."""
         folder, answer, trouble = self.folder, self.root / f"node_{fact['node']}", fact.get("trouble")
@@ -283,7 +295,7 @@ class Checks:
         else:
             yield OK, f"{folder}: node and this host read what the other wrote"
 
-    @row("node", "packages", "every process of every job waits that long: `make image-dir`, or a faster disk")
+    @row(NODE, "packages", "every process of every job waits that long: `make image-dir`, or a faster disk")
     def packages(self, fact: Fact) -> Results:
         where, lock = "the image" if self.in_image else fact["executable"], self.cluster.container.lock
         advice = f"`make image`, or install containers/requirements-{lock}.lock for `python`"
@@ -296,43 +308,41 @@ class Checks:
             text = f"Python {fact['version']} in {where}: {listed}; imported in {seconds:.0f} s"
             yield WARN if seconds > 60 else OK, text
 
-    @row("node", "code", "the submitted code is in the experiments folder; is PYTHONPATH set by `setup`?")
+    @row(NODE, "code", "the submitted code is in the experiments folder; is PYTHONPATH set by `setup`?")
     def code(self, fact: Fact) -> Results:
         yield OK if fact["submitted"] else FAIL, f"jobs import {fact['file']}"
 
-    @row("node", "user packages", "environment: {PYTHONNOUSERSITE: 1} keeps them out; or remove them")
+    @row(NODE, "user packages", "environment: {PYTHONNOUSERSITE: 1} keeps them out; or remove them")
     def user_packages(self, fact: Fact) -> Results:
         level = OK if not fact["found"] else FAIL if self.in_image else WARN
         yield level, f"{', '.join(fact['found']) or 'none'} from {fact['folder']}"
 
-    @row("node", "path", "it has to be on a shared file system; see paths and container.binds")
+    @row(NODE, "path", "it has to be on a shared file system; see paths and container.binds")
     def path(self, fact: Fact) -> Results:
         where = "in the image" if self.in_image else "on the node"
         for name, why in fact["problems"].items():
             yield FAIL if why else OK, f"{name} {why or 'is readable'} {where}"
 
-    @row(
-        "node", "file locks", "the ledger needs them: mount with locks (Lustre: -o flock), or another folder"
-    )
+    @row(NODE, "file locks", "the ledger needs them: mount with locks (Lustre: -o flock), or another folder")
     def locks(self, fact: Fact) -> Results:
         yield OK, "work"
 
-    @row("node", "hdf5", "environment: {HDF5_USE_FILE_LOCKING: 'FALSE'} where only its locks do not work")
+    @row(NODE, "hdf5", "environment: {HDF5_USE_FILE_LOCKING: 'FALSE'} where only its locks do not work")
     def hdf5(self, fact: Fact) -> Results:
         yield OK, f"written and read with {fact['setting']}"
 
-    @row("node", "GPUs", "a partition with GPUs, a driver that fits the CUDA build (container.lock: cuda)?")
+    @row(NODE, "GPUs", "a partition with GPUs, a driver that fits the CUDA build (container.lock: cuda)?")
     def gpus(self, fact: Fact) -> Results:
         asked, count, names = fact["asked"], fact["count"], ", ".join(fact["names"])
         build = f"CUDA {fact['cuda']}" if fact["cuda"] else "a build for CPUs"
         text = f"{count} of {asked} visible to torch ({build}) {names}".strip()
         yield OK if count >= asked and (names or not asked) else FAIL, text if asked else "none asked for"
 
-    @row("node", "/dev/shm", "data workers may die of SIGBUS: see container.options, or set num_workers=0")
+    @row(NODE, "/dev/shm", "data workers may die of SIGBUS: see container.options, or set num_workers=0")
     def shm(self, fact: Fact) -> Results:
         yield OK if fact["bytes"] >= 1e9 else WARN, format_bytes(fact["bytes"])
 
-    @row("node", "save", "raise stop_seconds, save more often, free some space, or use a faster file system")
+    @row(NODE, "save", "raise stop_seconds, save more often, free some space, or use a faster file system")
     def save(self, fact: Fact) -> Results:
         """Whether training can save in the time that it has left when it is stopped."""
         (size, whose), written = self.state_bytes(), format_bytes(fact["bytes"])

@@ -28,11 +28,9 @@ SAVE_BYTES, SAVE_SECONDS, SAVE_SHARE = 256 << 20, 20.0, 0.05
 """Limits of the file that is saved as a test; the last: of the free space."""
 HDF5_LINES = """
 import sys, h5py
-with h5py.File(sys.argv[1], "w") as file:
-    file["values"] = list(range(1000))
-with h5py.File(sys.argv[1], "r") as first, h5py.File(sys.argv[1], "r") as second:
-    if int(first["values"][999]) != int(second["values"][999]):
-        raise OSError("two readers of one file see different values")
+h5py.File(sys.argv[1], "w").create_dataset("values", data=range(1000)).file.close()
+first, second = h5py.File(sys.argv[1], "r"), h5py.File(sys.argv[1], "r")
+assert first["values"][999] == second["values"][999] == 999, "what was written is not what is read"
 """
 Fact = Dict[str, Any]
 
@@ -51,8 +49,7 @@ def main() -> None:
 def emit(plan: Fact, name: str, values: Fact) -> None:
     """Print one line in one write, so that lines of several nodes do not mix."""
     line = json.dumps({"node": plan["node"], "fact": name, "time": time.time(), **values})
-    sys.stdout.write(f"{MARK}{line}\n")
-    sys.stdout.flush()
+    print(f"{MARK}{line}\n", end="", flush=True)
 
 
 def attempt(gather: Callable[[Any], Fact], argument: Any) -> Fact:
@@ -60,11 +57,8 @@ def attempt(gather: Callable[[Any], Fact], argument: Any) -> Fact:
     try:
         return gather(argument)
     except Exception as error:  # importing other people's code may raise anything
-        return {
-            "trouble"
-            if gather is shared_folder
-            else "error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        }
+        key = "trouble" if gather is shared_folder else "error"
+        return {key: f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}
 
 
 def shared_folder(plan: Fact) -> Fact:

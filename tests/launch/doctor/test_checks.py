@@ -18,6 +18,8 @@ UP = {"PartitionName": "p", "State": "UP", "MaxTime": "UNLIMITED", "MaxNodes": "
 IMAGE = {"container": {"runtime": "apptainer"}}
 TORCH = {"version": "3.11.7", "executable": "/p", "packages": {"torch": {"version": "2", "seconds": 5}}}
 GPUS = {"asked": 4, "count": 4, "cuda": "12.8", "names": ["A100"]}
+KILLS = {"settings": {"DependencyParameters": "kill_invalid_depend"}}
+LAB, FIVE = {**UP, "AllowAccounts": "a,b"}, {"train-decomp": {"nodes": 5}}
 PRIO, NO_REQUEUE = "preempt/partition_prio", {"extra_sbatch": {"no-requeue": True}}
 
 
@@ -73,7 +75,7 @@ def test_programs(make, tmp_path, monkeypatch, programs, site, name, level, part
         ({"digest": "sha256:abcdef", "bytes": 5, "key": "KEY"}, "image", OK, ("image.sif", "sha256 abcdef")),
         ({"digest": "sha256:abcdef", "bytes": 5, "key": "KEY"}, "image key", OK, ("KEY",)),
         ({"digest": "sha256:abcdef", "key": "1234"}, "image key", WARN, ("1234", "KEY", "`make image`")),
-        ({"digest": "sha256:abcdef", "bytes": 500}, "image", FAIL, ("image.sif", "5 bytes", "500", "`make image`")),
+        ({"digest": "sha256:abcdef", "bytes": 500}, "image", FAIL, ("5 bytes", "500", "`make image`")),
         ({"bytes": 5}, "image", WARN, ("image.sif", "no digest", "`make image`")),
         ("{", "image", FAIL, ("image.sif.json",)),
         (None, "image", FAIL, ("image.sif", "container.image")),
@@ -100,7 +102,7 @@ def test_images_and_interpreters_that_do_not_exist(make, tmp_path):
 
 @pytest.mark.parametrize(
     ("free", "level", "parts"),
-    [(3e10, OK, ("30.0 GB", "will be created", "quota")), (3e9, WARN, ("3.0 GB", "paths.")), (3e8, FAIL, ("300",))],
+    [(3e10, OK, ("30.0 GB", "be created")), (3e9, WARN, ("3.0 GB", "paths.")), (3e8, FAIL, ("300",))],
 )  # fmt: skip
 def test_space_for_experiments(make, tmp_path, monkeypatch, free, level, parts):
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free}))
@@ -126,22 +128,22 @@ def test_folders_that_jobs_read(make, tmp_path, monkeypatch, paths, binds, name,
     (tmp_path / "full" / "videos").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     made = make(paths=paths, container={"runtime": "apptainer", "binds": binds})
-    assert_found(made, "binds" if binds else "roots", name, level, parts)
+    assert_found(made, "binds" if binds else "data_and_weights", name, level, parts)
 
 
 @pytest.mark.parametrize(
     ("test", "name", "site", "level", "parts"),
     [
-        ("partition", "partition p", {"partition": ("p", UP)}, OK, ("State UP", "MaxTime UNLIMITED", "n[1-4]")),
+        ("partition", "partition p", {"partition": ("p", UP)}, OK, ("State UP", "UNLIMITED", "n[1-4]")),
         ("partition", "partition p", {"partition": ("p", {})}, FAIL, ("unknown", "not for you")),
         ("partition", "", {"partition": ("", {})}, WARN, ("no default",)),
-        ("partition", "partition p", {"partition": ("p", {**UP, "State": "DOWN"})}, FAIL, ("State", "wait forever")),
+        ("partition", "partition p", {"partition": ("p", {**UP, "State": "DOWN"})}, FAIL, ("DOWN", "ever")),
         ("partition", "partition p", {"partition": ("p", {**UP, "MaxTime": "00:30:00"})}, FAIL,
          ("MaxTime", "00:30:00", "train-decomp", "60 minutes")),
-        ("partition", "partition p", {"partition": ("p", UP), "resources": {"train-decomp": {"nodes": 5}}}, FAIL,
+        ("partition", "partition p", {"partition": ("p", UP), "resources": FIVE}, FAIL,
          ("MaxNodes is 4", "train-decomp", "5 nodes")),
-        ("partition", "partition p", {"partition": ("p", {**UP, "AllowAccounts": "a,b"}), "account": "b"}, OK, ()),
-        ("partition", "partition p", {"partition": ("p", {**UP, "AllowAccounts": "a,b"}), "account": "c"}, FAIL,
+        ("partition", "partition p", {"partition": ("p", LAB), "account": "b"}, OK, ()),
+        ("partition", "partition p", {"partition": ("p", LAB), "account": "c"}, FAIL,
          ("AllowAccounts", "a,b", "account c")),
         ("partition", "partition p", {"partition": ("p", {**UP, "AllowQos": "q"}), "qos": "r"}, FAIL,
          ("AllowQos", "qos r")),
@@ -152,8 +154,8 @@ def test_folders_that_jobs_read(make, tmp_path, monkeypatch, paths, binds, name,
         ("requeue", "", {"settings": {"JobRequeue": "1"}}, OK, ("1",)),
         ("requeue", "", {"settings": {"JobRequeue": "0"}}, OK, ("not set", "ask for it")),
         ("requeue", "", NO_REQUEUE, WARN, ("extra_sbatch.no-requeue", "remove")),
-        ("requeue", "kill_invalid_depend", {"settings": {"DependencyParameters": "kill_invalid_depend"}}, OK, ("set",)),
-        ("requeue", "kill_invalid_depend", {"settings": {"DependencyParameters": "(null)"}}, OK, ("ask for it",)),
+        ("requeue", "kill_invalid_depend", KILLS, OK, ("set",)),
+        ("requeue", "kill_invalid_depend", {"settings": {}}, OK, ("ask for it",)),
         ("requeue", "KillWait", {"settings": {"KillWait": "30 sec"}}, OK, ("30 sec",)),
         ("stop_seconds", "", {"stop_seconds": 3600}, FAIL, ("3600 s", "train-decomp", "raise")),
     ],
@@ -189,22 +191,23 @@ def test_preemption(make, kind, values, level, parts, grace):
         ("clock", {"skew": 90}, {}, FAIL, ("90 s ahead", "NTP")),
         ("packages", TORCH, {}, OK, ("Python 3.11.7", "/p", "torch 2")),
         ("packages", TORCH, IMAGE, OK, ("the image",)),
-        ("packages", {**TORCH, "packages": {"torch": {"version": "2", "seconds": 70}}}, {}, WARN, ("70 s", "image-dir")),
+        ("packages", {**TORCH, "packages": {"torch": {"version": "2", "seconds": 70}}}, {}, WARN,
+         ("70 s", "image-dir")),
         ("packages", {**TORCH, "packages": {"torch": {"error": "ImportError: x"}}}, {}, FAIL,
          ("torch in /p", "ImportError: x", "requirements-cpu.lock")),
         ("code", {"submitted": True, "file": "/s/launch/job.py"}, {}, OK, ("/s/launch/job.py",)),
-        ("code", {"submitted": False, "file": "/old/launch/job.py"}, {}, FAIL, ("/old/launch/job.py", "PYTHONPATH")),
+        ("code", {"submitted": False, "file": "/old/launch/job.py"}, {}, FAIL, ("/old/launch", "PYTHONPATH")),
         ("code", {"error": "ImportError: no launch"}, {}, FAIL, ("no launch", "experiments folder")),
         ("user_packages", {"found": [], "folder": "/h/.local"}, {}, OK, ("none", "/h/.local")),
-        ("user_packages", {"found": ["h5py"], "folder": "/h/.local"}, {}, WARN, ("h5py", "PYTHONNOUSERSITE")),
+        ("user_packages", {"found": ["h5py"], "folder": "/h/.local"}, {}, WARN, ("h5py", "PYTHONNO")),
         ("user_packages", {"found": ["h5py"], "folder": "/h/.local"}, IMAGE, FAIL, ("h5py",)),
         ("path", {"problems": {"/data": ""}}, {}, OK, ("/data", "on the node")),
-        ("path", {"problems": {"/data": "does not exist"}}, {}, FAIL, ("/data does not exist", "container.binds")),
+        ("path", {"problems": {"/data": "does not exist"}}, {}, FAIL, ("not exist", "container.binds")),
         ("path", {"problems": {"/data": "is empty"}}, IMAGE, FAIL, ("in the image",)),
         ("locks", {}, {}, OK, ("work",)),
         ("locks", {"error": "flock: No locks available"}, {}, FAIL, ("flock", "another folder")),
         ("hdf5", {"setting": "HDF5_USE_FILE_LOCKING=FALSE"}, {}, OK, ("HDF5_USE_FILE_LOCKING=FALSE",)),
-        ("hdf5", {"error": "OSError"}, {}, FAIL, ("OSError", "environment: {HDF5_USE_FILE_LOCKING: 'FALSE'}")),
+        ("hdf5", {"error": "OSError"}, {}, FAIL, ("OSError", "{HDF5_USE_FILE_LOCKING:")),
         ("gpus", {**GPUS, "asked": 0}, {}, OK, ("none asked for",)),
         ("gpus", GPUS, {}, OK, ("4 of 4", "12.8", "A100")),
         ("gpus", {**GPUS, "count": 1}, {}, FAIL, ("1 of 4", "partition")),
@@ -216,9 +219,9 @@ def test_preemption(make, kind, values, level, parts, grace):
         ("save", {"error": "OSError: File too large"}, {}, FAIL, ("File too large",)),
         ("save", {"bytes": 0, "seconds": 0.0}, {}, FAIL, ("free some space",)),
         ("save", {"bytes": 200e6, "seconds": 2.0}, {"scheduler": "local"}, OK, ("100 MB/s", "1.0 s")),
-        ("save", {"bytes": 200e6, "seconds": 2.0}, {"grace": 20}, OK, ("EXP=", "stop_seconds is 90 s", "is 20 s")),
+        ("save", {"bytes": 200e6, "seconds": 2.0}, {"grace": 20}, OK, ("EXP=", "is 90 s", "is 20 s")),
         ("save", {"bytes": 5e6, "seconds": 1.0}, {"grace": 19}, WARN, ("20.0 s", "GraceTime is 19 s")),
-        ("save", {"bytes": 5e6, "seconds": 1.0}, {"grace": 19, "stop_seconds": 9}, FAIL, ("stop_seconds is 9",)),
+        ("save", {"bytes": 5e6, "seconds": 1.0}, {"grace": 9, "stop_seconds": 9}, FAIL, ("stop_seconds",)),
     ],
 )  # fmt: skip
 def test_facts_of_a_node(make, test, fact, site, level, parts):
