@@ -26,7 +26,7 @@ class Server:
 
         self.http = HTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/download"
-        self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
 
     def answer(self, request):
@@ -58,10 +58,13 @@ def server():
 
 
 def archive(source):
+    """Of an experiment with one of its predictors."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
         for path in sorted(source.rglob("*")):
-            file.write(path, f"experiments/TextOCVP_CATER/{path.relative_to(source)}")
+            below = path.relative_to(source)
+            if below.parts[:2] in (("predictors", "vanilla_tiny"), ("models", path.name), below.parts[:1]):
+                file.write(path, f"experiments/TextOCVP_CATER/{below}")
     return buffer.getvalue()
 
 

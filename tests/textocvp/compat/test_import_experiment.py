@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -89,6 +90,8 @@ def test_bad_folders_and_files_are_named(original, tmp_path, error_of):
     assert "nowhere/experiment_params.json: no such file" in failure(tmp_path / "nowhere")
     assert f"{source}: exists" in failure(to=source)
 
+    for folder in source.glob("predictors/*_*_*"):
+        shutil.rmtree(folder)
     path = source / "predictors/vanilla_tiny/models" / CHECKPOINT
     state = torch.load(path, weights_only=True)["model_state_dict"]
     bias = state.pop("predictor.mlp_in.bias")

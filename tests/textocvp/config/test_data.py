@@ -14,11 +14,7 @@ from textocvp.config.errors import ConfigError
         (DatasetConfig, {"img_size": 64}, "img_size: expected a list, got 64"),
         (DatasetConfig, {"num_frames": 0}, "num_frames: expected a value > 0, got 0"),
         (DatasetConfig, {"root": ""}, "root: expected text that is not empty"),
-        (
-            DatasetConfig,
-            {"tokenizer": "CustomTokeniser"},
-            "tokenizer: expected 'CustomTokenizer' or 'T5', got",
-        ),
+        (DatasetConfig, {"tokenizer": "Custom"}, "tokenizer: expected 'CustomTokenizer' or 'T5', got"),
         (DatasetConfig, {"img_sise": [1, 1]}, "img_sise: unknown key, did you mean 'img_size'"),
         (DatasetConfig, {"dataset_name": "CATER"}, "dataset_name: unknown data set 'CATER', did you mean"),
         (PredictionConfig, {"num_context": 5, "input_buffer_size": 3}, "input_buffer_size: .* 5, got 3"),

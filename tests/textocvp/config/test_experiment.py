@@ -15,8 +15,19 @@ ORIGINAL = json.loads((Path(__file__).parent / "original_defaults.json").read_te
 
 def assert_says(values, expected):
     """Every value of the original, apart from those it never uses, is among ours."""
-    changes = [change for change in difference(expected, values, known_only=True)]
-    assert changes == []
+    assert list(difference(expected, values, known_only=True)) == []
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A new experiment."""
+    return module.create_experiment(tmp_path, "exp", "SAVi", "CATER_Hard")
+
+
+def of_original(dataset, model, **sections):
+    """Sections of an experiment as the original writes them."""
+    section = {"model_name": model, "model_params": ORIGINAL["models"][model]}
+    return {"dataset": ORIGINAL["datasets"][dataset], "model": section, **sections}
 
 
 @pytest.mark.parametrize("model", list(MODELS))
@@ -48,14 +59,12 @@ def test_a_new_predictor_experiment_inherits_model_and_data(tmp_path, predictor)
         assert_says(term, original)
 
 
-def test_custom_text_encoder_gets_its_own_tokenizer(tmp_path):
-    folder = module.create_experiment(tmp_path, "exp", "SAVi", "CATER_Hard")
+def test_custom_text_encoder_gets_its_own_tokenizer(folder):
     module.create_predictor_experiment(folder, "pred", "TextOCVP_CustomTF")
     assert module.load_predictor_experiment(folder, "pred").dataset.tokenizer == "CustomTokenizer"
 
 
-def test_creating_again_is_harmless_but_another_configuration_is_refused(tmp_path):
-    folder = module.create_experiment(tmp_path, "exp", "SAVi", "CATER_Hard")
+def test_creating_again_is_harmless_but_another_configuration_is_refused(folder, tmp_path):
     before = (folder / "experiment_params.json").read_bytes()
     module.create_experiment(tmp_path, "exp", "SAVi", "CATER_Hard")
     with pytest.raises(UserError, match=r"exists with another configuration \(training.lr: 0.0001 -> 0.1\)"):
@@ -73,14 +82,11 @@ def _edit(folder, **changes):
     [
         ({"trainin": {}}, "trainin: unknown key, did you mean 'training'?"),
         ({"training.lrr": 1}, "training.lrr: unknown key, did you mean 'lr'?"),
-        (
-            {"model.model_name": "SAVI"},
-            "model.model_name: unknown decomposition model 'SAVI', did you mean 'SAVi'?",
-        ),
+        ({"model.model_name": "SAVI"}, "model.model_name: unknown decomposition model 'SAVI', did you mean"),
         ({"dataset.dataset_name": "CATER"}, "dataset.dataset_name: unknown data set 'CATER', did you mean"),
         (
             {"model.model_params.num_slot": 2},
-            "model.model_params.num_slot: unknown key, did you mean 'num_slots'?",
+            "model.model_params.num_slot: unknown key, did you mean 'num_sl",
         ),
         ({"loss": {}}, "loss: expected a list, got {}"),
         ({"loss": []}, "loss: expected at least 1 values, got []"),
@@ -88,8 +94,7 @@ def _edit(folder, **changes):
         ({"suite.version": 2}, "suite.version: expected a value <= 1, got 2"),
     ],
 )
-def test_errors_name_file_and_path(tmp_path, changes, message):
-    folder = module.create_experiment(tmp_path, "exp", "SAVi", "CATER_Hard")
+def test_errors_name_file_and_path(folder, changes, message):
     _edit(folder, **changes)
     with pytest.raises(ConfigError) as error:
         module.load_experiment(folder)
@@ -97,13 +102,9 @@ def test_errors_name_file_and_path(tmp_path, changes, message):
 
 
 def test_an_experiment_of_the_original_loads_with_defaults_and_warnings(tmp_path):
-    values = {
-        "dataset": ORIGINAL["datasets"]["CATER_Hard"],
-        "model": {"model_name": "SAVi", "model_params": ORIGINAL["models"]["SAVi"]},
-        "predictor": {"predictor_name": "", "predictor_params": {}},
-        "training": {"lr": 0.5, "old_option": 3},
-        "_general": {"created": "2025"},
-    }
+    sections = {"training": {"lr": 0.5, "old_option": 3}, "_general": {"created": "2025"}}
+    none = {"predictor_name": "", "predictor_params": {}}
+    values = of_original("CATER_Hard", "SAVi", predictor=none, **sections)
     (tmp_path / "experiment_params.json").write_text(json.dumps(values))
     with pytest.warns(UserWarning, match="training.old_option: unknown key, left out"):
         loaded = module.load_experiment(tmp_path)
@@ -111,28 +112,20 @@ def test_an_experiment_of_the_original_loads_with_defaults_and_warnings(tmp_path
 
 
 def test_missing_and_damaged_files(tmp_path):
-    with pytest.raises(
-        UserError, match="no such file; create one with `python -m textocvp create-experiment`"
-    ):
+    with pytest.raises(UserError, match="no such file; .*`python -m textocvp create-experiment`"):
         module.load_experiment(tmp_path)
     (tmp_path / "experiment_params.json").write_text("{")
     with pytest.raises(UserError, match="experiment_params.json: damaged, not valid JSON"):
         module.load_experiment(tmp_path)
 
 
-def test_missing_predictor_names_the_nearest(tmp_path):
-    folder = module.create_experiment(tmp_path, "exp", "SAVi", "CATER_Hard")
+def test_missing_predictor_names_the_nearest_and_one_of_another_model_is_refused(folder):
     module.create_predictor_experiment(folder, "vanilla", "VanillaTransformer")
     with pytest.raises(UserError, match="no such predictor experiment, did you mean 'vanilla'?"):
         module.load_predictor_experiment(folder, "vanila")
-
-
-def test_predictor_of_another_model_is_refused(tmp_path):
-    folder = module.create_experiment(tmp_path, "exp", "SAVi", "CATER_Hard")
-    module.create_predictor_experiment(folder, "p", "VanillaTransformer")
     _edit(folder, **{"model.model_params.num_slots": 3})
     with pytest.raises(ConfigError, match="model: differs from .*whose slots it predicts"):
-        module.load_predictor_experiment(folder, "p")
+        module.load_predictor_experiment(folder, "vanilla")
 
 
 def test_data_root_inside_the_experiment_comes_first(tmp_path, monkeypatch):
@@ -158,11 +151,7 @@ def test_a_section_that_is_a_value_is_named(name, value):
 
 
 def test_keys_without_effect_of_earlier_revisions_are_dropped(recwarn):
-    values = {
-        "dataset": ORIGINAL["datasets"]["CLIPort"],
-        "model": {"model_name": "SAVi", "model_params": ORIGINAL["models"]["SAVi"]},
-        "suite": {},
-    }
+    values = of_original("CLIPort", "SAVi", suite={})
     assert values["model"]["model_params"]["encoder"]["encoder_params"]["downsample"] == 2
     experiment = module.parse_experiment(values, "f.json")
     assert "downsample" not in json.dumps(to_dict(experiment)) and not recwarn
@@ -171,12 +160,9 @@ def test_keys_without_effect_of_earlier_revisions_are_dropped(recwarn):
 
 
 def test_the_originals_files_keep_the_originals_meaning():
-    values = {
-        "dataset": ORIGINAL["datasets"]["CLIPort"],
-        "model": {"model_name": "ExtendedDINOSAUR", "model_params": ORIGINAL["models"]["ExtendedDINOSAUR"]},
-        "predictor": ORIGINAL["predictors"]["TextOCVP_T5"],
-        "loss": [{"type": "mse", "weight": 1}, {"type": "pred_feature_mse", "weight": 1}],
-    }
+    loss = [{"type": "mse", "weight": 1}, {"type": "pred_feature_mse", "weight": 1}]
+    predictor = ORIGINAL["predictors"]["TextOCVP_T5"]
+    values = of_original("CLIPort", "ExtendedDINOSAUR", predictor=predictor, loss=loss)
     for suite, original in (({}, True), ({"suite": {}}, False)):
         experiment = module.parse_experiment({**values, **suite}, "f.json")
         assert experiment.predictor.predictor_params.fusion_params.mask_padding is not original

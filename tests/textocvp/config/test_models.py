@@ -61,7 +61,7 @@ def test_another_decoder_has_its_own_settings():
         ({"mlp_encoder_dim": 32}, "decoder.decoder_params.out_dim: expected 33, "),
         (
             {"encoder.encoder_name": "vit_base_patch8_224_dino"},
-            "decoder.decoder_params.patch_size: expected 8, ",
+            "decoder.decoder_params.patch_size: expected 8,",
         ),
         ({"in_channels": 1}, "in_channels: expected 3, got 1"),
     ],

@@ -34,10 +34,7 @@ CLIPORT = {"dataset": "CLIPort", "num_train": 4, "num_valid": 1, "num_test": 2}
         ({**CATER, "dataset": "CATER_Easy", "max_objects": 1}, "max_objects: CATER_Easy always has two"),
         ({**CATER, "dataset": "CATER_Easy", "min_objects": 3}, "max_objects: CATER_Easy always has two"),
         ({**CLIPORT, "max_objects": 8}, "max_objects: CLIPort has from 2 to 7 .* max_objects 8"),
-        (
-            {**CLIPORT, "min_objects": 5, "max_objects": 4},
-            "min_objects: expected at most max_objects 4, got 5",
-        ),
+        ({**CLIPORT, "min_objects": 5, "max_objects": 4}, "min_objects: .* max_objects 4, got 5"),
         ({**CLIPORT, "actions": ["slide"]}, "actions: belongs to CATER's scenes; leave it out for CLIPort"),
         ({**CLIPORT, "max_moving": 1}, "max_moving: belongs to CATER's scenes"),
     ],

@@ -5,6 +5,7 @@ from textocvp.config.schema import build
 from textocvp.config.training import LossTerm, TrainingConfig
 
 SINGLE = {"num_frames": 1, "batch_size": 2}
+FALLING = [{"until": 1.0, **SINGLE}, {"until": 0.5, **SINGLE}]
 
 
 @pytest.mark.parametrize(
@@ -17,10 +18,7 @@ SINGLE = {"num_frames": 1, "batch_size": 2}
         ({"optimiser": "adam"}, "did you mean 'optimizer'"),
         ({"curriculum": [{"until": 1.0, **SINGLE}]}, "training.num_steps: required with a curriculum"),
         ({"num_steps": 9, "curriculum": [{"until": 0.5, **SINGLE}]}, "training.curriculum: .* got 0.5"),
-        (
-            {"num_steps": 9, "curriculum": [{"until": 1.0, **SINGLE}, {"until": 0.5, **SINGLE}]},
-            "training.curriculum: expected .until. to rise",
-        ),
+        ({"num_steps": 9, "curriculum": FALLING}, "training.curriculum: expected .until. to rise"),
     ],
 )
 def test_contradictions_are_named(values, message):

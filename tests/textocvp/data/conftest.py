@@ -55,21 +55,10 @@ def make_experiment(tmp_path, make_cater):
     def make(img_size=8, num_frames=4, overrides=(), **data):
         folder = tmp_path / "exp"
         make_cater(root=folder / "data", **data)
-        create_experiment(
-            tmp_path,
-            "exp",
-            "SAVi",
-            "CATER_Hard",
-            [
-                "dataset.root=data",
-                f"dataset.img_size=[{img_size}, {img_size}]",
-                "dataset.tokenizer=CustomTokenizer",
-                f"dataset.num_frames={num_frames}",
-                "prediction_params.num_preds=3",
-                "suite.slots.stride=2",
-                *overrides,
-            ],
-        )
+        dataset = {"root": "data", "img_size": [img_size, img_size], "num_frames": num_frames}
+        own = [f"dataset.{name}={json.dumps(value)}" for name, value in dataset.items()]
+        own += ["dataset.tokenizer=CustomTokenizer", "prediction_params.num_preds=3", "suite.slots.stride=2"]
+        create_experiment(tmp_path, "exp", "SAVi", "CATER_Hard", [*own, *overrides])
         return folder, load_experiment(folder)
 
     return make

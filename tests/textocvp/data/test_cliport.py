@@ -51,11 +51,8 @@ def test_masks_and_states_of_generated_episodes(root):
 
 
 def test_the_test_split_has_a_vocabulary_of_its_own(root):
-    assert [CLIPort(CONFIG, root, split).vocabulary for split in ("train", "valid", "test")] == [
-        "CLIPort",
-        "CLIPort",
-        "CLIPort_test",
-    ]
+    vocabularies = [CLIPort(CONFIG, root, split).vocabulary for split in ("train", "valid", "test")]
+    assert vocabularies == ["CLIPort", "CLIPort", "CLIPort_test"]
 
 
 def test_the_originals_excluded_episodes_are_left_out(root):

@@ -1,12 +1,9 @@
 import pytest
 import torch
 
+from textocvp.config import experiment as config
 from textocvp.config.errors import UserError
-from textocvp.config.experiment import (
-    PredictorSection,
-    create_predictor_experiment,
-    load_predictor_experiment,
-)
+from textocvp.config.experiment import PredictorSection, create_predictor_experiment
 from textocvp.data.frame_store import prepare_data
 from textocvp.data.loaders import ClipDataset, Loader, collate, evaluation_loader, open_windows
 from textocvp.data.order import RankBatches, Sample, TrainingOrder
@@ -63,7 +60,7 @@ def test_random_starts_are_a_function_of_seed_epoch_and_index(experiment):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_batches_do_not_depend_on_workers(experiment, num_workers):
+def test_batches_depend_on_no_worker_and_resume(experiment, num_workers):
     data = clips(experiment, random_start=True)
     data[0]  # the parent's open files must not reach the workers
     batches = RankBatches(TrainingOrder(len(data), 4, seed=3, total_steps=9), first_step=2)
@@ -88,16 +85,17 @@ def test_resuming_gives_the_rest_of_the_same_batches(experiment):
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_evaluation_visits_everything_once(experiment, shuffle):
     data = clips(experiment)
-    ranks = [
-        [
+
+    def names(**ranks):
+        return [
             name
-            for batch in evaluation_loader(data, 4, shuffle=shuffle, rank=rank, world=2)
+            for batch in evaluation_loader(data, 4, shuffle=shuffle, **ranks)
             for name in batch["video_id"]
         ]
-        for rank in range(2)
-    ]
-    assert sorted(ranks[0] + ranks[1]) == data.videos.video_ids and len(ranks[0]) == 6
-    alone = [name for batch in evaluation_loader(data, 4, shuffle=shuffle) for name in batch["video_id"]]
+
+    first, second = (names(rank=rank, world=2) for rank in range(2))
+    assert sorted(first + second) == data.videos.video_ids and len(first) == 6
+    alone = names()
     assert (alone == data.videos.video_ids) is not shuffle
 
 
@@ -130,22 +128,17 @@ def test_a_frame_store_of_another_size_is_refused(experiment):
 @pytest.fixture
 def predictor(experiment):
     """A predictor experiment with its slot store: (folder, {mode: experiment})."""
-    folder, config = experiment
+    folder, plain = experiment
     own = {}
     for mode in ("store", "online"):
-        create_predictor_experiment(
-            folder,
-            mode,
-            "TextOCVP_CustomTF",
-            [f"suite.slots.mode={mode}", "suite.slots.stride=2", "prediction_params.num_preds=3"],
-        )
-        own[mode] = load_predictor_experiment(folder, mode)
+        values = [f"suite.slots.mode={mode}", "suite.slots.stride=2", "prediction_params.num_preds=3"]
+        create_predictor_experiment(folder, mode, "TextOCVP_CustomTF", values)
+        own[mode] = config.load_predictor_experiment(folder, mode)
     for split in ("train", "test"):
-        videos = open_videos(config, folder, split)
-        for part in plan_slot_parts(config, folder, videos, SHA, 4):
-            part.write(
-                ((windows, torch.randn(len(windows), 4, 3, 2).numpy()) for _, windows in part.videos), {}
-            )
+        videos = open_videos(plain, folder, split)
+        for part in plan_slot_parts(plain, folder, videos, SHA, 4):
+            slots = ((windows, torch.randn(len(windows), 4, 3, 2).numpy()) for _, windows in part.videos)
+            part.write(slots, {})
     return folder, own
 
 
@@ -161,21 +154,17 @@ def test_stored_and_online_windows_are_the_same_in_the_same_order(predictor):
         assert all(one[name] == other[name] for name in ("video_id", "start", "draw", "caption"))
 
 
-def test_a_batch_of_windows_has_slots_and_text(predictor):
+def test_a_batch_of_windows_has_slots_and_text_and_longer_horizons_come_as_frames(predictor):
     folder, own = predictor
     data = open_windows(own["store"], folder, "test", SHA)
     (batch,) = evaluation_loader(data, 4)
     assert set(batch) == {"slots", "text", "caption", "video_id", "start", "draw"}
     assert batch["slots"].shape == (2, 4, 3, 2) and batch["start"].tolist() == [1, 1]
     assert batch["text"].tokens.shape == (2, 16) == batch["text"].mask.shape and batch["text"].mask.all()
-    mute = own["store"].model_copy(
-        update={"predictor": PredictorSection(predictor_name="VanillaTransformer")}
-    )
+    without_text = PredictorSection(predictor_name="VanillaTransformer")
+    mute = own["store"].model_copy(update={"predictor": without_text})
     assert "text" not in collate([open_windows(mute, folder, "test", SHA)[0]])
 
-
-def test_longer_horizons_come_as_frames(predictor):
-    folder, own = predictor
     item = open_windows(own["store"], folder, "test", SHA, num_frames=7)[0]
     assert "slots" not in item and item["video"].shape[0] == 7
 

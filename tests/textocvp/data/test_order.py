@@ -9,18 +9,8 @@ from textocvp.config.data import SlotStoreConfig
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import create_predictor_experiment
 from textocvp.config.training import CurriculumStage
-from textocvp.data.order import (
-    RankBatches,
-    Sample,
-    TrainingOrder,
-    Window,
-    enumerate_windows,
-    generator_of,
-    hashed,
-    initial_noise,
-    window_frames,
-    window_noise,
-)
+from textocvp.data import order
+from textocvp.data.order import RankBatches, Sample, TrainingOrder, Window, initial_noise, window_frames
 
 CURRICULUM = tuple(
     CurriculumStage(until=until, num_frames=frames, batch_size=batch)
@@ -68,31 +58,29 @@ def test_the_curriculum_changes_clip_length_and_batch_size():
 
 
 def test_samples_before_is_the_sum_of_the_batches():
-    order = TrainingOrder(10, 4, 0, 20, curriculum=CURRICULUM)
-    sizes = [order.batch_size_at(step) for step in range(25)]
-    assert [order.samples_before(step) for step in range(25)] == [sum(sizes[:step]) for step in range(25)]
-    assert order.epoch_at(0) == 0 and order.epoch_at(2) == 1
-    assert {sample.num_frames for sample in order.batch(0)} == {1}
-    assert {sample.num_frames for sample in order.batch(24)} == {6}
+    training = TrainingOrder(10, 4, 0, 20, curriculum=CURRICULUM)
+    sizes = [training.batch_size_at(step) for step in range(25)]
+    assert [training.samples_before(step) for step in range(25)] == [sum(sizes[:step]) for step in range(25)]
+    assert training.epoch_at(0) == 0 and training.epoch_at(2) == 1
+    assert {sample.num_frames for sample in training.batch(0)} == {1}
+    assert {sample.num_frames for sample in training.batch(24)} == {6}
 
 
-def test_a_world_size_that_does_not_divide_the_batch_is_an_error():
+def test_a_world_size_that_does_not_divide_the_batch_or_an_empty_split_is_an_error():
     with pytest.raises(UserError, match="batch_size: 4 clips cannot be divided evenly among 3 processes"):
         batches(world=3)
     with pytest.raises(UserError, match="6 clips cannot be divided evenly among 4"):
         batches(world=4, curriculum=CURRICULUM)
 
-
-def test_an_empty_split_is_an_error():
     with pytest.raises(UserError, match="the training split is empty"):
         RankBatches(TrainingOrder(0, 4, 0, 10))
 
 
 def test_random_numbers_never_change():
     # what a resumed or repeated run must find again, on any machine and with any version
-    assert hashed("start", 0, 1, 2) % 1000 == 551
-    assert generator_of("order", 0, 0).permutation(6).tolist() == [2, 1, 4, 0, 5, 3]
-    noise = generator_of("slots", 0, "v", 1, 0).standard_normal(3, dtype=np.float32)
+    assert order.hashed("start", 0, 1, 2) % 1000 == 551
+    assert order.generator_of("order", 0, 0).permutation(6).tolist() == [2, 1, 4, 0, 5, 3]
+    noise = order.generator_of("slots", 0, "v", 1, 0).standard_normal(3, dtype=np.float32)
     assert noise.tolist() == pytest.approx([-1.272094, 0.983851, -1.16614], abs=1e-6)
     assert Sample(3, 1) == (3, 1, None)
 
@@ -103,7 +91,7 @@ def windows(split="train", length=12, num_frames=5, random_start=True):
         suite=SimpleNamespace(slots=slots), dataset=SimpleNamespace(random_start=random_start)
     )
     dataset = SimpleNamespace(split=split, video_ids=["u", "v"], eval_start=1)
-    return enumerate_windows(experiment, dataset, 1, length, num_frames)
+    return order.enumerate_windows(experiment, dataset, 1, length, num_frames)
 
 
 def test_training_windows_start_every_stride_frames_with_several_draws():
@@ -111,8 +99,6 @@ def test_training_windows_start_every_stride_frames_with_several_draws():
     assert windows(length=13)[-1].start == 6 and windows(length=14)[-1].start == 9  # fits exactly
     assert windows(length=5) == [("v", 0, 0), ("v", 0, 1)]
 
-
-def test_without_random_start_training_windows_start_where_evaluation_does():
     assert windows(random_start=False) == [("v", 1, 0), ("v", 1, 1)]
 
 
@@ -127,7 +113,7 @@ def test_too_short_videos(split, length):
         windows(split, length=length)
 
 
-def test_noise_is_a_function_of_its_arguments():
+def test_noise_is_a_standard_normal_function_of_its_arguments():
     noise = initial_noise(0, "v", 3, 1, (4, 8))
     assert noise.dtype == torch.float32 and noise.shape == (4, 8)
     torch.manual_seed(1)
@@ -136,9 +122,7 @@ def test_noise_is_a_function_of_its_arguments():
     drawn = {tuple(initial_noise(*other, (4, 8)).flatten().tolist()) for other in others}
     assert len(drawn) == len(others) and tuple(noise.flatten().tolist()) not in drawn
 
-
-def test_noise_is_standard_normal():
-    noise = window_noise(0, [Window(str(index), 0, 0) for index in range(200)], (8, 16))
+    noise = order.window_noise(0, [Window(str(index), 0, 0) for index in range(200)], (8, 16))
     assert noise.shape == (200, 8, 16)
     assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
     assert torch.equal(noise[7], initial_noise(0, "7", 0, 0, (8, 16)))

@@ -62,8 +62,8 @@ def test_gives_back_every_window(make_store):
         store.windows("nobody")
 
 
-def test_the_file_shows_windows_starts_draws_and_the_checkpoint(make_store):
-    folder, _, (part,) = make_store()
+def test_the_file_shows_windows_starts_draws_the_checkpoint_and_statistics_of_all_slots(make_store):
+    folder, experiment, (part,) = make_store()
     with h5py.File(folder / "slots" / "train" / "part_0000.h5") as file:
         assert file["slots"].shape == (12, *SHAPE) and file["slots"].dtype == np.float32
         assert file["slots"].chunks == (1, *SHAPE) and file["slots"].fletcher32
@@ -72,10 +72,6 @@ def test_the_file_shows_windows_starts_draws_and_the_checkpoint(make_store):
         assert file.attrs["checkpoint_sha256"] == SHA and file.attrs["seed"] == 0
         assert json.loads(file.attrs["config"]) == {"made": "by a test"}
         assert json.loads(file.attrs["statistics"])["count"] == 12 * 4 * 3
-
-
-def test_statistics_are_those_of_all_slots(make_store):
-    folder, experiment, (part,) = make_store()
     slots = np.stack([fake_slots(window) for window in part.windows]).reshape(-1, 2)
     mean, deviation = open_store(folder, experiment).statistics()
     assert mean.dtype == torch.float32 and mean.shape == deviation.shape == (2,)
@@ -91,7 +87,7 @@ def test_evaluation_splits_hold_one_window_per_video(make_store):
         assert len(open_store(folder, experiment, split)) == len(part.videos)
 
 
-def test_another_checkpoint_is_refused(make_store):
+def test_another_checkpoint_or_other_settings_are_refused(make_store):
     folder, experiment, (part,) = make_store()
     with pytest.raises(UserError, match=r"checkpoint_sha256 is cccccccccccc\.\.\., not dddddddddddd\.\.\."):
         open_store(folder, experiment, sha="d" * 64)
@@ -99,10 +95,6 @@ def test_another_checkpoint_is_refused(make_store):
     with pytest.raises(UserError, match="part_0000.json: created from different data"):
         other.is_finished()
     assert part.is_finished()
-
-
-def test_other_settings_are_refused(make_store):
-    folder, experiment, _ = make_store()
     with pytest.raises(UserError, match="windows of 4 frames, but 6 are needed"):
         open_store(folder, experiment, num_frames=6)
     assert open_store(folder, experiment, num_frames=3).num_frames == 4
@@ -125,16 +117,12 @@ def test_shards_write_different_parts_of_one_store(make_store, monkeypatch):
     assert len(open_store(folder, experiment)) == sum(len(part.windows) for part in parts) == 133 * 2 * 2
 
 
-def test_slots_that_are_no_numbers_are_refused(make_store):
+def test_slots_that_are_no_numbers_and_wrong_windows_are_refused(make_store):
     folder, _, (part,) = make_store(write=False)
     bad = ((windows, np.full((len(windows), *SHAPE), np.nan)) for _, windows in part.videos)
     with pytest.raises(UserError, match="video train_00.: slots are not finite"):
         part.write(bad, {})
     assert not list((folder / "slots").rglob("*.*"))
-
-
-def test_a_writer_that_skips_or_repeats_windows_fails(make_store):
-    _, _, (part,) = make_store(write=False)
     some = list(batches(part))
     for wrong in (some[:1], some[::-1], some + some[:1]):
         with pytest.raises(ValueError, match="part_0000"):
