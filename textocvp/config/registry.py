@@ -128,8 +128,8 @@ PREDICTORS = _registry(
     "predictor",
     "predictors",
     """
-    VanillaTransformer  textocvp.predictors.vanilla_transformer:VanillaTransformer  VanillaTransformerConfig
-    OCVPSeq             textocvp.predictors.ocvp_seq:OCVPSeq                        OCVPSeqConfig
+    VanillaTransformer  textocvp.predictors.slot_transformers:VanillaTransformer    VanillaTransformerConfig
+    OCVPSeq             textocvp.predictors.slot_transformers:OCVPSeq               OCVPSeqConfig
     TextOCVP_CustomTF   textocvp.predictors.textocvp:TextOCVPCustomTF               TextOCVPConfig
     TextOCVP_T5         textocvp.predictors.textocvp:TextOCVPT5                     TextOCVPT5Config
     """,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from textocvp.data.tokenizers import Text
+from textocvp.data.tokenizers import Text
 
 
 class TextEmbedding(NamedTuple):
@@ -26,11 +25,11 @@ class SlotPredictor(nn.Module):
     """One step: the slots of at most `buffer_size` past frames, and text, to the slots of the next frame.
 
     A predictor is constructed from (config, slot_dim, buffer_size), with `reads_weights` also from (folder,
-    pretrained). It defines `forward` and, with a `tokenizer`, `encode_text`.
+    pretrained). It defines `forward` and, if it `needs_text`, `encode_text`.
     """
 
-    tokenizer: str | None = None
-    """Which tokenizer makes the text that it needs; None: it needs no text."""
+    needs_text = False
+    """Whether it reads captions; its settings say which tokenizer turns them into tokens."""
     reads_weights = False
     """Whether it has a frozen encoder."""
 
@@ -68,8 +67,8 @@ class SlotForecaster(nn.Module):
 
     @property
     def needs_text(self) -> bool:
-        """Whether `forward` needs captions; `predictor.tokenizer` says which tokenizer makes them."""
-        return self.predictor.tokenizer is not None
+        """Whether `forward` needs captions."""
+        return self.predictor.needs_text
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Mean and standard deviation (D,) of the training slots; a constant dimension is only centred."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from textocvp.config.predictors import TextOCVPConfig, TextOCVPT5Config
+from textocvp.data.tokenizers import Text
 from textocvp.modules.positional import LearnedTimeEmbedding
 from textocvp.modules.text_encoders import T5TextEncoder, TextGuidedBlock, TextTransformer
 from textocvp.predictors.rollout import SlotPredictor, TextEmbedding
 
-if TYPE_CHECKING:
-    from textocvp.data.tokenizers import Text
-
 
 class TextOCVP(SlotPredictor):
     """Transformer over the slots of all frames whose every layer reads the caption."""
+
+    needs_text = True
 
     def __init__(
         self,
@@ -65,9 +64,6 @@ class TextOCVP(SlotPredictor):
 class TextOCVPCustomTF(TextOCVP):
     """TextOCVP whose captions are read by a text transformer that is trained along with it."""
 
-    tokenizer = TextOCVPConfig.tokenizer
-    reads_weights = False
-
     def __init__(self, config: TextOCVPConfig, slot_dim: int, buffer_size: int) -> None:
         text_encoder = TextTransformer(config.text_encoder_params, config.predictor_params.token_dim)
         super().__init__(config, slot_dim, buffer_size, text_encoder)
@@ -76,7 +72,6 @@ class TextOCVPCustomTF(TextOCVP):
 class TextOCVPT5(TextOCVP):
     """TextOCVP whose captions are read by a frozen, pretrained T5."""
 
-    tokenizer = TextOCVPT5Config.tokenizer
     reads_weights = True
 
     def __init__(

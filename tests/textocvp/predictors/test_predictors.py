@@ -72,7 +72,7 @@ def test_original_defaults_build(name):
     predictor_class = PREDICTORS.get(name).load()
     weights = (None, False) if predictor_class.reads_weights else ()
     predictor = predictor_class(params, 128, 10, *weights)
-    assert predictor.tokenizer == config_class.tokenizer
+    assert predictor.needs_text == (config_class.tokenizer is not None)
 
 
 @EACH
@@ -86,7 +86,7 @@ def test_slots_are_interchangeable(name):
 @EACH
 def test_order_of_frames_matters(name):
     predictor, slots = forecaster_of(name).eval().predictor, torch.randn(2, 3, 4, 8)
-    text = predictor.encode_text(TEXT) if predictor.tokenizer else None
+    text = predictor.encode_text(TEXT) if predictor.needs_text else None
     swapped = slots[:, [1, 0, 2]]
     assert (predictor(slots, text) - predictor(swapped, text)).abs().max() > 1e-4
 

@@ -102,7 +102,7 @@ def test_golden_gradient_norms(golden, name):
 def test_golden_single_step(golden, name):
     case = golden(name)
     predictor = build_forecaster(name, case)[0].predictor
-    text = predictor.encode_text(text_of(case)) if predictor.tokenizer else None
+    text = predictor.encode_text(text_of(case)) if predictor.needs_text else None
     with torch.no_grad():
         step = predictor(case.tensors["slot_history"][:, :3], text)
     assert_close(step, case.tensors["out.single_step_window3"], atol=1e-5, rtol=0)

@@ -9,7 +9,7 @@ from textocvp.predictors.rollout import SlotForecaster
 class SumOfWindow(nn.Module):
     """Predicts the sum of the frames that it sees."""
 
-    tokenizer = None
+    needs_text = False
 
     def __init__(self):
         super().__init__()
@@ -22,7 +22,7 @@ class SumOfWindow(nn.Module):
 
 
 class NeedsText(SumOfWindow):
-    tokenizer = "CustomTokenizer"
+    needs_text = True
 
 
 def summing(buffer_size=2, **settings):
