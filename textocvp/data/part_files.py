@@ -45,13 +45,10 @@ class Part:
         return f"part_{self.index:04d}"
 
 
-def plan_parts(num_videos: int, part_videos: int = PART_VIDEOS) -> List[Part]:
-    """Split `num_videos` videos, in order, into parts of at most `part_videos`."""
-    starts = range(0, num_videos, part_videos)
-    return [
-        Part(index, len(starts), range(start, min(start + part_videos, num_videos)))
-        for index, start in enumerate(starts)
-    ]
+def plan_parts(num_videos: int) -> List[Part]:
+    """Split `num_videos` videos, in order, into parts of at most PART_VIDEOS."""
+    rows, starts = range(num_videos), range(0, num_videos, PART_VIDEOS)
+    return [Part(i, len(starts), rows[start : start + PART_VIDEOS]) for i, start in enumerate(starts)]
 
 
 def write_part(
@@ -79,21 +76,10 @@ def write_part(
                 file.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value)
             file.flush()
         content_sha256 = _read_back(temporary)
-    write_json(
-        path.with_suffix(".json"),
-        {
-            "schema": SCHEMA,
-            "part": part.index,
-            "num_parts": part.num_parts,
-            "key": dict(key),
-            "content": content,
-            **more,
-            "file": path.name,
-            "bytes": path.stat().st_size,
-            "sha256": sha256_file(path),
-            "content_sha256": content_sha256,
-        },
-    )
+    manifest = {"schema": SCHEMA, "part": part.index, "num_parts": part.num_parts, "key": dict(key)}
+    manifest.update(content=content, **more, file=path.name, bytes=path.stat().st_size)
+    manifest.update(sha256=sha256_file(path), content_sha256=content_sha256)
+    write_json(path.with_suffix(".json"), manifest)
 
 
 @contextlib.contextmanager
@@ -164,11 +150,10 @@ def is_finished(folder: Path, part: Part, key: Mapping[str, Any]) -> bool:
     path = Path(folder) / f"{part.name}.json"
     if not path.is_file():
         return False
-    manifest = _read_manifest(path)
+    manifest, data = _read_manifest(path), path.with_suffix(".h5")
     check_key(path, manifest["key"], key)
-    data = path.with_suffix(".h5")
-    same_rows = manifest["num_parts"] == part.num_parts
-    return same_rows and data.is_file() and data.stat().st_size == manifest["bytes"]
+    whole = data.is_file() and data.stat().st_size == manifest["bytes"]
+    return whole and manifest["num_parts"] == part.num_parts
 
 
 def check_key(where: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -223,19 +208,15 @@ def read_manifests(folder: Path, key: Mapping[str, Any], command: str) -> List[D
         check_key(path, manifest["key"], manifests[0]["key"])
     expected, found = set(range(manifests[0]["num_parts"])), {manifest["part"] for manifest in manifests}
     if expected != found:
+        has = f"has {len(expected & found)} of {len(expected)} parts"
         missing = ", ".join(f"part_{index:04d}" for index in sorted(expected ^ found)[:5])
-        raise UserError(
-            f"{folder}: has {len(expected & found)} of {len(expected)} parts (see {missing}); "
-            f"run {command} again, it continues"
-        )
+        raise UserError(f"{folder}: {has} (see {missing}); run {command} again, it continues")
     for manifest in manifests:
         path = Path(folder) / manifest["file"]
         size = path.stat().st_size if path.is_file() else None
         if size != manifest["bytes"]:
-            raise UserError(
-                f"{path}: {'missing' if size is None else f'has {size} bytes'}, expected "
-                f"{manifest['bytes']} bytes (its manifest); run {command} again"
-            )
+            has = "no such file" if size is None else f"has {size} bytes"
+            raise UserError(f"{path}: {has}, expected {manifest['bytes']} bytes; run {command} again")
     return manifests
 
 

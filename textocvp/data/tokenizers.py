@@ -12,11 +12,10 @@ import torch
 from textocvp.config import registry
 from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError, nearest
-from textocvp.config.experiment import Experiment, experiment_root
+from textocvp.config.experiment import VOCABULARIES, Experiment, experiment_root
 from textocvp.data.dataset import VideoDataset, read_text
 from textocvp.files import read_json, write_json
 
-VOCABULARIES = Path(__file__).parent / "vocabularies"
 SPECIAL_WORDS = ("[PAD]", "[CLS]", "[SEP]")
 _CLITIC = re.compile(r"(?i)(?<=\w)(?=(?:n't|'(?:s|m|d|ll|re|ve))\b)")
 _WORD = re.compile(
@@ -51,13 +50,10 @@ Tokenizer = Callable[[str], List[int]]
 def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> Text:
     """The captions of a batch as a text encoder reads them, padded to the longest."""
     ids = [tokenizer(caption) for caption in captions]
-    longest = max(map(len, ids))
-    tokens = torch.zeros(len(ids), longest, dtype=torch.int64)
-    mask = torch.zeros(len(ids), longest, dtype=torch.bool)
-    for row, values in enumerate(ids):
-        tokens[row, : len(values)] = torch.as_tensor(values, dtype=torch.int64)
-        mask[row, : len(values)] = True
-    return Text(tokens, mask)
+    lengths = torch.tensor([len(values) for values in ids])
+    longest = int(lengths.max())
+    tokens = torch.tensor([values + [0] * (longest - len(values)) for values in ids])
+    return Text(tokens, torch.arange(longest) < lengths[:, None])
 
 
 def open_tokenizer(experiment: Experiment, folder: Path, dataset: VideoDataset) -> Optional[Tokenizer]:
@@ -69,15 +65,14 @@ def open_tokenizer(experiment: Experiment, folder: Path, dataset: VideoDataset) 
         UserError: no captions, no vocabulary, an unknown word, or no tokenizer of a pretrained encoder.
     """
     predictor = experiment.predictor
-    name = predictor and predictor.predictor_params.tokenizer
-    if predictor is None or name is None:
+    if predictor is None or predictor.predictor_params.tokenizer is None:
         return None
     if not any(dataset.captions):
         raise UserError(
             f"{dataset.name} has no captions, but {predictor.predictor_name} reads text; "
             f"take a predictor without text"
         )
-    if name == T5Tokenizer.name:
+    if predictor.predictor_params.tokenizer == T5Tokenizer.name:
         return T5Tokenizer(predictor.predictor_params.tokenizer_weights, folder)
     return open_custom_tokenizer(experiment, folder, dataset)
 
@@ -196,8 +191,8 @@ def build_vocabulary(source: Path, out: Path, dataset: Optional[str] = None) -> 
 
 def _captions(source: Path, dataset: Optional[str]) -> List[str]:
     if dataset is not None:
-        dataset_class = registry.DATASETS.get(dataset).load()
-        captions = dataset_class(DatasetConfig(dataset_name=dataset), source, "train").captions
+        config = DatasetConfig(dataset_name=dataset)
+        captions = registry.DATASETS.get(dataset).load()(config, source, "train").captions
     elif source.is_dir():
         raise UserError(f"{source}: is a folder; give --dataset if it is a data set's root, or a text file")
     else:

@@ -89,10 +89,10 @@ def test_a_truncated_part_is_not_finished_and_not_read(tmp_path):
     path = tmp_path / "part_0000.h5"
     path.write_bytes(path.read_bytes()[:-10])
     assert not is_finished(tmp_path, part, KEY)
-    with pytest.raises(UserError, match=r"0000.h5: has \d+ bytes, expected \d+ bytes .*; run cmd again"):
+    with pytest.raises(UserError, match=r"0000.h5: has \d+ bytes, expected \d+ bytes; run cmd again"):
         read_manifests(tmp_path, KEY, "cmd")
     path.unlink()
-    with pytest.raises(UserError, match=r"part_0000.h5: missing, expected"):
+    with pytest.raises(UserError, match=r"part_0000.h5: no such file, expected"):
         read_manifests(tmp_path, KEY, "cmd")
 
 
