@@ -37,7 +37,7 @@ class Command(NamedTuple):
     """"module:function"; the options are its arguments."""
     help: str
     options: str
-    """Names in OPTIONS or fields of EvaluationConfig; NAME=DEFAULT where another default holds here."""
+    """Names in OPTIONS or fields of EvaluationConfig; NAME=DEFAULT for another default than theirs."""
     settings: Optional[Type[Settings]] = None
     """More options: one per field. The handler takes them together, as `settings`."""
 
@@ -46,7 +46,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command; returns its exit status: 0, or 2 (130: Ctrl-C) after one line on standard error.
 
     Raises:
-        UserError: in a job, whose log and ledger say it.
+        UserError: in a job, which records it in its log and ledger.
     """
     options = vars(build_parser().parse_args(argv))
     set_up_logging()
@@ -57,11 +57,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         with writing(folder), native_files(name, options) as arguments:
             status = load_handler(COMMANDS[name].handler)(**arguments)
     except UserError as error:
-        return say(name, error)
+        return report(name, error)
     except OSError as error:
         if error.filename is None or error.strerror is None:
             raise
-        return say(name, UserError(f"{error.filename2 or error.filename}: {error.strerror}"))
+        return report(name, UserError(f"{error.filename2 or error.filename}: {error.strerror}"))
     except KeyboardInterrupt:
         print(f"error: {name}: interrupted; what is finished is kept", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -79,8 +79,8 @@ def arguments_of(command: Command, options: Dict[str, Any]) -> Dict[str, Any]:
     return {**options, **{name: getattr(evaluation, name) for name in names}}
 
 
-def say(command: str, error: UserError) -> int:
-    """One line on standard error; returns the exit status. A job is left to say it itself."""
+def report(command: str, error: UserError) -> int:
+    """One line on standard error; returns the exit status. A job records the error itself."""
     if job_folder() is not None:
         raise error
     print(f"error: {command}: {error}{AGAIN if isinstance(error, DiskFullError) else ''}", file=sys.stderr)
@@ -165,7 +165,7 @@ COMMANDS: Dict[str, Command] = {
     ),
     "make-weights": Command(
         "textocvp.synthetic.weights:make_weights",
-        "write a small frozen encoder with random values, where no pretrained one is at hand",
+        "write a small frozen encoder with random values, for machines without pretrained weights",
         "out",
         WeightsSettings,
     ),
@@ -217,12 +217,12 @@ COMMANDS: Dict[str, Command] = {
     ),
     "evaluate-decomp": Command(
         "textocvp.evaluation.evaluate:evaluate_decomp",
-        "segmentation and reconstruction of the test clips, beside blind baselines",
+        "segmentation and reconstruction of the test clips, compared with blind baselines",
         "exp_directory decomp_ckpt results_name=decomposition batch_size",
     ),
     "evaluate-predictor": Command(
         "textocvp.evaluation.evaluate:evaluate_predictor",
-        "quality of the predicted frames, beside copying and decoding the true slots",
+        "quality of the predicted frames, compared with copying and with decoding the true slots",
         "exp_directory decomp_ckpt name_pred_exp pred_ckpt results_name=prediction "
         "batch_size num_seed num_preds",
     ),

@@ -183,7 +183,7 @@ def dataset_root(config: DatasetConfig, folder: Path) -> Path:
 def _resolved(
     values: Mapping[str, Any], overrides: Mapping[str, Any], source: str, without: Sequence[str]
 ) -> Dict[str, Any]:
-    """Complete, checked values: what is not said is written out, so that a later default changes nothing."""
+    """Complete, checked values; defaults are written out, so that a later default changes nothing."""
     resolved = to_dict(parse_experiment(apply_overrides(values, overrides), source))
     return {
         name: section for name, section in resolved.items() if section is not None and name not in without
@@ -212,7 +212,7 @@ def check_fit(experiment: Experiment, source: str) -> None:
 
 
 def _check_vocabulary(experiment: Experiment, source: str) -> None:
-    """A text encoder that is trained along needs a row for each word."""
+    """A trained text encoder needs a row for each word."""
     section = experiment.predictor
     encoder = getattr(section and section.predictor_params, "text_encoder_params", None)
     rows = getattr(encoder, "vocab_size", None)

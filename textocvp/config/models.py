@@ -1,7 +1,7 @@
 """Settings of the decomposition models (section `model` of experiment_params.json).
 
-Sections that name a class (`encoder`, `decoder`) hold that class's own settings under `*_params`; the
-registry says which class they are.
+Sections that name a class (`encoder`, `decoder`) have that class's own settings under `*_params`; the
+registry knows their class.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class ConvEncoderConfig(Settings):
     """Stride (pixels); one number for all layers or one per layer. [2, 1, 1, 1] quarters the locations."""
     resolution: Optional[Tuple[int, int]] = None
     """Height and width (pixels) of the frames the encoder is made for. Only checked against
-    dataset.img_size; null: whatever dataset.img_size says."""
+    dataset.img_size; null: any."""
 
     def check(self) -> None:
         _check_channels(self.num_channels)
@@ -231,7 +231,7 @@ class ViTEncoderConfig(Settings):
 
     weights: Optional[str] = None
     """Folder of the weights as transformers saves them (in the experiment, in $TEXTOCVP_WEIGHTS or a path),
-    or a name on the hub; null: the hub's name that belongs to encoder_name. A folder may hold any width."""
+    or a name on the hub; null: the hub's name that belongs to encoder_name. The folder decides the width."""
     normalization: Literal["imagenet", "mean"] = "imagenet"
     """How frames are normalised: imagenet: (x - mean) / std; mean: (x - mean) / mean, as the original does,
     whose checkpoints rely on it."""

@@ -80,7 +80,7 @@ class FusionConfig(Settings):
 
 
 class TextTransformerConfig(Settings):
-    """The text encoder that is trained along with the predictor."""
+    """The text encoder that is trained with the predictor."""
 
     input_dim: PositiveInt = 128
     """Width of the text transformer; its feed-forward part is four times as wide."""

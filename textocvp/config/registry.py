@@ -66,7 +66,7 @@ class Registry:
 
     @property
     def name(self) -> AfterValidator:
-        """Validator of a field that holds a name."""
+        """Validator of a field with a name."""
 
         def validate(name: str) -> str:
             try:
@@ -94,7 +94,7 @@ class Registry:
             try:
                 config = self.get(values[key]).load_config()
             except (TypeError, KeyError, UserError):
-                return values  # the field's own class says what is wrong
+                return values  # the field's own class reports the error
             return config.model_validate(values, context=info.context)
 
         return BeforeValidator(validate)

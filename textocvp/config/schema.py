@@ -25,7 +25,7 @@ T = TypeVar("T", bound="Settings")
 Location = Tuple[Union[int, str], ...]
 WITHOUT_EFFECT = ("downsample_encoder", "downsample", "downsample_decoder", "encoder_num_blocks")
 """Keys of the original's files that it reads and never uses. Experiments and checkpoints of earlier revisions
-hold them too, with their defaults, so the classes that had them still accept and drop them."""
+contain them too, with their defaults, so the classes that had them still accept and drop them."""
 
 
 class Settings(BaseModel):
@@ -39,9 +39,9 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
     new: ClassVar[Mapping[str, Any]] = {}
-    """What a new experiment says where that is not the default."""
+    """Values of a new experiment that are not the defaults."""
     original: ClassVar[Mapping[str, Any]] = {}
-    """What experiments of the original mean where they do not say it."""
+    """Values that the original implies where its files have none."""
     dropped: ClassVar[Tuple[str, ...]] = ()
     """Keys among WITHOUT_EFFECT that are accepted and left out."""
     builds: ClassVar[str] = ""
@@ -93,8 +93,8 @@ def build(cls: Type[T], values: Any, source: str = "", path: str = "", strict: b
     Args:
         source: the file that the values come from, for messages; "": the command line.
         path: dotted path of this section inside the file.
-        strict: False for a file of the original: unknown keys are left out with a warning, and what it does
-            not say means what it means to the original.
+        strict: False for a file of the original: unknown keys are left out with a warning, and absent values
+            are what the original implies.
 
     Raises:
         ConfigError: one line with file, dotted path, what is expected and what was found.
@@ -120,7 +120,7 @@ def to_dict(instance: Optional[BaseModel]) -> Any:
 
 
 def given(settings: Settings) -> Dict[str, Any]:
-    """The JSON values that were given, without defaults and nulls: what a command's options have to say."""
+    """The JSON values that were given, without defaults and nulls: what the options of a command need."""
     return settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
@@ -273,7 +273,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
 
 
 def filled_in(values: Any, defaults: Any) -> Any:
-    """A copy of `values` with those of `defaults` where `values` does not say them, section by section."""
+    """A copy of `values`, with those of `defaults` where it has none, section by section."""
     if not isinstance(values, Mapping) or not isinstance(defaults, Mapping):
         return values
     return {**defaults, **{name: filled_in(value, defaults.get(name)) for name, value in values.items()}}
@@ -298,7 +298,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _number(yaml.SafeLoader.const
 
 
 def read_yaml(path: Path) -> Any:
-    """The values of a YAML file; UserError in one line where it cannot be read or holds an unquoted time."""
+    """The values of a YAML file; UserError where it cannot be read or contains an unquoted time."""
     try:
         values = yaml.load(path.read_text(), _Loader) or {}  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:

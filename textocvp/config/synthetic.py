@@ -114,7 +114,7 @@ class VideoSettings(Settings):
         return [(split, index) for split in SPLITS for index in range(self.count(split))]
 
     def to_json(self) -> Dict[str, Any]:
-        """What settings.json says of the videos beside it: nothing is left to a default."""
+        """The content of settings.json: nothing is left to a default."""
         least, most = self.num_objects
         values = {**to_dict(self), "min_objects": least, "max_objects": most, "format": FORMAT}
         without = CATER_ONLY if self.dataset == CLIPORT else ()
