@@ -14,12 +14,7 @@ import yaml
 from launch.pipeline import INDICES, Pipeline, check_predictor, from_folder, shorten
 from launch.recipe import RECIPE_FILE, write_experiment
 from launch.stages import all_tasks
-from launch.state.manifest import (
-    Records,
-    config_sha256,
-    output_files,
-    reasons_to_run,
-)
+from launch.state.manifest import Records, config_sha256, output_files, reasons_to_run
 from launch.state.task import Task, TaskId, job_folder, write_task
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, parse_experiment

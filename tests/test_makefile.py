@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from launch.cli import COMMANDS, build_parser
 
 CODE = Path(__file__).parents[1]
 RECIPE = "experiments/recipes/smoke.yaml"
@@ -42,8 +46,6 @@ def make(tmp_path):
 def ready(make, environment, locks):
     """Pretend that an environment is installed."""
     text = "".join((CODE / "containers" / f"requirements-{name}.lock").read_text() for name in locks)
-    import hashlib
-
     (make.folder / environment).mkdir()
     (make.folder / environment / f".ready-{hashlib.sha256(text.encode()).hexdigest()[:16]}").touch()
 
@@ -51,29 +53,8 @@ def ready(make, environment, locks):
 def test_help_lists_every_target(make):
     text = make("help", dry=False).stdout
     targets = re.findall(r"^([a-z-]+):", (CODE / "Makefile").read_text(), re.MULTILINE)
-    wanted = [
-        "setup",
-        "demo",
-        "demo-check",
-        "smoke",
-        "test",
-        "test-cluster",
-        "lint",
-        "pipeline",
-        "train-decomp",
-        "select-decomp",
-        "precompute-slots",
-        "train-predictor",
-        "evaluate",
-        "status",
-        "logs",
-        "plan",
-        "cluster-up",
-        "cluster-down",
-        "tensorboard",
-        "clean",
-    ]
-    assert set(wanted) <= set(targets)
+    wanted = "setup demo demo-check smoke test test-cluster lint plan cluster-up cluster-down clean".split()
+    assert {*wanted, *COMMANDS} <= set(targets)
     for target in targets:
         assert re.search(rf"^  {target} +\S", text, re.MULTILINE), target
     assert make(dry=False).stdout == text
@@ -114,11 +95,8 @@ def test_without_cluster_a_machine_with_sbatch_does_not_prepare_to_run_stages(ma
 def test_set_up_is_done_once_for_each_lock(make):
     ready(make, ".venv", ("cpu", "dev"))
     assert "venv .venv" not in make("setup").stdout
-    assert (
-        make("smoke")
-        .stdout.splitlines()[-1]
-        .startswith(".venv/bin/python -m launch pipeline --recipe " + RECIPE)
-    )
+    last = make("smoke").stdout.splitlines()[-1]
+    assert last.startswith(f".venv/bin/python -m launch pipeline --recipe {RECIPE}")
     lock = make.folder / "containers" / "requirements-cpu.lock"
     lock.touch()  # a checkout touches files: only the content counts
     assert "venv .venv" not in make("setup").stdout
@@ -142,6 +120,24 @@ def test_what_is_missing_is_said(make):
     assert "say RECIPE=experiments/recipes/NAME.yaml or EXP=experiments/NAME" in make("pipeline").stderr
     assert "say EXP=experiments/NAME" in make("status").stderr
     assert "say STAGE=" in make("logs", "EXP=experiments/demo").stderr
+
+
+def test_every_variable_is_an_option_of_the_command_that_it_reaches(make):
+    ready(make, ".venv", ("cpu", "dev"))
+    lines = [
+        ("train-predictor", "EXP=e PRED=p SEEDS=1 DECOMP_CKPT=c.pth RES=time=1 RERUN=1 WAIT=1"),
+        ("fork", "EXP=e TO=t SET=training.lr=1 PRED=p"),
+        ("logs", "EXP=e STAGE=train-decomp TASK=1 RANK=2 LINES=3 FOLLOW=1"),
+        ("shell", "EXP=e STAGE=train-decomp TASK=1 RES=time=1"),
+        ("doctor", "CLUSTER=local EXP=e TIMEOUT=3 JSON=1"),
+        ("image", "CLUSTER=local LOCK=cpu BASE=b WAIT=1"),
+        ("tensorboard", "EXP=e PORT=7"),
+        ("prune", "EXP=e DRY=1"),
+    ]
+    for target, variables in lines:
+        _, _, words = make(target, *variables.split()).stdout.strip().partition(" -m launch ")
+        options = build_parser().parse_args(shlex.split(words))
+        assert options.command == target and (target == "image" or str(options.exp) == "e")
 
 
 def test_looking_on_uses_the_environment_that_is_there(make):

@@ -17,36 +17,15 @@ DONE, QUEUED, RUN, OUTSIDE = Action.DONE, Action.QUEUED, Action.RUN, Action.OUTS
 
 def chain():
     """a -> b[0], b[1] -> c (any); b is costly, c cheap."""
-    tasks = [Task("make_data", 0, "", ("x",), {"n": 1}, outputs=("a.txt",))]
-    for index in (0, 1):
-        tasks.append(
-            Task(
-                "train_decomp",
-                index,
-                "",
-                ("x",),
-                {"lr": 1},
-                inputs=("a.txt",),
-                outputs=(f"b{index}.txt",),
-                leftovers=(f"resume{index}",),
-                after=(Edge("make_data", 0),),
-            )
-        )
-    edges = tuple(Edge("train_decomp", index, ANY) for index in (0, 1))
-    tasks.append(
-        Task(
-            "select_decomp",
-            0,
-            "",
-            ("x",),
-            {},
-            inputs=("b*.txt",),
-            outputs=("c.txt",),
-            after=edges,
-            replaceable=True,
-        )
-    )
-    return tasks
+    first = Task("make_data", 0, "", ("x",), {"n": 1}, outputs=("a.txt",))
+    after, ends = (Edge("make_data", 0),), tuple(Edge("train_decomp", index, ANY) for index in (0, 1))
+    trainings = [
+        Task("train_decomp", i, "", ("x",), {"lr": 1}, ("a.txt",), (f"b{i}.txt",), after=after)
+        for i in (0, 1)
+    ]
+    trainings = [replace(task, leftovers=(f"resume{task.index}",)) for task in trainings]
+    last = Task("select_decomp", 0, "", ("x",), {}, ("b*.txt",), ("c.txt",), after=ends, replaceable=True)
+    return [first, *trainings, last]
 
 
 def finish(root, task, text="text"):

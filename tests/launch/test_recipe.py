@@ -8,10 +8,21 @@ import yaml
 
 from launch.cli import main
 from launch.recipe import experiment_files, load_recipe, write_experiment
-from textocvp.config.errors import ConfigError, UserError
+from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment, load_predictor_experiment
 
 RECIPES = sorted((Path(__file__).parents[2] / "experiments" / "recipes").glob("*.yaml"))
+DECOMPOSITION = {"model": "SAVi", "dataset": "CATER_Hard"}
+DATA = {"dataset": "CATER_Hard", "num_train": 4, "num_valid": 1, "num_test": 1}
+TEXT_ENCODER = "predictor.predictor_params.text_encoder_params"
+
+
+def decomposition(**changes):
+    return {"decomposition": {**DECOMPOSITION, **changes}}
+
+
+def predictors(**changes):
+    return {"predictors": [{"name": "text", "predictor": "TextOCVP_CustomTF", **changes}]}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -21,27 +32,17 @@ def test_every_recipe_becomes_experiment_folders_that_load(path, tmp_path):
     assert load_experiment(tmp_path).suite is not None
     for seed in recipe.decomposition.seeds:
         assert load_experiment(tmp_path / "seeds" / str(seed)).training.seed == seed
-    for predictor in recipe.predictors:
-        assert (
-            load_predictor_experiment(tmp_path, predictor.name).predictor.predictor_name
-            == predictor.predictor
-        )
+    for each in recipe.predictors:
+        loaded = load_predictor_experiment(tmp_path, each.name)
+        assert loaded.predictor.predictor_name == each.predictor
     assert (tmp_path / "recipe.yaml").read_text() == path.read_text()
 
 
 def test_what_a_recipe_says_reaches_the_folders(small_recipe, tmp_path):
-    predictors = [
-        {"name": "text", "predictor": "TextOCVP_CustomTF", "seeds": [1, 4], "set": {"training.lr": 0.5}}
-    ]
-    files = experiment_files(load_recipe(small_recipe(predictors=predictors)), None)
-    assert sorted(files) == [
-        "",
-        "predictors/text",
-        "predictors/text/seeds/1",
-        "predictors/text/seeds/4",
-        "seeds/3",
-        "seeds/7",
-    ]
+    recipe = load_recipe(small_recipe(**predictors(seeds=[1, 4], set={"training.lr": 0.5})))
+    files = experiment_files(recipe, None)
+    text = [f"predictors/text{folder}" for folder in ("", "/seeds/1", "/seeds/4")]
+    assert sorted(files) == ["", *text, "seeds/3", "seeds/7"]
     assert files[""]["training"]["num_steps"] == 5
     assert files[""]["suite"]["slots"]["stride"] == 2
     assert files[""]["dataset"]["root"] == "data"
@@ -57,18 +58,6 @@ def test_the_site_says_where_data_lies_that_is_not_generated(small_recipe):
     assert experiment_files(recipe, None)[""]["dataset"]["root"] == "./datasets/CATER"
 
 
-DECOMPOSITION = {"model": "SAVi", "dataset": "CATER_Hard"}
-DATA = {"dataset": "CATER_Hard", "num_train": 4, "num_valid": 1, "num_test": 1}
-
-
-def decomposition(**changes):
-    return {"decomposition": {**DECOMPOSITION, **changes}}
-
-
-def predictors(**changes):
-    return {"predictors": [{"name": "text", "predictor": "TextOCVP_CustomTF", **changes}]}
-
-
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
@@ -81,33 +70,18 @@ def predictors(**changes):
         (decomposition(seeds=[1, 1]), ("decomposition.seeds: ", "different", "[1, 1]")),
         (decomposition(dataset="CATER_Easy"), ("data.dataset: ", "'CATER_Hard'", "'CATER_Easy'")),
         ({"predictors": 2 * predictors()["predictors"]}, ("predictors: ", "different names", "text")),
-        (
-            decomposition(select="backgroud_mass"),
-            ("decomposition.select: ", "did you mean 'background_mass'"),
-        ),
+        (decomposition(select="backgroud_mass"), ("decomposition.select: ", "'background_mass'")),
         ({"data": {**DATA, "actions": ["slid"]}}, ("data.actions[0]: ", "'slid'", "'slide'")),
         ({"data": {**DATA, "max_objects": 99}}, ("data", "max_objects", "99", "10")),
-        (
-            {"data": {**DATA, "num_frames": 8}},
-            ("decomposition: ", "clips of 8 frames from frame 1", "data.num_frames 8"),
-        ),
-        (
-            {"data": {**DATA, "num_frames": 10}},
-            ("predictors/text: ", "num_context + num_preds of 10 frames from frame 1"),
-        ),
+        ({"data": {**DATA, "num_frames": 8}}, ("decomposition: ", "clips of 8 frames", "data.num_frames 8")),
+        ({"data": {**DATA, "num_frames": 10}}, ("predictors/text: ", "num_context + num_preds of 10 frames")),
         (decomposition(set={"dataset.img_size": [32, 32]}), ("model.model_params.decoder: ", "[64, 64]")),
         (decomposition(set={"training.lr": "1e-3"}), ("training.lr: ", "1e-3", "write 0.001")),
         (decomposition(set={"training.lrr": 1}), ("training.lrr: unknown key, did you mean 'lr'",)),
         (decomposition(model="SAVI"), ("'SAVI'", "did you mean 'SAVi'")),
-        (
-            predictors(set={"predictor.predictor_params.text_encoder_params.vocab_size": 20}),
-            ("vocab_size: ", "20", "50"),
-        ),
+        (predictors(set={f"{TEXT_ENCODER}.vocab_size": 20}), ("vocab_size: ", "20", "50")),
         ({"weights": {"vit": {"kind": "dinov3"}}}, ("weights.vit.kind: ", "'dinov2'", "dinov3")),
-        (
-            {"checks": {"decomposition.ari": {"mini": 1}}},
-            ("checks.decomposition.ari.mini: unknown key", "'min'"),
-        ),
+        ({"checks": {"decomposition.ari": {"mini": 1}}}, ("checks.decomposition.ari.mini: ", "'min'")),
     ],
 )
 def test_a_wrong_recipe_is_one_line(small_recipe, capsys, changes, parts):
@@ -119,16 +93,17 @@ def test_a_wrong_recipe_is_one_line(small_recipe, capsys, changes, parts):
 
 
 def test_unreadable_recipes(tmp_path):
-    with pytest.raises(UserError, match=r"none\.yaml: no such file"):
-        load_recipe(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [1\n")
-    with pytest.raises(ConfigError, match="valid YAML"):
-        load_recipe(tmp_path / "bad.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(ConfigError, match=r"list\.yaml: .*section"):
-        load_recipe(tmp_path / "list.yaml")
-    with pytest.raises(UserError, match="is a folder"):
-        load_recipe(tmp_path)
+    problems = {
+        "none.yaml": "no such file",
+        "bad.yaml": "valid YAML",
+        "list.yaml": "section",
+        ".": "is a folder",
+    }
+    for name, problem in problems.items():
+        with pytest.raises(UserError, match=f"{tmp_path / name}: .*{problem}"):
+            load_recipe(tmp_path / name)
 
 
 def test_a_folder_with_another_config_is_refused_and_the_difference_shown(small_recipe, tmp_path):

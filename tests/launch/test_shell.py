@@ -21,56 +21,23 @@ from slurm.site import parse_cluster
 def test_a_local_shell_has_the_stages_environment(tmp_path):
     site = tmp_path / "site.yaml"
     site.write_text(yaml.safe_dump({"scheduler": "local", "environment": {"MINE": "a b"}}))
-    words = [
-        sys.executable,
-        "-m",
-        "launch",
-        "shell",
-        "--cluster",
-        str(site),
-        "--stage",
-        "train-decomp",
-        "--res",
-        "cpus_per_task=3",
-    ]
-    result = subprocess.run(
-        words,
-        input="echo $OMP_NUM_THREADS $MINE; exit 5\n",
-        cwd=CODE,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    options = f"shell --cluster {site} --stage train-decomp --res cpus_per_task=3".split()
+    typed = "echo $OMP_NUM_THREADS $MINE; exit 5\n"
+    words = [sys.executable, "-m", "launch", *options]
+    result = subprocess.run(words, input=typed, cwd=CODE, text=True, capture_output=True)
     assert result.returncode == 5
     assert result.stdout.splitlines()[-1] == "3 a b"
 
 
 def test_on_a_cluster_it_is_one_srun_with_the_stages_resources(tmp_path):
-    stages = {"train_decomp": True}
-    resources = {"train_decomp": {"nodes": 2, "gpus_per_node": 4, "cpus_per_task": 8, "time": "02:00:00"}}
-    cluster = parse_cluster(
-        {
-            "scheduler": "slurm",
-            "partition": "gpu",
-            "setup": ["module load x # first"],
-            "extra_sbatch": {"requeue": True, "nice": 3},
-            "resources": resources,
-        },
-        "site.yaml",
-        "site",
-        CODE,
-        stages,
-    )
+    resources = {"train-decomp": {"nodes": 2, "gpus_per_node": 4, "cpus_per_task": 8, "time": "02:00:00"}}
+    site = {"scheduler": "slurm", "partition": "gpu", "setup": ["module load x # first"]}
+    site.update(extra_sbatch={"requeue": True, "nice": 3}, resources=resources)
+    cluster = parse_cluster(site, "site.yaml", "site", CODE, {"train_decomp": True})
     words = shell_command(cluster, tmp_path, "train_decomp")
     assert words[:2] == ["srun", "--pty"] and words[-3:-1] == ["bash", "-c"]
-    assert {
-        "--nodes=1",
-        "--ntasks-per-node=1",
-        "--cpus-per-task=32",
-        "--gpus-per-node=4",
-        "--time=120",
-        "--partition=gpu",
-    } <= set(words)
+    asked = "--nodes=1 --ntasks-per-node=1 --cpus-per-task=32 --gpus-per-node=4 --time=120 --partition=gpu"
+    assert set(asked.split()) <= set(words)
     assert "--nice=3" in words and "--requeue" not in words, "srun knows no --requeue"
     assert words[-1].startswith("module load x # first\nexport PYTHONPATH=")
     assert words[-1].endswith("exec bash")
