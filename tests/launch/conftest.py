@@ -22,6 +22,20 @@ def written(small_recipe, tmp_path):
     return pipeline.root
 
 
+@pytest.fixture
+def slurm_site(dev_cluster, tmp_path):
+    """Writes the config of the dev cluster as a site whose experiments are in tmp_path; returns its path."""
+
+    def write(mem_gb=0.4, time="00:10:00", **values):
+        site = {"scheduler": "slurm", "slurm_conf": dev_cluster["SLURM_CONF"], "partition": "main"}
+        resources = {"default": {"mem_gb": mem_gb, "cpus_per_task": 1, "time": time}}
+        site.update(paths={"experiments": str(tmp_path)}, resources=resources)
+        (tmp_path / "site.yaml").write_text(yaml.safe_dump({**site, **values}))
+        return str(tmp_path / "site.yaml")
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def finished_smoke(tmp_path_factory):
     """(EXP, the recipe's path, the cluster config's path) of the finished smoke recipe. Takes a minute."""

@@ -1,10 +1,11 @@
 import os
 import re
-import subprocess
+import shutil
 
 import pytest
 import yaml
 
+from launch import CODE
 from launch.cli import main
 from launch.state import ledger
 from launch.state.task import TaskId
@@ -91,47 +92,30 @@ def test_without_a_scheduler_the_ledgers_seconds_count(written, capsys):
 
 
 @pytest.mark.cluster
-def test_on_a_cluster(dev_cluster, tmp_path, capsys):
+def test_on_a_cluster(slurm_site, tmp_path, capsys, monkeypatch):
     """Real generated data and stores, a training as an array; sacct is asked once."""
-    from launch import CODE
-
     recipe = yaml.safe_load((CODE / "experiments" / "recipes" / "smoke.yaml").read_text())
     recipe["predictors"] = []
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     counted = tmp_path / "bin" / "sacct"
     counted.parent.mkdir()
-    real = subprocess.run(["which", "sacct"], capture_output=True, text=True).stdout.strip()
-    counted.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexec {real} "$@"\n')
+    counted.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexec {shutil.which("sacct")} "$@"\n')
     counted.chmod(0o755)
-    site = {
-        "scheduler": "slurm",
-        "slurm_conf": dev_cluster["SLURM_CONF"],
-        "partition": "main",
-        "paths": {"experiments": str(tmp_path)},
-        "resources": {"default": {"cpus_per_task": 1, "mem_gb": 3, "time": "00:30:00"}},
-    }
-    (tmp_path / "site.yaml").write_text(yaml.safe_dump(site))
-    arguments = ["--recipe", str(tmp_path / "recipe.yaml"), "--cluster", str(tmp_path / "site.yaml")]
+    site = slurm_site(mem_gb=3, time="00:30:00")
+    arguments = ["--recipe", str(tmp_path / "recipe.yaml"), "--cluster", site]
     assert main(["train-decomp", *arguments, "--wait"]) == 0
-    path = os.environ["PATH"]
-    try:
-        os.environ["PATH"] = f"{counted.parent}:{path}"
+    monkeypatch.setenv("PATH", f"{counted.parent}:{os.environ['PATH']}")
+    for _ in range(10):  # the accounting lags
+        (tmp_path / "calls").unlink(missing_ok=True)
         capsys.readouterr()
-        for _ in range(10):  # the accounting lags
-            (tmp_path / "calls").unlink(missing_ok=True)
-            assert main(["efficiency", "--exp", str(tmp_path / "smoke")]) == 0
-            out = capsys.readouterr().out
-            if out.count("completed") == 4 and "sacct" not in out:
-                break
-    finally:
-        os.environ["PATH"] = path
+        assert main(["efficiency", "--exp", str(tmp_path / "smoke")]) == 0
+        out = capsys.readouterr().out
+        if out.count("completed") == 4 and "sacct" not in out:
+            break
     assert len((tmp_path / "calls").read_text().splitlines()) == 1
     row = next(line for line in out.splitlines() if re.match(r"train-decomp +1 ", line))
-    found = re.fullmatch(
-        r"train-decomp +1 +\d+_1 +completed +1 +(\d+):(\d\d) +30:00 +(\d\.\d\d) GB "
-        r"+3\.00 GB +(\d+) %",
-        row,
-    )
+    pattern = r"train-decomp +1 +\d+_1 +completed +1 +(\d+):(\d\d) +30:00 +(\d\.\d\d) GB +3\.00 GB +(\d+) %"
+    found = re.fullmatch(pattern, row)
     assert found, out
     minutes, seconds, memory, cores = map(float, found.groups())
     assert 60 * minutes + seconds >= 3 and 0.1 < memory < 2 and 10 < cores <= 120

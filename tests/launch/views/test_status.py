@@ -37,8 +37,8 @@ def test_a_table_of_what_is_known(written, capsys):
     assert len(lines) == 1 + 14 + 1
     here = socket.gethostname()
     assert lines[3].split()[:10] == f"train-decomp 0 seed 3 running {here} 40/100 2.5/s 0:24 0.25".split()
-    assert lines[4].split()[:5] == "train-decomp 1 seed 7 failed".split()
-    assert lines[5].split()[:6] == "select-decomp 0 best seed not submitted".split()
+    assert lines[4].split()[:5] == ["train-decomp", "1", "seed", "7", "failed"]
+    assert lines[5].split()[:6] == ["select-decomp", "0", "best", "seed", "not", "submitted"]
     assert lines[-1] == "train-decomp[1] failed: RuntimeError: no luck"
     assert main(["status", "--exp", str(written), "--json"]) == 0
     row = json.loads(capsys.readouterr().out)[2]
