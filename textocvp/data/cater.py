@@ -16,9 +16,9 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Se
 
 import numpy as np
 
-from textocvp.config.data import EVAL_START, LEVELS, DatasetConfig
+from textocvp.config.data import EVAL_START, LEVELS, SPLITS, DatasetConfig
 from textocvp.config.errors import UserError
-from textocvp.data.dataset import check_split, read_masks, read_states, read_video
+from textocvp.data.dataset import read_masks, read_states, read_video, split_folder
 from textocvp.files import read_json, sha256_file
 
 VALID_FRACTION = 0.05
@@ -47,12 +47,10 @@ class CATER:
     """
 
     def __init__(self, config: DatasetConfig, root: Path, split: str, hold_out: bool = True) -> None:
-        check_split(config.dataset_name, split)
-        split = split if hold_out or split != "valid" else "test"
         self.name = self.vocabulary = config.dataset_name
         self.eval_start = EVAL_START[self.name]
-        self.split = split
-        self.folder = _level_folder(config.dataset_name, Path(root))
+        self.folder = split_folder(self.name, root, split, dict.fromkeys(SPLITS, LEVELS[self.name]))
+        split = self.split = split if hold_out or split != "valid" else "test"
         has_valid = (self.folder / "valid_explicit.json").is_file()
         source = split if split != "valid" or has_valid else "train"
         self.file = self.folder / f"{source}_explicit.json"
@@ -99,17 +97,6 @@ def held_out_ids(video_ids: Iterable[str]) -> Set[str]:
     if len(unique) < 2:
         return set()
     return set(unique[: math.ceil(VALID_FRACTION * len(unique))])
-
-
-def _level_folder(name: str, root: Path) -> Path:
-    if not root.is_dir():
-        raise UserError(
-            f"{root}: no such folder; set dataset.root to the folder of {name}, or generate it with make-data"
-        )
-    folder = root / LEVELS[name]
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; {name} is expected there (dataset.root is {root})")
-    return folder
 
 
 def _read_entries(file: Path, folder: Path) -> List[Entry]:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
-from textocvp.data.dataset import check_split, read_masks, read_states, read_text
+from textocvp.data.dataset import read_masks, read_states, read_text, split_folder
 from textocvp.files import sha256_json
 
 SPLIT_FOLDERS = {"train": "train", "valid": "val", "test": "test"}
@@ -43,16 +43,10 @@ class CLIPort:
     eval_start = 0
 
     def __init__(self, config: DatasetConfig, root: Path, split: str, hold_out: bool = True) -> None:
-        check_split(config.dataset_name, split)
         self.name, self.split = config.dataset_name, split
         # the test split's colours have ids of their own, which clash with training's
         self.vocabulary = f"{self.name}_test" if split == "test" else self.name
-        self.folder = Path(root) / SPLIT_FOLDERS[split]
-        if not self.folder.is_dir():
-            raise UserError(
-                f"{self.folder}: no such folder; set dataset.root (now {root}) to the folder of {self.name}, "
-                f"or generate it with make-data"
-            )
+        self.folder = split_folder(self.name, root, split, SPLIT_FOLDERS)
         self.video_ids = sorted(
             path.name for path in self.folder.glob("episode*") if path.is_dir() and path.name not in EXCLUDED
         )

@@ -7,7 +7,7 @@ A data set of your own is one class with these attributes and methods and one li
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Protocol
+from typing import Any, Dict, List, Mapping, Optional, Protocol
 
 import av
 import numpy as np
@@ -68,10 +68,17 @@ def load_predictors(root: Path) -> List[Experiment]:
     return [load_predictor_experiment(root, file.parent.name) for file in files]
 
 
-def check_split(dataset: str, split: str) -> None:
-    """UserError for a split that does not exist."""
+def split_folder(dataset: str, root: Path, split: str, names: Mapping[str, str]) -> Path:
+    """The folder of a split, `names` below the root; UserError if there is no such split or folder."""
     if split not in SPLITS:
         raise UserError(f"{dataset} has no split {split!r}; it has {', '.join(SPLITS)}")
+    folder = Path(root) / names[split]
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; set dataset.root (now {root}) to the folder of {dataset}, "
+            f"or generate it with make-data"
+        )
+    return folder
 
 
 def read_masks(path: Path) -> Optional[np.ndarray]:

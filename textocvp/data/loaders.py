@@ -149,7 +149,11 @@ def open_windows(
         num_frames: another length than num_context + num_preds, as frames.
     """
     dataset = open_dataset(experiment, folder, split)
-    stored = num_frames is None and uses_store(experiment, folder)
+    # an experiment of the original does not say; it uses the store if there is one
+    uses_store = (
+        slots_config(experiment).mode == "store" if experiment.suite else slots_folder(folder).is_dir()
+    )
+    stored = uses_store and num_frames is None
     tokenizer = open_tokenizer(experiment, folder, dataset)
     videos = open_videos(experiment, folder, split) if with_video or not stored else None
     length = num_frames or experiment.prediction_params.num_frames
@@ -166,13 +170,6 @@ def open_windows(
             for window in enumerate_windows(experiment, dataset, row, videos.length(row), frames)
         ]
     return SlotWindowDataset(dataset, windows, length, store, videos, tokenizer)
-
-
-def uses_store(experiment: Experiment, folder: Path) -> bool:
-    """Whether slots come from EXP/slots; with an experiment of the original, if that folder exists."""
-    if experiment.suite is None:
-        return slots_folder(folder).is_dir()
-    return slots_config(experiment).mode == "store"
 
 
 def to_float(frames: Any) -> torch.Tensor:  # noqa: ANN401

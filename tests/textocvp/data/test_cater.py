@@ -64,7 +64,7 @@ def test_videos_of_one_name_in_two_folders_get_their_paths_as_ids(make_cater):
 
 def test_what_is_missing_is_named(make_cater):
     root = make_cater()
-    with pytest.raises(UserError, match=r"nowhere: no such folder; .*dataset.root"):
+    with pytest.raises(UserError, match=r"nowhere/hard: no such folder; .*dataset.root"):
         CATER(CONFIG, root / "nowhere", "train")
     with pytest.raises(UserError, match=r"easy: no such folder; .*CATER_Easy"):
         CATER(DatasetConfig(dataset_name="CATER_Easy"), root, "train")
