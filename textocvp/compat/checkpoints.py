@@ -22,7 +22,7 @@ from textocvp.config.models import ExtendedDINOSAURConfig
 from textocvp.config.schema import to_dict
 from textocvp.decomposition import SlotDecomposition, build_model
 from textocvp.files import atomic_folder, sha256_file, sha256_json
-from textocvp.modules.encoders import weights_name
+from textocvp.modules.encoders import ARCHITECTURES, weights_name
 from textocvp.predictors import SlotForecaster, build_forecaster
 from textocvp.pretrained import (
     TOKENIZER_FILE,
@@ -238,7 +238,7 @@ def _encoder_config(
         "num_hidden_layers": _count(state, f"{VIT}blocks."),
         "num_attention_heads": heads,
     }
-    if params.encoder.encoder_name.endswith("dinov2"):
+    if ARCHITECTURES[params.encoder.encoder_name].dino_v2:
         return Dinov2Config(**settings, mlp_ratio=hidden // width, use_mask_token=False)
     return ViTConfig(**settings, intermediate_size=hidden)
 

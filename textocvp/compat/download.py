@@ -42,14 +42,8 @@ def download_pretrained(out: Path, url: str) -> None:
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
         extract(archive, unpacked)
-        sources = sorted(
-            path.parent
-            for path in unpacked.rglob(FILE_NAME)
-            if "predictors" not in path.relative_to(unpacked).parts
-        )
-        if not sources:
-            archive.unlink()
-            raise UserError(f"{archive}: contained no {FILE_NAME} and was removed; check --url {url}")
+        folders = sorted(path.parent for path in unpacked.rglob(FILE_NAME))
+        sources = [path for path in folders if "predictors" not in path.relative_to(unpacked).parts]
         failed = [source.name for source in sources if not _import(source, out / source.name)]
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
@@ -59,6 +53,8 @@ def download_pretrained(out: Path, url: str) -> None:
             f"command to try again"
         )
     archive.unlink()
+    if not sources:
+        raise UserError(f"{archive}: contained no {FILE_NAME} and was removed; check --url {url}")
 
 
 def _import(source: Path, to: Path) -> bool:
@@ -86,17 +82,15 @@ def fetch(url: str, path: Path) -> None:
     except ValueError:
         raise UserError(f"{url}: expected an address like https://host/archive.zip") from None
     except urllib.error.HTTPError as error:
-        if error.code == 416 and done:  # PATH.part is as long as the file, or longer: start over
-            part.unlink()
-            fetch(url, path)
-            return
-        raise UserError(f"{url}: the server answered {error.code} {error.reason}") from None
+        if error.code != 416 or not done:
+            raise UserError(f"{url}: the server answered {error.code} {error.reason}") from None
+        part.unlink()  # it is as long as the file, or longer: start over
+        fetch(url, path)
+        return
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
-        kept = part.stat().st_size if part.is_file() else 0
-        raise UserError(
-            f"{url}: {reason}; {format_bytes(kept)} are kept, run the same command to continue"
-        ) from None
+        kept = format_bytes(part.stat().st_size if part.is_file() else 0)
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise UserError(f"{url}: {reason}; {kept} are kept, run the same command to continue") from None
     part.rename(path)
 
 
@@ -108,13 +102,13 @@ def _receive(response: HTTPResponse, part: Path, done: int) -> None:
         raise ConnectionError(f"the server sent another part than the one requested, from byte {done}")
     length = response.headers.get("Content-Length")
     total = done + int(length) if length else None
+    megabytes = total and max(1, total >> 20)
     with (
-        Progress("download-pretrained", total and max(1, total >> 20), unit="MB") as progress,
+        Progress("download-pretrained", megabytes, unit="MB") as progress,
         open(part, "ab" if done else "wb") as file,
     ):
         while block := response.read(BLOCK):
-            file.write(block)
-            done += len(block)
+            done += file.write(block)
             progress.update(done >> 20)
     if total is not None and done != total:
         raise ConnectionError(f"the connection closed after {done} of {total} bytes")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from textocvp.config.errors import UserError
 from textocvp.config.models import ConvDecoderConfig, ExtendedDINOSAURConfig, SAViConfig
+from textocvp.modules.encoders import ARCHITECTURES
 
 Names = dict[str, str]
 
@@ -145,7 +146,7 @@ def savi_names(config: SAViConfig) -> Names:
 
 def dinosaur_names(config: ExtendedDINOSAURConfig) -> Names:
     """ExtendedDINOSAUR, its frozen encoder included."""
-    decoder, dino_v2 = config.decoder.decoder_params, config.encoder.encoder_name.endswith("dinov2")
+    decoder, dino_v2 = config.decoder.decoder_params, ARCHITECTURES[config.encoder.encoder_name].dino_v2
     first = 1 if decoder.initial_layer_norm else 0  # the original's normalisation counts in its sequence
     norms = ("norm1.", "norm2.") if dino_v2 else ("layernorm_before.", "layernorm_after.")
     vit_block = {**VIT_BLOCK, norms[0]: "norm1.", norms[1]: "norm2."}
