@@ -174,13 +174,8 @@ class Checks:
     @row(HOST, "data and weights")
     def data_and_weights(self, fact: Fact) -> Results:
         for path, name, option in self.roots():
-            why = problem(CODE / path)
-            yield (
-                FAIL if why else OK,
-                f"{CODE / path} {why}".strip(),
-                name,
-                f"correct {option}, or the folder",
-            )
+            why, advice = problem(CODE / path), f"correct {option}, or the folder"
+            yield FAIL if why else OK, f"{CODE / path} {why}".strip(), name, advice
 
     @row(HOST, "bind", "jobs start only where the nodes have it; otherwise remove it from container.binds")
     def binds(self, fact: Fact) -> Results:
@@ -280,17 +275,24 @@ class Checks:
     @row(NODE, "shared folder", "set paths.experiments to a folder that login host and nodes share")
     def shared_folder(self, fact: Fact) -> Results:
         """Whether node, image and host see the same experiments folder, and each what the other wrote."""
-        folder, answer, trouble = self.folder, self.root / f"node_{fact['node']}", fact.get("trouble")
-        deadline = time.monotonic() + SEEN_SECONDS
-        while trouble == "" and not answer.exists() and time.monotonic() < deadline:
+        folder, answer, trouble, text = (
+            self.folder,
+            self.root / f"node_{fact['node']}",
+            fact.get("trouble"),
+            "",
+        )
+        deadline = time.monotonic() + (SEEN_SECONDS if trouble == "" else 0)
+        while text != self.nonce and time.monotonic() < deadline:
             list(self.root.iterdir())  # makes a network file system look again
+            text = answer.read_text() if answer.exists() else ""
+            time.sleep(0 if text else 0.1)
         if fact["nonce"] != self.nonce:
             yield FAIL, f"the node does not see what this host wrote into {folder}"
         elif trouble:
             yield FAIL, f"{folder}: the jobs' python cannot use it: {trouble} (see container.binds)"
         elif trouble is None:  # that python did not start
             yield OK, f"{folder}: the node reads what this host writes"
-        elif not answer.exists() or answer.read_text() != self.nonce:
+        elif text != self.nonce:
             yield FAIL, f"this host does not see what the node wrote into {folder} after {SEEN_SECONDS:g} s"
         else:
             yield OK, f"{folder}: node and this host read what the other wrote"
@@ -300,8 +302,8 @@ class Checks:
         where, lock = "the image" if self.in_image else fact["executable"], self.cluster.container.lock
         advice = f"`make image`, or install containers/requirements-{lock}.lock for `python`"
         good = {name: package for name, package in fact["packages"].items() if "error" not in package}
-        for name in fact["packages"].keys() - good.keys():
-            yield FAIL, f"{name} in {where}: {fact['packages'][name]['error']}", "packages", advice
+        bad = {name: package["error"] for name, package in fact["packages"].items() if "error" in package}
+        yield from ((FAIL, f"{name} in {where}: {why}", "packages", advice) for name, why in bad.items())
         if good:
             listed = ", ".join(f"{name} {package['version']}" for name, package in good.items())
             seconds = sum(package["seconds"] for package in good.values())
