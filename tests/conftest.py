@@ -1,7 +1,5 @@
 """What tests of launching share: a stand-in for the work, one real one-host Slurm, and the real image."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os
@@ -29,20 +27,14 @@ def stub_python(tmp_path_factory):
 
 def write_recipe(folder, name="exp", **changes):
     """A recipe of two seeds, two shards and two predictors; returns its path."""
+    settings = {"training.num_steps": 5, "dataset.tokenizer": "CustomTokenizer"}
+    predictors = (("text", "TextOCVP_CustomTF"), ("vanilla", "VanillaTransformer"))
     values = {
         "name": name,
         "data": {"dataset": "CATER_Hard", "num_train": 4, "num_valid": 1, "num_test": 1},
-        "decomposition": {
-            "model": "SAVi",
-            "dataset": "CATER_Hard",
-            "seeds": [3, 7],
-            "set": {"training.num_steps": 5, "dataset.tokenizer": "CustomTokenizer"},
-        },
+        "decomposition": {"model": "SAVi", "dataset": "CATER_Hard", "seeds": [3, 7], "set": settings},
         "slots": {"stride": 2, "shards": 2},
-        "predictors": [
-            {"name": "text", "predictor": "TextOCVP_CustomTF"},
-            {"name": "vanilla", "predictor": "VanillaTransformer"},
-        ],
+        "predictors": [{"name": name, "predictor": predictor} for name, predictor in predictors],
     }
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**values, **changes}))
@@ -80,15 +72,9 @@ def finished_stub(tmp_path_factory, stub_python):
     return folder / "experiments" / "exp"
 
 
-def run_dev_cluster(action, environment, **settings):
-    return subprocess.run(
-        [DEV_CLUSTER, action],
-        env={**os.environ, **environment},
-        text=True,
-        capture_output=True,
-        timeout=180,
-        **settings,
-    )
+def run_dev_cluster(action, environment):
+    environment = {**os.environ, **environment}
+    return subprocess.run([DEV_CLUSTER, action], env=environment, text=True, capture_output=True, timeout=180)
 
 
 def free_ports(count=20):
@@ -230,11 +216,8 @@ def pid_of_rank():
     def find(job, rank):
         array, _, index = job.partition("_")
         wanted = {f"SLURM_PROCID={rank}"}
-        wanted |= (
-            {f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={index}"}
-            if index
-            else {f"SLURM_JOB_ID={job}"}
-        )
+        element = {f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={index}"}
+        wanted |= element if index else {f"SLURM_JOB_ID={job}"}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 variables = set((folder / "environ").read_bytes().decode(errors="replace").split("\0"))

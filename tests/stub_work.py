@@ -5,8 +5,6 @@ fail, user error, sleep (until a signal ends it), silent (writes nothing), rank 
 EXP/salt.txt, if there, becomes part of what tasks write.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import runpy
@@ -24,14 +22,7 @@ def work(argv):
     name = f"{task['stage'].replace('_', '-')}[{task['index']}]"
     file = root / "behaviour.json"
     behaviour = json.loads(file.read_text()).get(name, "write") if file.exists() else "write"
-    variables = (
-        "RANK",
-        "WORLD_SIZE",
-        "LOCAL_RANK",
-        "MASTER_PORT",
-        "OMP_NUM_THREADS",
-        "TEXTOCVP_ALWAYS_RESUME",
-    )
+    variables = "RANK WORLD_SIZE LOCAL_RANK MASTER_PORT OMP_NUM_THREADS TEXTOCVP_ALWAYS_RESUME".split()
     print("variables", json.dumps({name: os.environ.get(name) for name in variables}), flush=True)
     if behaviour == "fail":
         raise RuntimeError(f"{name} is made to fail")

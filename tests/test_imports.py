@@ -1,7 +1,5 @@
 """Imports flow one way, between rooms and between folders; a login node needs no torch and Python 3.9."""
 
-from __future__ import annotations
-
 import ast
 import shutil
 import subprocess

@@ -9,12 +9,9 @@ SCRIPT = Path(__file__).parents[2] / "slurm" / "dev_cluster" / "cluster.sh"
 
 
 def run(action, *prefix, **variables):
+    environment = {**os.environ, **variables}
     return subprocess.run(
-        [*prefix, SCRIPT, action],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=180,
+        [*prefix, SCRIPT, action], env=environment, capture_output=True, text=True, timeout=180
     )
 
 
@@ -23,12 +20,9 @@ def test_missing_programs_are_named_with_their_packages(tmp_path):
         (tmp_path / name).symlink_to(shutil.which(name))
     script = SCRIPT.read_text().replace("PATH=$PATH:/usr/sbin:/sbin\n", "")
     (tmp_path / "cluster.sh").write_text(script)
-    result = subprocess.run(
-        ["/bin/bash", tmp_path / "cluster.sh", "start"],
-        capture_output=True,
-        text=True,
-        env={"PATH": str(tmp_path), "DEV_CLUSTER_DIR": str(tmp_path / "d")},
-    )
+    environment = {"PATH": str(tmp_path), "DEV_CLUSTER_DIR": str(tmp_path / "d")}
+    command = ["/bin/bash", tmp_path / "cluster.sh", "start"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 2
     [line] = result.stderr.splitlines()
     packages = "apt-get install slurm-wlm munge slurmdbd slurm-wlm-mysql-plugin mariadb-server"
@@ -63,11 +57,8 @@ def test_an_ordinary_user_has_a_cluster_of_their_own_beside_the_first(dev_cluste
     folder = Path("/tmp") / f"dev_cluster_nobody_{os.getpid()}"
     folder.mkdir()
     os.chown(folder, *nobody.ids)
-    variables = {
-        "DEV_CLUSTER_DIR": str(folder / "c"),
-        "DEV_CLUSTER_PORT": str(free_port_range()),
-        "HOME": str(folder),
-    }
+    variables = {"DEV_CLUSTER_DIR": str(folder / "c"), "DEV_CLUSTER_PORT": str(free_port_range())}
+    variables["HOME"] = str(folder)
     try:
         started = run("start", *nobody.prefix, **variables)
         assert started.returncode == 0, started.stdout + started.stderr

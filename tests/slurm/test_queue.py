@@ -56,9 +56,7 @@ def test_it_works_without_accounting(programs, tmp_path, monkeypatch):
 
 def test_a_scheduler_that_does_not_answer_is_an_error(programs, tmp_path):
     programs(squeue="")
-    (tmp_path / "squeue").write_text(
-        "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n"
-    )
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'error: Unable to contact' >&2\nexit 1\n")
     with pytest.raises(SlurmError):
         job_states(["5"], {})
 

@@ -1,7 +1,5 @@
 """Values computed by the original implementation (tests/golden/README.md says what they are)."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import partial

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import inspect
 import os
 import subprocess
@@ -34,16 +32,8 @@ def test_counts_start_at_one(option, capsys):
 @pytest.mark.parametrize("name", ["", "a/b", "..", "-x"])
 def test_a_name_is_no_path(name, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(
-            [
-                "create-experiment",
-                "-d",
-                str(tmp_path),
-                f"--name={name}",
-                "--model_name=SAVi",
-                "--dataset_name=CATER_Hard",
-            ]
-        )
+        names = [f"--name={name}", "--model_name=SAVi", "--dataset_name=CATER_Hard"]
+        main(["create-experiment", "-d", str(tmp_path), *names])
     assert stopped.value.code == 2 and f"got {name!r}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

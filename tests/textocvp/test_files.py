@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -13,16 +11,7 @@ import pytest
 from textocvp import files
 from textocvp.config.errors import DiskFullError, UserError
 from textocvp.config.experiment import experiment_root
-from textocvp.files import (
-    append_jsonl,
-    atomic_folder,
-    atomic_path,
-    file_lock,
-    format_bytes,
-    full_disk_reason,
-    space_at,
-    writing,
-)
+from textocvp.files import append_jsonl, atomic_folder, atomic_path, file_lock, format_bytes, full_disk_reason
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -70,18 +59,15 @@ def test_a_folder_is_whole_or_not_there(tmp_path):
 
 
 def test_a_lock_that_is_held_is_not_waited_for(tmp_path):
-    with (
-        file_lock(tmp_path / "lock"),
-        pytest.raises(BlockingIOError),
-        file_lock(tmp_path / "lock", wait=False),
-    ):
+    path = tmp_path / "lock"
+    with file_lock(path), pytest.raises(BlockingIOError), file_lock(path, wait=False):
         pass
-    with file_lock(tmp_path / "lock", wait=False):
+    with file_lock(path, wait=False):
         pass
 
 
 def test_space_of_a_path_that_does_not_exist_yet(tmp_path):
-    found, real = space_at(tmp_path / "not" / "there"), os.statvfs(tmp_path)
+    found, real = files.space_at(tmp_path / "not" / "there"), os.statvfs(tmp_path)
     assert abs(found.free - real.f_bavail * real.f_frsize) < 1e8
     assert found.total == real.f_blocks * real.f_frsize
 
@@ -94,15 +80,8 @@ def test_revision_of_a_snapshot_comes_from_the_job(monkeypatch, tmp_path):
 
 
 def test_bytes_for_people():
-    assert [format_bytes(n) for n in (0, 999, 1000, 123456, 5.2e9, 4e12, 5e15)] == [
-        "0 B",
-        "999 B",
-        "1.0 kB",
-        "123 kB",
-        "5.2 GB",
-        "4.0 TB",
-        "5000 TB",
-    ]
+    texts = ", ".join(format_bytes(n) for n in (0, 999, 1000, 123456, 5.2e9, 4e12, 5e15))
+    assert texts == "0 B, 999 B, 1.0 kB, 123 kB, 5.2 GB, 4.0 TB, 5000 TB"
 
 
 FULL = Path("/dev/full")
@@ -129,7 +108,7 @@ def test_errors_of_a_full_disk():
 def test_torch_names_no_cause(by_name, numbers):
     import torch
 
-    with pytest.raises(DiskFullError, match="no space left on device"), writing(FULL):
+    with pytest.raises(DiskFullError, match="no space left on device"), files.writing(FULL):
         if by_name:
             torch.save({"x": torch.zeros(numbers)}, FULL)
         else:

@@ -1,7 +1,5 @@
 """The default sizes with random values: all builds, takes two steps, goes to the original and back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
