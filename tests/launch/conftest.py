@@ -11,6 +11,7 @@ from launch import CODE
 from launch.cli import main
 from launch.pipeline import from_recipe
 from launch.recipe import load_recipe, write_experiment
+from launch.state import ledger
 
 
 @pytest.fixture
@@ -20,6 +21,24 @@ def written(small_recipe, tmp_path):
     pipeline = from_recipe(load_recipe(path), tmp_path, None)
     write_experiment(pipeline.root, pipeline.files, path)
     return pipeline.root
+
+
+HUNDRED_LINES = "".join(f"line {number}\n" for number in range(100))
+
+
+@pytest.fixture
+def submitted():
+    """Records the submission of a task, with a log."""
+
+    def record(root, stage, task, job_id="", log=HUNDRED_LINES):
+        path = root / f"jobs/{stage}/logs/x_{task}_0_log.out"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(log)
+        name = path.relative_to(root).as_posix()
+        ledger.record(root, "submitted", stage, task, job_id=job_id, cluster="local", log=name)
+        return path
+
+    return record
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -18,10 +17,8 @@ import pytest
 from launch import CODE
 from launch.cli import main
 from launch.state.ledger import last_events, read_ledger
-from launch.state.task import Task
-from launch.views.watch import Watch
 from textocvp.config.experiment import create_experiment
-from textocvp.files import Space, write_json
+from textocvp.files import Space
 
 
 class Experiment:
@@ -278,21 +275,3 @@ def test_plan_writes_nothing(exp):
     ):
         assert part in out
     assert not exp.root.exists()
-
-
-def test_progress_renews_itself_on_a_terminal_only(tmp_path):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    task = Task("train_decomp", 1, "seed 7", ())
-    progress = {"step": 12, "total_steps": 50, "rate": 3.0, "seconds_left": 72, "loss": 0.123456}
-    write_json(tmp_path / "jobs" / "train_decomp" / "1" / "progress.json", progress)
-    for stream, expected in ((Terminal(), 2), (io.StringIO(), 0)):
-        watch = Watch(tmp_path, stream)
-        for _ in range(2):
-            watch._last -= 1.0
-            watch.running([task])
-        line = "train-decomp[1] (seed 7)  12/50  3.0/s  1:12 left  loss 0.1235"
-        assert stream.getvalue().count(line) == expected
-        assert stream.getvalue().count("\x1b[1F\x1b[J") == expected // 2

@@ -1,33 +1,24 @@
 import pytest
 
 from launch.cli import main
-from launch.state import ledger
 from launch.views.logs import failure_lines, tail
 
 
 @pytest.fixture
-def submitted(written):
-    """EXP in which train-decomp[1] was submitted, with a log of 100 lines."""
-    log = "jobs/train_decomp/logs/x_1_0_log.out"
-    ledger.record(written, "submitted", "train_decomp", 1, job_id="", cluster="local", log=log)
-    (written / log).parent.mkdir(parents=True)
-    (written / log).write_text("".join(f"line {number}\n" for number in range(100)))
+def root(written, submitted):
+    submitted(written, "train_decomp", 1)
     return written
 
 
-def test_logs(submitted, capsys):
-    assert (
-        main(["logs", "--exp", str(submitted), "--stage", "train-decomp", "--task", "1", "--lines", "2"]) == 0
-    )
+def test_logs(root, capsys):
+    assert main(["logs", "--exp", str(root), "--stage", "train-decomp", "--task", "1", "--lines", "2"]) == 0
     out = capsys.readouterr()
     assert out.out == "line 98\nline 99\n"
     assert out.err.endswith("jobs/train_decomp/logs/x_1_0_log.out:\n")
-    assert (
-        main(["logs", "--exp", str(submitted), "--stage", "train-decomp", "--task", "1", "--lines", "0"]) == 0
-    )
+    assert main(["logs", "--exp", str(root), "--stage", "train-decomp", "--task", "1", "--lines", "0"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 100
-    (submitted / "jobs/train_decomp/logs/x_1_1_log.out").write_text("the other rank\n")
-    options = ["--exp", str(submitted), "--stage", "train-decomp", "--task", "1", "--rank"]
+    (root / "jobs/train_decomp/logs/x_1_1_log.out").write_text("the other rank\n")
+    options = ["--exp", str(root), "--stage", "train-decomp", "--task", "1", "--rank"]
     assert main(["logs", *options, "1"]) == 0
     assert capsys.readouterr().out == "the other rank\n"
     assert main(["logs", *options, "2"]) == 2
@@ -41,8 +32,8 @@ def test_logs(submitted, capsys):
         (["--stage", "report"], "report[0] was never submitted; submitted: train-decomp[1]"),
     ],
 )
-def test_logs_that_are_not_there(submitted, capsys, arguments, message):
-    assert main(["logs", "--exp", str(submitted), *arguments]) == 2
+def test_logs_that_are_not_there(root, capsys, arguments, message):
+    assert main(["logs", "--exp", str(root), *arguments]) == 2
     assert message in capsys.readouterr().err
 
 

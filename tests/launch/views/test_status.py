@@ -7,23 +7,14 @@ import pytest
 from launch.cli import main
 from launch.plan import make_plan
 from launch.state import ledger
-from launch.state.task import Task
 from launch.views import status
 from launch.views.status import Overview, task_state
-from launch.views.watch import PATIENCE, Waiting
 from slurm.queue import JobState
 from textocvp.config.errors import UserError
 from textocvp.files import write_json
 
 
-def submitted(root, stage, task, job_id="", **more):
-    log = f"jobs/{stage}/logs/x_{task}_0_log.out"
-    ledger.record(root, "submitted", stage, task, job_id=job_id, cluster="local", log=log, **more)
-    (root / log).parent.mkdir(parents=True, exist_ok=True)
-    (root / log).write_text("".join(f"line {number}\n" for number in range(100)))
-
-
-def test_a_table_of_what_is_known(written, capsys):
+def test_a_table_of_what_is_known(written, submitted, capsys):
     submitted(written, "train_decomp", 0)
     ledger.record(
         written, "started", "train_decomp", 0, job_id="", host=socket.gethostname(), pid=os.getpid()
@@ -70,37 +61,7 @@ def test_a_cluster_config_that_is_gone(written):
         Overview(written).rows()
 
 
-def test_waiting_tells_each_change_once(tmp_path, capsys):
-    tasks = [Task("train_decomp", 0, "seed 3", ()), Task("report", 0, "", ())]
-    for task, job_id in zip(tasks, ("5", "6")):
-        submitted(tmp_path, *task.id, job_id)
-    waiting = Waiting(tmp_path, {("train_decomp", 0): "5", ("report", 0): "6"})
-    running, pending = JobState("RUNNING", "", "n1"), JobState("PENDING", "Dependency")
-    for _ in range(3):
-        assert waiting.update(tasks, {"5": running, "6": pending}) == tasks
-    ledger.record(tmp_path, "failed", "train_decomp", 0, job_id="5", error="RuntimeError: no luck")
-    assert waiting.update(tasks, {"5": JobState("FAILED"), "6": pending}) == tasks[1:]
-    assert waiting.update(tasks[1:], {"6": JobState("CANCELLED")}) == []
-    assert waiting.failed == tasks
-    lines = [line[10:] for line in capsys.readouterr().out.splitlines()]
-    assert lines[:2] == [
-        "train-decomp[0] (seed 3) started on n1",
-        "train-decomp[0] (seed 3) failed: job 5 is FAILED: RuntimeError: no luck",
-    ]
-    assert lines[-1] == "report[0] not started: job 6 was cancelled, what it needs failed"
-
-
-def test_a_job_that_nobody_knows_is_lost_after_a_while(tmp_path, capsys):
-    task = Task("report", 0, "", ())
-    submitted(tmp_path, "report", 0, "6")
-    waiting = Waiting(tmp_path, {("report", 0): "6"})
-    for _ in range(PATIENCE):
-        assert waiting.update([task], {}) == [task]
-    assert waiting.update([task], {}) == []
-    assert "job 6 is UNKNOWN" in capsys.readouterr().out
-
-
-def test_restarts_and_the_node_have_their_columns(written, capsys):
+def test_restarts_and_the_node_have_their_columns(written, submitted, capsys):
     submitted(written, "train_decomp", 0)
     for host in ("n1", "n2", "n2"):
         ledger.record(written, "started", "train_decomp", 0, job_id="", host=host, pid=1)
@@ -111,7 +72,7 @@ def test_restarts_and_the_node_have_their_columns(written, capsys):
     assert line[header.index("restarts") :].split()[0] == "2"
 
 
-def test_watching_ends_when_nothing_runs_any_more(written, capsys, monkeypatch):
+def test_watching_ends_when_nothing_runs_any_more(written, submitted, capsys, monkeypatch):
     submitted(written, "train_decomp", 0)
     here = {"job_id": "", "host": socket.gethostname(), "pid": os.getpid()}
     ledger.record(written, "started", "train_decomp", 0, **here)
@@ -128,7 +89,7 @@ def test_watching_ends_when_nothing_runs_any_more(written, capsys, monkeypatch):
     assert out.index("running") < out.index("stopped")
 
 
-def test_a_watched_status_is_planned_again_only_when_the_ledger_changes(written, monkeypatch):
+def test_a_watched_status_is_planned_again_only_when_the_ledger_changes(written, submitted, monkeypatch):
     plans = []
     monkeypatch.setattr(
         status, "make_plan", lambda *args, **more: plans.append(1) or make_plan(*args, **more)

@@ -6,15 +6,9 @@ from launch.cli import main
 from launch.state import ledger
 from launch.state.manifest import Manifest, describe_outputs
 from launch.views.status import TaskRow
-from launch.views.why import AGAIN, Advice, first_broken, why_lines
+from launch.views.why import AGAIN, first_broken, why_lines
 
-
-def failed(root, stage, task, error, log):
-    name = f"jobs/{stage}/logs/x_{task}_0_log.out"
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text(log)
-    ledger.record(root, "submitted", stage, task, job_id="", cluster="local", log=name)
-    ledger.record(root, "failed", stage, task, job_id="", error=error)
+TRACE = 'python\nTraceback (most recent call last):\n  File "x.py", line 1\n'
 
 
 def why(root, capsys):
@@ -23,55 +17,39 @@ def why(root, capsys):
     return capsys.readouterr().out
 
 
-def test_the_first_failure_with_its_log_and_advice(written, capsys):
-    trace = 'python\nTraceback (most recent call last):\n  File "x.py", line 1\nRuntimeError: no luck\n'
-    failed(written, "train_predictor", 1, "RuntimeError: later", trace)
-    failed(written, "train_decomp", 1, "RuntimeError: no luck", trace)
+def test_the_first_failure_with_its_log_and_advice(written, submitted, capsys):
+    for stage, error in (("train_predictor", "later"), ("train_decomp", "no luck")):
+        log = submitted(written, stage, 1, log=f"{TRACE}RuntimeError: {error}\n")
+        ledger.record(written, "failed", stage, 1, job_id="", error=f"RuntimeError: {error}")
     lines = why(written, capsys).splitlines()
     assert lines[0] == "train-decomp[1] (seed 7) failed: RuntimeError: no luck"
     assert "  RuntimeError: no luck" in lines
-    assert lines[-3] == f"log: {written / 'jobs/train_decomp/logs/x_1_0_log.out'}"
-    assert lines[-2] == "failed too: train-predictor[1]"
+    assert lines[-3:-1] == [f"log: {log}", "failed too: train-predictor[1]"]
     assert lines[-1].startswith("what to do: read the log, fix the cause")
 
 
 @pytest.mark.parametrize(
-    ("log", "advice"),
+    ("state", "facts", "log", "advice"),
     [
-        ("error: train-decomp: data: no such data folder\n", "fix what the line says"),
-        ("Traceback (most recent call last):\ntorch.OutOfMemoryError: CUDA\n", "lower training.batch_size"),
-        ("Traceback (most recent call last):\nOSError: [Errno 28] No space left on device\n", "free space"),
-        (
-            "Traceback (most recent call last):\nModuleNotFoundError: No module named 'h5py'\n",
-            "lacks a package",
-        ),
+        ("failed", {}, "error: train-decomp: data: no such data folder\n", "fix what the line says"),
+        ("failed", {"cause": "refused", "error": "no such data folder"}, "", "fix what the line says"),
+        ("failed", {}, f"{TRACE}torch.OutOfMemoryError: CUDA\n", "lower training.batch_size"),
+        ("failed", {}, f"{TRACE}OSError: [Errno 28] No space left on device\n", "free space"),
+        ("failed", {"cause": "disk_full", "error": "any words"}, "", "free space"),
+        ("failed", {}, f"{TRACE}ModuleNotFoundError: No module named 'h5py'\n", "the jobs' python lacks"),
+        ("failed", {"error": "TimeoutError: no decision of rank 0"}, "", "read the log"),
+        ("timeout", {}, "", "raise resources.train-decomp.time"),
+        ("preempted", {}, "", "the site ends preempted jobs for good"),
+        ("stopped", {}, "", "run the same command again"),
+        ("node_fail", {}, "", "the node died"),
     ],
 )
-def test_known_causes_have_their_advice(written, capsys, log, advice):
-    failed(written, "train_decomp", 0, "Error: x", log)
-    assert advice in why(written, capsys).splitlines()[-1]
-
-
-@pytest.mark.parametrize(
-    ("state", "error", "advice"),
-    [
-        ("timeout", "", "raise resources.train-decomp.time"),
-        ("preempted", "", "the site ends preempted jobs for good"),
-        ("stopped", "", "run the same command again"),
-        ("node_fail", "", "the node died"),
-        ("failed", "TimeoutError: rank 0 gave no word in 600 s", "read the log"),
-    ],
-)
-def test_each_state_that_ends_a_task_is_told(state, error, advice):
-    row = TaskRow("train_decomp", 0, state=state, job_id="5", node="n1", error=error)
+def test_what_is_known_decides_what_to_do(tmp_path, state, facts, log, advice):
+    (tmp_path / "log").write_text(log)
+    row = TaskRow("train_decomp", 0, state=state, job_id="5", node="n1", log=str(tmp_path / "log"), **facts)
     lines = why_lines([replace(row, state="done"), row])
     assert lines[0].startswith(f"train-decomp[0] {state}, job 5, on n1")
     assert lines[-1].startswith(f"what to do: {advice}")
-
-
-def test_a_full_disk_is_recorded_not_read_from_the_log():
-    row = TaskRow("report", 0, state="failed", cause="disk_full", error="any words")
-    assert why_lines([row])[-1] == f"what to do: {Advice.DISK_FULL.value}"
 
 
 def test_nothing_failed(written, capsys):
