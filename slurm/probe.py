@@ -207,31 +207,25 @@ class Preemption(NamedTuple):
     """Seconds until they are killed."""
 
     @property
-    def possible(self) -> bool:
-        """Whether the cluster preempts jobs at all."""
-        return self.kind not in ("preempt/none", "(null)")
-
-    def __str__(self) -> str:
-        if not self.possible:
-            return "none on this cluster"
-        text = f"PreemptMode {self.mode}, GraceTime {self.grace} s ({self.kind})"
-        qos = "; the GraceTime of a QOS counts too: sacctmgr show qos format=Name,GraceTime"
-        return text + qos if self.kind == "preempt/qos" and self.mode != "OFF" else text
-
-    @property
     def loss(self) -> str:
         """What is lost; "" where nothing is."""
         if "CANCEL" in self.mode:
             return "preempted jobs end for good"
-        saved = not self.possible or self.mode == "OFF" or self.grace > 0 or "SUSPEND" in self.mode
+        saved = self.mode == "OFF" or self.grace > 0 or "SUSPEND" in self.mode
         return "" if saved else "preempted jobs lose what they did since their last periodic save"
 
+    def __str__(self) -> str:
+        qos = "; the GraceTime of a QOS counts too: sacctmgr show qos format=Name,GraceTime"
+        text = f"PreemptMode {self.mode}, GraceTime {self.grace} s ({self.kind})"
+        return text + qos * (self.kind == "preempt/qos") + (f": {self.loss}" if self.loss else "")
 
-def preemption(settings: Mapping[str, str], values: Mapping[str, str]) -> Preemption:
-    """Of one partition (see `partition`) of a cluster with these settings."""
+
+def preemption(settings: Mapping[str, str], values: Mapping[str, str]) -> Optional[Preemption]:
+    """Of one partition (see `partition`) of a cluster with these settings; None: it never preempts."""
     kind, grace = settings.get("PreemptType", "preempt/none"), limit(values.get("GraceTime", "0"))
     mode = values.get("PreemptMode", settings.get("PreemptMode", "?"))
-    return Preemption(kind, mode, 0 if math.isinf(grace) else int(grace))
+    found = Preemption(kind, mode, 0 if math.isinf(grace) else int(grace))
+    return None if kind in ("preempt/none", "(null)") else found
 
 
 def refusal(command: Sequence[str], environment: Mapping[str, str], text: Optional[str] = None) -> str:

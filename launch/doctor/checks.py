@@ -125,16 +125,16 @@ class Checks:
 
     @row(HOST, "optional programs")
     def optional_programs(self, fact: Fact) -> Results:
-        runtime = self.cluster.container.runtime
-        losses = {"git": "jobs take along every file here that is not hidden, and no revision is recorded"}
-        if self.is_slurm:
-            losses["sacct"] = "`make status` does not know jobs that slurmctld has forgotten (MinJobAge)"
-        if self.in_image:
-            losses[runtime] = "`make image` and `make shell` fail; jobs need it on the nodes (see `setup`)"
-        for name, loss in losses.items():
-            if shutil.which(name) is None:  # the nodes may have a runtime
-                level = FAIL if name == runtime and not self.is_slurm else WARN
-                yield level, "not on PATH", name, f"without it {loss}"
+        runtime = self.cluster.container.runtime if self.in_image else ""
+        losses = {
+            "git": "jobs take along every file here that is not hidden, and no revision is recorded",
+            "sacct": self.is_slurm and "`make status` forgets jobs when slurmctld does (MinJobAge)",
+            runtime: runtime
+            and "`make image` and `make shell` fail; jobs need it on the nodes (see `setup`)",
+        }
+        for name in (name for name, loss in losses.items() if loss and not shutil.which(name)):
+            level = FAIL if name == runtime and not self.is_slurm else WARN  # the nodes may have a runtime
+            yield level, "not on PATH", name, f"without it {losses[name]}"
 
     @row(HOST, "python")
     def python(self, fact: Fact) -> Results:
@@ -258,11 +258,14 @@ class Checks:
 
     @row(SLURM, "preemption", "save more often; `make pipeline` again continues what has ended")
     def preemption(self, fact: Fact) -> Results:
-        found = {name: probe.preemption(self.settings, values) for name, values in self.partitions.items()}
-        for name, one in found.items():
-            title = f"preemption in {name}" if name and one.possible else "preemption"
-            yield WARN if one.loss else OK, f"{one}: {one.loss}".rstrip(": "), title
-        graces = [one.grace for one in found.values() if one.possible and one.mode != "OFF"]
+        graces = []
+        for name, values in self.partitions.items():
+            found = probe.preemption(self.settings, values)
+            if found is None:
+                yield OK, "none on this cluster"
+                return
+            yield WARN if found.loss else OK, str(found), f"preemption in {name}" if name else "preemption"
+            graces += [found.grace] if found.mode != "OFF" else []
         self.grace = min(graces, default=None)
 
     @row(NODE, "clock", "file times and certificates mislead: tell the administrators (NTP)")

@@ -96,15 +96,12 @@ def code(plan: Fact) -> Fact:
 
 def packages(plan: Fact) -> Fact:
     """What jobs import: versions, seconds, errors."""
-    found = {name: attempt(imported, name) for name in PACKAGES}
+    found: Dict[str, Fact] = {}
+    for name in PACKAGES:
+        started = time.monotonic()
+        found[name] = attempt(lambda name: {"version": importlib.import_module(name).__version__}, name)
+        found[name]["seconds"] = round(time.monotonic() - started, 2)
     return {"version": sys.version.split()[0], "executable": sys.executable, "packages": found}
-
-
-def imported(package: str) -> Fact:
-    """A package's version and how many seconds its import took."""
-    started = time.monotonic()
-    version = str(getattr(importlib.import_module(package), "__version__", "?"))
-    return {"version": version, "seconds": round(time.monotonic() - started, 2)}
 
 
 def user_packages(plan: Fact) -> Fact:

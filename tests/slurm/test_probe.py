@@ -24,7 +24,7 @@ def test_limits(text, value):
 
 
 def test_what_is_lost_by_preemption():
-    assert Preemption("preempt/qos", "REQUEUE", 20).loss == Preemption("preempt/none", "OFF", 0).loss == ""
+    assert Preemption("preempt/qos", "REQUEUE", 20).loss == Preemption("preempt/qos", "OFF", 0).loss == ""
 
 
 def test_output_before_and_after_the_start():
