@@ -32,16 +32,14 @@ class ModelSection(Settings):
     """The decomposition model: its registered name and its parameters."""
 
     model_name: Annotated[str, MODELS.name]
-    model_params: Annotated[Any, MODELS.parameters_of("model_name")] = Field({}, validate_default=True)
+    model_params: Annotated[Any, MODELS.parameters_of("model_name")] = {}
 
 
 class PredictorSection(Settings):
     """The slot predictor: its registered name and its parameters."""
 
     predictor_name: Annotated[str, PREDICTORS.name]
-    predictor_params: Annotated[Any, PREDICTORS.parameters_of("predictor_name")] = Field(
-        {}, validate_default=True
-    )
+    predictor_params: Annotated[Any, PREDICTORS.parameters_of("predictor_name")] = {}
 
 
 class SuiteConfig(Settings):

@@ -141,21 +141,17 @@ class TransitionConfig(Settings):
 
 
 class EncoderSection(Settings):
-    """Which image encoder, and its settings."""
+    """Which image encoder (registry ENCODERS), and its settings."""
 
     encoder_name: Annotated[str, ENCODERS.name] = "ConvEncoder"
-    """Name in the registry ENCODERS."""
-    encoder_params: Annotated[Any, ENCODERS.parameters_of("encoder_name")] = Field({}, validate_default=True)
-    """Settings of that encoder."""
+    encoder_params: Annotated[Any, ENCODERS.parameters_of("encoder_name")] = {}
 
 
 class DecoderSection(Settings):
-    """Which decoder, and its settings."""
+    """Which decoder (registry DECODERS), and its settings."""
 
     decoder_name: Annotated[str, DECODERS.name] = "ConvDecoder"
-    """Name in the registry DECODERS."""
-    decoder_params: Annotated[Any, DECODERS.parameters_of("decoder_name")] = Field({}, validate_default=True)
-    """Settings of that decoder."""
+    decoder_params: Annotated[Any, DECODERS.parameters_of("decoder_name")] = {}
 
 
 class DecompositionConfig(Settings):
@@ -271,25 +267,17 @@ class MLPPatchDecoderConfig(Settings):
 
 
 class ViTSection(Settings):
-    """Which vision transformer, and its settings."""
+    """Which vision transformer (registry VIT_ENCODERS), and its settings."""
 
     encoder_name: Annotated[str, VIT_ENCODERS.name] = "vit_base_patch14_dinov2"
-    """Name in the registry VIT_ENCODERS."""
-    encoder_params: Annotated[Any, VIT_ENCODERS.parameters_of("encoder_name")] = Field(
-        {}, validate_default=True
-    )
-    """Settings of that encoder."""
+    encoder_params: Annotated[Any, VIT_ENCODERS.parameters_of("encoder_name")] = {}
 
 
 class PatchDecoderSection(Settings):
-    """Which decoder of patch features, and its settings."""
+    """Which decoder of patch features (registry PATCH_DECODERS), and its settings."""
 
     decoder_name: Annotated[str, PATCH_DECODERS.name] = "MLPPatchDecoder"
-    """Name in the registry PATCH_DECODERS."""
-    decoder_params: Annotated[Any, PATCH_DECODERS.parameters_of("decoder_name")] = Field(
-        {}, validate_default=True
-    )
-    """Settings of that decoder."""
+    decoder_params: Annotated[Any, PATCH_DECODERS.parameters_of("decoder_name")] = {}
 
 
 class ExtendedDINOSAURConfig(DecompositionConfig):
