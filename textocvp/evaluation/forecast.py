@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader, Subset
 
 from textocvp.config.experiment import Experiment
 from textocvp.data.loaders import ClipDataset, evaluation_loader
-from textocvp.data.order import window_noise, windows_of
+from textocvp.data.order import windows_of
 from textocvp.data.tokenizers import Text, Tokenizer, tokenize
 from textocvp.data.videos import median_image, open_videos
 from textocvp.decomposition import Rendering, SlotDecomposition
 from textocvp.evaluation.metrics import PredictionScores
 from textocvp.predictors import SlotForecaster
 from textocvp.terminal import Progress
+from textocvp.training.slot_encoding import encode_windows
 
 DECODED_AT_ONCE = 256
 """Slots that are decoded in one call."""
@@ -90,10 +91,8 @@ def encode_clips(model: SlotDecomposition, batch: Mapping[str, Any], seed: int) 
 
     Each clip's initial slots are its own (`seed` is that of their noise), whatever batch it is in.
     """
-    noise = window_noise(seed, windows_of(batch), (model.num_slots, model.slot_dim))
-    slots = model.initial_slots(len(noise), noise=noise)
-    video = batch["video"].to(slots.device)
-    return video, model.encode(video, slots)
+    video = batch["video"].to(next(model.parameters()).device)
+    return video, encode_windows(model, video, windows_of(batch), seed)
 
 
 @torch.inference_mode()

@@ -16,12 +16,15 @@ class ColourModel(torch.nn.Module):
 
     def __init__(self, merge=False, offset=0.0):
         super().__init__()
-        self.merge, self.offset = merge, offset
+        self.merge, self.offset, self.device = merge, offset, torch.nn.Parameter(torch.zeros(()))
 
     def initial_slots(self, batch, noise=None):
         return noise
 
-    def encode(self, video, initial_slots):
+    def features(self, video):
+        return video
+
+    def track(self, video, initial_slots):
         assert initial_slots.shape == (len(video), 3, 1)
         self.frames = video.flatten(0, 1)
         return torch.arange(len(self.frames)).view(*video.shape[:2], 1, 1).expand(-1, -1, 3, -1)

@@ -16,13 +16,16 @@ class PixelModel(nn.Module):
 
     def __init__(self, shift=0.0):
         super().__init__()
-        self.shift = shift
+        self.shift, self.device = shift, nn.Parameter(torch.zeros(()))
 
     def initial_slots(self, batch, noise=None):
         return torch.zeros(batch, 1, 1)
 
-    def encode(self, video, initial_slots):
+    def features(self, video):
         return video.mean(dim=(2, 3, 4))[:, :, None, None]
+
+    def track(self, features, initial_slots):
+        return features
 
     def decode(self, slots):
         frames = (slots + self.shift).unsqueeze(-1).expand(-1, -1, 3, SIZE, SIZE)
