@@ -1,4 +1,4 @@
-"""Multi-head attention and the transformer block built on it."""
+"""Transformer layers: blocks of the original's own (TransformerBlock) and PyTorch's (EncoderLayer)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Slot decoders: slots (M, D) -> RGB and mask logit (M, channels + 1, H, W).
+"""Slot decoders: convolutions on broadcast slots (ConvDecoder, TransposedConvDecoder), an MLP on patches.
 
-Constructor: (config, slot_dim, out_channels). A decoder never builds the broadcast of a slot over its
-grid: the first convolution works on the slot itself (SpatialBroadcastConv).
+ConvDecoder(config, slot_dim, out_channels): slots (M, D) -> RGB and mask logit (M, channels + 1, H, W)
+MLPPatchDecoder(config, img_size): slots (B, T, N, D) -> features, masks and frames
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from textocvp.modules.positional import SoftPositionEmbedding
 
 
 def _taps_inside(resolution: tuple[int, int], kernel_size: int) -> Tensor:
-    """(H * W, k * k) float: 1 where a kernel's tap at this cell lies on the grid, 0 in the padding."""
+    """(H * W, k * k) float: 1 where a kernel's tap at this cell is on the grid, 0 in the padding."""
     ones = torch.ones(1, 1, *resolution)
     return F.unfold(ones, kernel_size, padding=kernel_size // 2)[0].T.contiguous()
 
@@ -24,7 +24,7 @@ class SpatialBroadcastConv(nn.Module):
     """Broadcast slots over a grid, add a position embedding, convolve (Watters et al. 2019).
 
     Convolution is linear, so nothing is broadcast: the embedding is convolved once for all slots, and a slot
-    adds the sum of the kernel's taps that lie on the grid, times the slot.
+    adds the sum of the kernel's taps that are on the grid, times the slot.
     """
 
     taps_inside: Tensor

@@ -54,7 +54,7 @@ POSITIONS = "embeddings.position_embeddings"
 
 
 class Architecture(NamedTuple):
-    """What a name like vit_base_patch14_dinov2 stands for."""
+    """The pretrained model behind a name like vit_base_patch14_dinov2."""
 
     hub_name: str
     width: int
@@ -157,7 +157,7 @@ def _build(
 
 
 def _architecture(name: str, settings: ViTEncoderConfig, folder: Path | None) -> Dinov2Config | ViTConfig:
-    """The transformers config; what a registered name stands for needs no file."""
+    """The transformers config; the published architectures need no file."""
     known, weights = ARCHITECTURES[name], weights_name(name, settings)
     config_class = Dinov2Config if known.dino_v2 else ViTConfig
     if settings.weights is None and find_weights(weights, folder) is None:

@@ -1,4 +1,4 @@
-"""Slot attention, SAVi's corrector."""
+"""The parts of the recurrence over frames: slot attention (the corrector), initializers, the transition."""
 
 from __future__ import annotations
 

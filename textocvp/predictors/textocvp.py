@@ -49,7 +49,7 @@ class TextOCVP(SlotPredictor):
 
     def forward(self, slots: Tensor, text: TextEmbedding | None) -> Tensor:
         """Slots (B, T', N, D) of past frames, oldest first, and text -> next slots (B, N, D)."""
-        assert text is not None, "SlotForecaster gives it"
+        assert text is not None, "SlotForecaster encodes it"
         num_frames, num_slots = slots.shape[1:3]
         tokens = self.input_projection(slots) + self.time_embedding(num_frames)
         tokens = tokens.flatten(1, 2)  # (B, T' * N, E)
