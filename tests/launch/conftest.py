@@ -1,8 +1,8 @@
 """One smoke experiment, really run on this machine, for all tests that only look at it or copy it."""
 
-from __future__ import annotations
-
+import json
 import shutil
+import time
 
 import pytest
 import yaml
@@ -12,6 +12,28 @@ from launch.cli import main
 from launch.pipeline import from_recipe
 from launch.recipe import load_recipe, write_experiment
 from launch.state import ledger
+
+
+def wait_for(condition, seconds=180, step=0.2):
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline, "timed out"
+        time.sleep(step)
+
+
+def step_of(root, task=0):
+    """The step that a task of train-decomp is at."""
+    path = root / f"jobs/train_decomp/{task}/progress.json"
+    return json.loads(path.read_text())["step"] if path.is_file() else 0
+
+
+def smoke_recipe(folder, name="smoke", training=(), **changes):
+    """Writes the smoke recipe with other settings of its trainings to `folder`; returns its path."""
+    recipe = yaml.safe_load((CODE / "experiments" / "recipes" / "smoke.yaml").read_text())
+    for section in (recipe["decomposition"], *recipe["predictors"]):
+        section["set"]["training"] = {**section["set"]["training"], **dict(training)}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump({**recipe, "name": name, **changes}))
+    return str(folder / f"{name}.yaml")
 
 
 @pytest.fixture
@@ -59,14 +81,10 @@ def slurm_site(dev_cluster, tmp_path):
 def finished_smoke(tmp_path_factory):
     """(EXP, the recipe's path, the cluster config's path) of the finished smoke recipe. Takes a minute."""
     folder = tmp_path_factory.mktemp("smoke")
-    recipe = yaml.safe_load((CODE / "experiments" / "recipes" / "smoke.yaml").read_text())
-    for section in (recipe["decomposition"], *recipe["predictors"]):
-        training = section["set"]["training"]  # an anchor: one section for all of them
-        training.update(save_every_steps=10, save_frequency=1)
-    (folder / "smoke.yaml").write_text(yaml.safe_dump(recipe))
+    recipe = smoke_recipe(folder, training={"save_every_steps": 10, "save_frequency": 1})
     site = {"scheduler": "local", "parallel": 2, "paths": {"experiments": str(folder)}}
     (folder / "site.yaml").write_text(yaml.safe_dump(site))
-    arguments = ["--recipe", str(folder / "smoke.yaml"), "--cluster", str(folder / "site.yaml")]
+    arguments = ["--recipe", recipe, "--cluster", str(folder / "site.yaml")]
     assert main(["pipeline", *arguments, "--wait"]) == 0
     return folder / "smoke", folder / "smoke.yaml", folder / "site.yaml"
 

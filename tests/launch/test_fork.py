@@ -1,7 +1,5 @@
 """Variants of an experiment, run with a stand-in for the work."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """A training into a file system that gets full: a small tmpfs, where one can be mounted."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -33,17 +31,13 @@ def experiment(small_disk, tmp_path):
     recipe = yaml.safe_load((CODE / "experiments" / "recipes" / "smoke.yaml").read_text())
     recipe.update(name="full", predictors=[], data={**recipe["data"], "num_train": 8})
     recipe["decomposition"]["seeds"] = []
-    recipe["decomposition"]["set"]["training"].update(
-        num_steps=24, save_every_steps=1, save_frequency=1, zero_stage=0
-    )
+    settings = {"num_steps": 24, "save_every_steps": 1, "save_frequency": 1, "zero_stage": 0}
+    recipe["decomposition"]["set"]["training"].update(settings)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
     def arguments(ranks=1):
-        site = {
-            "scheduler": "local",
-            "paths": {"experiments": str(small_disk)},
-            "resources": {"train_decomp": {"tasks_per_node": ranks}},
-        }
+        site = {"scheduler": "local", "paths": {"experiments": str(small_disk)}}
+        site["resources"] = {"train_decomp": {"tasks_per_node": ranks}}
         (tmp_path / "site.yaml").write_text(yaml.safe_dump(site))
         return ["--recipe", str(tmp_path / "recipe.yaml"), "--cluster", str(tmp_path / "site.yaml")]
 
@@ -99,17 +93,10 @@ def snapshot_bytes():
 
 @pytest.mark.cluster
 def test_a_job_that_finds_no_space_fails_and_is_not_queued_again(
-    mount_small, experiment, dev_cluster, tmp_path, capsys
+    mount_small, experiment, slurm_site, slurm, capsys
 ):
     small_disk, arguments = mount_small("3m"), experiment()
-    site = {
-        "scheduler": "slurm",
-        "slurm_conf": dev_cluster["SLURM_CONF"],
-        "partition": "main",
-        "paths": {"experiments": str(small_disk)},
-        "resources": {"default": {"cpus_per_task": 1, "mem_gb": 2, "time": "00:10:00"}},
-    }
-    (tmp_path / "site.yaml").write_text(yaml.safe_dump(site))
+    slurm_site(mem_gb=2, paths={"experiments": str(small_disk)})
     root = small_disk / "full"
     stale = root / "jobs/train_decomp/0/requeue_request"  # of an attempt whose node died
     stale.parent.mkdir(parents=True)
@@ -122,31 +109,15 @@ def test_a_job_that_finds_no_space_fails_and_is_not_queued_again(
     assert main(["train-decomp", *arguments, "--wait"]) == 1
     assert_ended_well(root, read_ledger(root), ranks=1)
     job = last_events(root)[("train_decomp", 0)]["job_id"]
-    command = [
-        "sacct",
-        "--noheader",
-        "--parsable2",
-        "--duplicates",
-        "--allocations",
-        "--format=State,ExitCode",
-    ]
     time.sleep(3)  # the accounting lags
-    states = subprocess.run(
-        [*command, "--jobs", job], env={**os.environ, **dev_cluster}, capture_output=True, text=True
-    ).stdout.split()
-    assert states == ["FAILED|2:0"]  # one attempt
+    options = "--noheader --parsable2 --duplicates --allocations --format=State,ExitCode --jobs".split()
+    assert slurm("sacct", *options, job) == "FAILED|2:0", "one attempt"
 
 
 def by_hand(*arguments):
     environment = {name: value for name, value in os.environ.items() if name != "TEXTOCVP_JOB_DIR"}
-    return subprocess.run(
-        [sys.executable, "-m", "textocvp", *map(str, arguments)],
-        cwd=CODE,
-        text=True,
-        capture_output=True,
-        env=environment,
-        timeout=300,
-    )
+    command = [sys.executable, "-m", "textocvp", *map(str, arguments)]
+    return subprocess.run(command, cwd=CODE, text=True, capture_output=True, env=environment, timeout=300)
 
 
 def assert_one_line(result, command):
@@ -162,9 +133,8 @@ def assert_one_line(result, command):
 def test_generated_data_fill_the_disk(small_disk, dataset):
     numbers = ("--num_train", 4000, "--num_valid", 2, "--num_test", 2, "--size", 64)
     out = small_disk / "data"
-    assert_one_line(
-        by_hand("make-data", "--dataset", dataset, "--out", out, *numbers, "--workers", 2), "make-data"
-    )
+    made = by_hand("make-data", "--dataset", dataset, "--out", out, *numbers, "--workers", 2)
+    assert_one_line(made, "make-data")
     assert not [path for path in (small_disk / "data").rglob(".*") if path.name != ".lock"]
 
 

@@ -1,11 +1,8 @@
 """The whole pipeline on a real Slurm, its jobs in the real image: undisturbed, disturbed, failing."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,8 @@ from launch import CODE
 from launch.cli import main
 from launch.state.ledger import last_events, read_ledger
 from launch.state.manifest import Manifest
+
+from .conftest import step_of, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.container, pytest.mark.slow]
 STEPS = 360
@@ -67,18 +66,6 @@ def rows(root, capsys):
     return {(row["stage"], row["task"]): row for row in json.loads(capsys.readouterr().out)}
 
 
-def wait_for(condition, seconds=240):
-    deadline = time.time() + seconds
-    while not condition():
-        assert time.time() < deadline, "timed out"
-        time.sleep(0.3)
-
-
-def step_of(root, seed=0):
-    path = root / f"jobs/train_decomp/{seed}/progress.json"
-    return json.loads(path.read_text())["step"] if path.is_file() else 0
-
-
 def starts(root, seed=0):
     return last_events(root)[("train_decomp", seed)]["starts"]
 
@@ -121,15 +108,8 @@ def test_a_disturbed_pipeline_ends_with_the_same_results(
     slurm("scancel", "--signal=USR2", job)
     wait_for(lambda: starts(root) == 2 and step_of(root) > 0)
 
-    urgent = slurm(
-        "sbatch",
-        "--parsable",
-        "--partition=urgent",
-        "--nodes=2",
-        "--exclusive",
-        "--output=/dev/null",
-        "--wrap=sleep 1",
-    )
+    options = "--parsable --partition=urgent --nodes=2 --exclusive --output=/dev/null".split()
+    urgent = slurm("sbatch", *options, "--wrap=sleep 1")
     wait_for(lambda: slurm("squeue", "-h", "-t", "all", "-j", urgent, "-o", "%T") == "COMPLETED")
     wait_for(lambda: starts(root) == 3 and step_of(root) > 0)
 

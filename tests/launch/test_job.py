@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -19,16 +17,8 @@ from launch.state.task import ANY, Edge, Task, job_folder, write_task
 
 CODE = Path(__file__).parents[2]
 FIRST = Task("make_data", 0, "", ("make-data",), {"n": 1}, outputs=("data.txt",))
-SECOND = Task(
-    "train_decomp",
-    0,
-    "",
-    ("train-decomp",),
-    {"lr": 1},
-    inputs=("data.txt",),
-    outputs=("model.txt",),
-    after=(Edge("make_data", 0),),
-)
+AFTER = (Edge("make_data", 0),)
+SECOND = Task("train_decomp", 0, "", ("train-decomp",), {"lr": 1}, ("data.txt",), ("model.txt",), after=AFTER)
 
 
 def run(python, root, task):
@@ -56,17 +46,8 @@ def test_the_commands_own_status_is_kept(stub_python, tmp_path):
 
 
 def test_the_real_command_runs_in_process(tmp_path):
-    argv = (
-        "create-experiment",
-        "-d",
-        str(tmp_path),
-        "--name",
-        "x",
-        "--model_name",
-        "SAVi",
-        "--dataset_name",
-        "CATER_Hard",
-    )
+    names = "--name x --model_name SAVi --dataset_name CATER_Hard".split()
+    argv = ("create-experiment", "-d", str(tmp_path), *names)
     task = Task("make_data", 0, "", argv, outputs=("x/experiment_params.json",))
     result = run(sys.executable, tmp_path, task)
     assert result.returncode == 0, result.stderr
@@ -99,15 +80,8 @@ def test_a_job_looks_at_its_inputs_itself(stub_python, tmp_path):
 
 
 def test_what_was_made_from_something_older_is_not_read(stub_python, tmp_path):
-    third = Task(
-        "select_decomp",
-        0,
-        "",
-        ("x",),
-        inputs=("model.txt",),
-        outputs=("c.txt",),
-        after=(Edge("train_decomp", 0),),
-    )
+    after = (Edge("train_decomp", 0),)
+    third = Task("select_decomp", 0, "", ("x",), {}, ("model.txt",), ("c.txt",), after=after)
     for task in (FIRST, SECOND, third):
         assert run(stub_python, tmp_path, task).returncode == 0
     (tmp_path / "salt.txt").write_text("new data")
@@ -116,13 +90,15 @@ def test_what_was_made_from_something_older_is_not_read(stub_python, tmp_path):
     # an edge that was dropped: train_decomp has not run again
     result = run(stub_python, tmp_path, third)
     assert result.returncode == 2
-    assert (
-        "needs train-decomp[0], which is not done: created from different inputs: data.txt" in result.stderr
-    )
+    parts = ("needs train-decomp[0], which is not done", "different inputs: data.txt")
+    assert all(part in result.stderr for part in parts)
 
 
 def test_done_means_done(stub_python, tmp_path):
+    request = write_task(tmp_path, FIRST).with_name("requeue_request")
+    request.touch()
     assert run(stub_python, tmp_path, FIRST).returncode == 0
+    assert not request.exists(), "of an attempt that was killed"
     (tmp_path / "behaviour.json").write_text('{"make-data[0]": "fail"}')
     result = run(stub_python, tmp_path, FIRST)
     assert result.returncode == 0
@@ -137,38 +113,19 @@ def test_what_has_only_to_end_may_be_missing(tmp_path):
 
 
 def test_rank_variables_come_from_srun():
-    environment = {
-        "SLURM_PROCID": "3",
-        "SLURM_NTASKS": "4",
-        "SLURM_JOB_NUM_NODES": "2",
-        "SLURM_LOCALID": "1",
-        "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",
-        "SLURM_JOB_ID": "40017",
-    }
-    assert slurm_rank_variables(environment) == {
-        "RANK": "3",
-        "WORLD_SIZE": "4",
-        "LOCAL_RANK": "1",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "10.0.0.7",
-        "MASTER_PORT": "24017",
-    }
+    given = "PROCID=3 NTASKS=4 JOB_NUM_NODES=2 LOCALID=1 LAUNCH_NODE_IPADDR=10.0.0.7 JOB_ID=40017"
+    made = "RANK=3 WORLD_SIZE=4 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2 MASTER_ADDR=10.0.0.7 MASTER_PORT=24017"
+    environment = dict(f"SLURM_{word}".split("=") for word in given.split())
+    assert slurm_rank_variables(environment) == dict(word.split("=") for word in made.split())
 
 
 def test_a_stage_without_handlers_leaves_sigterm_to_the_scheduler(stub_python, tmp_path):
     """By itself it would end in the grace time of a preemption, count as failed and not be queued again."""
     (tmp_path / "behaviour.json").write_text('{"make-data[0]": "sleep"}')
     path = write_task(tmp_path, FIRST)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(CODE),
-        "SUBMITIT_EXECUTOR": "slurm",
-        "SLURM_JOB_ID": "7",
-        "SLURM_PROCID": "0",
-        "SLURM_NTASKS": "1",
-        "SLURM_LOCALID": "0",
-        "TEXTOCVP_TERM_WAIT": "2",
-    }
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0"}
+    own = {"PYTHONPATH": str(CODE), "SUBMITIT_EXECUTOR": "slurm", "TEXTOCVP_TERM_WAIT": "1.5"}
+    environment = {**os.environ, **slurm, **own}
     command = [stub_python, "-u", "-m", "launch.job", str(path)]
     process = subprocess.Popen(command, env=environment, cwd=tmp_path)
     try:
@@ -183,14 +140,6 @@ def test_a_stage_without_handlers_leaves_sigterm_to_the_scheduler(stub_python, t
     finally:
         process.kill()
     assert [event["event"] for event in read_ledger(tmp_path)] == ["started", "stopped"]
-
-
-def test_the_request_of_an_attempt_that_was_killed_is_not_the_next_ones(stub_python, tmp_path):
-    path = write_task(tmp_path, FIRST)
-    request = path.with_name("requeue_request")
-    request.touch()
-    assert run(stub_python, tmp_path, FIRST).returncode == 0
-    assert not request.exists()
 
 
 def test_a_job_waits_for_what_another_node_has_just_written(tmp_path, monkeypatch):

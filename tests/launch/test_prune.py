@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import fcntl
 import os
 import re
@@ -9,6 +7,8 @@ import pytest
 
 from launch.cli import main
 from textocvp.files import bytes_below
+
+from .conftest import wait_for
 
 
 def run(capsys, *arguments, status=0):
@@ -23,12 +23,12 @@ def test_a_finished_experiment_stays_finished(finished_smoke, smoke_copy, capsys
     before, size = run(capsys, "status", "--exp", smoke_copy).out, bytes_below(smoke_copy)
     listed = run(capsys, "prune", "--exp", smoke_copy, "--dry").out
     assert bytes_below(smoke_copy) == size
-    for path in (
+    paths = (
         "seeds/0/resume",
         "seeds/1/models/checkpoint_epoch_1.pth",
         "predictors/VanillaTransformer/resume",
-    ):
-        assert path in listed
+    )
+    assert all(path in listed for path in paths)
     assert listed.splitlines()[-1].endswith("would be freed; nothing was removed")
 
     pruned = run(capsys, "prune", "--exp", smoke_copy).out
@@ -75,11 +75,8 @@ def test_on_a_cluster_nothing_of_a_job_that_waits_or_runs(
     root.mkdir()
     (root / "behaviour.json").write_text('{"train-decomp[1]": "sleep"}')
     assert main(["pipeline", "--recipe", str(small_recipe()), "--cluster", site]) == 0
-    deadline = time.time() + 90
-    done = root / "jobs/train_decomp/0/manifest.json"
-    while not (done.is_file() and (root / "jobs/train_decomp/1/asleep").exists()):
-        assert time.time() < deadline, "timed out"
-        time.sleep(0.5)
+    wait_for((root / "jobs/train_decomp/0/manifest.json").is_file)
+    wait_for((root / "jobs/train_decomp/1/asleep").exists)
     (root / "seeds/3/resume/step_00000005").mkdir(parents=True)  # of the seed that is done
     (root / "seeds/7/resume/step_00000005").mkdir(parents=True)
     time.sleep(3)  # the accounting lags
@@ -89,10 +86,7 @@ def test_on_a_cluster_nothing_of_a_job_that_waits_or_runs(
     assert "snapshots" not in listed and list(root.glob("jobs/snapshots/*"))
 
     assert run(capsys, "cancel", "--exp", root).out
-    deadline = time.time() + 60
-    while "train_decomp/logs" not in run(capsys, "prune", "--exp", root, "--dry").out:
-        assert time.time() < deadline, "timed out"
-        time.sleep(1)
+    wait_for(lambda: "train_decomp/logs" in run(capsys, "prune", "--exp", root, "--dry").out, step=1)
     time.sleep(5)
     run(capsys, "prune", "--exp", root)
     assert not list(root.glob("jobs/snapshots/*")) and not list(root.glob("jobs/*/logs/*.pkl"))

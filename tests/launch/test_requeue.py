@@ -1,68 +1,41 @@
 """Jobs that are stopped on a real Slurm: asked to save, preempted, cancelled; real training, two nodes."""
 
-from __future__ import annotations
-
-import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
-from launch import CODE
 from launch.cli import main
 from launch.state.ledger import last_events, read_ledger
+
+from .conftest import smoke_recipe, step_of, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 STEPS = 260
 
 
 @pytest.fixture
-def train(dev_cluster, tmp_path):
+def train(slurm_site, tmp_path):
     """Submits the training of a tiny SAVi on two nodes with ZeRO-2; returns EXP."""
 
     def submit(name, seeds=(), **values):
-        site = tmp_path / "site.yaml"
-        site.write_text(
-            yaml.safe_dump(
-                {
-                    "scheduler": "slurm",
-                    "slurm_conf": dev_cluster["SLURM_CONF"],
-                    "partition": "main",
-                    "paths": {"experiments": str(tmp_path)},
-                    "resources": {
-                        "default": {"cpus_per_task": 1, "mem_gb": 1.5},
-                        "train_decomp": {"nodes": 2, "mem_gb": 2},
-                    },
-                    **values,
-                }
-            )
-        )
-
-        recipe = yaml.safe_load((CODE / "experiments/recipes/smoke.yaml").read_text())
-        recipe.update(name=name, predictors=[])
+        resources = {
+            "default": {"cpus_per_task": 1, "mem_gb": 1.5},
+            "train_decomp": {"nodes": 2, "mem_gb": 2},
+        }
+        settings = {"num_steps": STEPS, "zero_stage": 2, "save_every_steps": 1000, "batch_size": 2}
+        path = Path(smoke_recipe(tmp_path, name, settings, predictors=[]))
+        recipe = yaml.safe_load(path.read_text())
         recipe["decomposition"]["seeds"] = list(seeds)
-        training = recipe["decomposition"]["set"]["training"]
-        training.update(num_steps=STEPS, zero_stage=2, save_every_steps=1000, batch_size=2)
-        path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(recipe))
-        assert main(["train-decomp", "--recipe", str(path), "--cluster", str(site)]) == 0
+        site = slurm_site(resources=resources, **values)
+        assert main(["train-decomp", "--recipe", str(path), "--cluster", site]) == 0
         return tmp_path / name
 
     return submit
-
-
-def step_of(root, task=0):
-    path = root / f"jobs/train_decomp/{task}/progress.json"
-    return json.loads(path.read_text())["step"] if path.is_file() else 0
-
-
-def wait_for(condition, seconds=180):
-    deadline = time.time() + seconds
-    while not condition():
-        assert time.time() < deadline, "timed out"
-        time.sleep(0.2)
 
 
 def done(root, task=0):
@@ -93,15 +66,8 @@ def test_stopped_and_preempted_jobs_end_as_if_nothing_had_happened(train, slurm)
     slurm("scancel", "--signal=USR2", job)
     wait_for(lambda: "continuing from" in log_of(root))
     wait_for(lambda: step_of(root) > 0 and log_of(root).count("continuing from") == 1)
-    urgent = slurm(
-        "sbatch",
-        "--parsable",
-        "--partition=urgent",
-        "--nodes=2",
-        "--exclusive",
-        "--output=/dev/null",
-        "--wrap=sleep 2",
-    )
+    options = "--parsable --partition=urgent --nodes=2 --exclusive --output=/dev/null".split()
+    urgent = slurm("sbatch", *options, "--wrap=sleep 2")
     wait_for(lambda: done(root))
     assert state_of(slurm, urgent) == "COMPLETED"
     log, ours, theirs = log_of(root), weights(root), weights(undisturbed)

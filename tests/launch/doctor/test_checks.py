@@ -1,7 +1,5 @@
 """Every row of the table: what it finds of a fact, at which level; no scheduler, no node."""
 
-from __future__ import annotations
-
 import json
 import sys
 

@@ -1,7 +1,5 @@
 """`doctor` on this machine, without a scheduler: what is wrong is made so, and its line is read."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

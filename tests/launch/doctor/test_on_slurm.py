@@ -1,7 +1,5 @@
 """`doctor` on a real one-host Slurm: what would lose a night is made so, and its line is read."""
 
-from __future__ import annotations
-
 import getpass
 import os
 import shutil
@@ -167,14 +165,8 @@ def test_few_jobs_at_once(site, doctor, slurm):
 
 
 def test_a_cluster_that_does_not_answer(site, doctor, tmp_path):
-    lines = [
-        "ClusterName=down",
-        "SlurmctldHost=localhost(127.0.0.1)",
-        "SlurmctldPort=1",
-        "MessageTimeout=2",
-        "",
-    ]
-    (tmp_path / "down.conf").write_text("\n".join(lines))
+    lines = "ClusterName=down SlurmctldHost=localhost(127.0.0.1) SlurmctldPort=1 MessageTimeout=2".split()
+    (tmp_path / "down.conf").write_text("".join(f"{line}\n" for line in lines))
     status, found = doctor(site(slurm_conf=str(tmp_path / "down.conf")))
     assert status == 1 and "accounting" not in found
     assert_found(found["slurm"][0], FAIL, "slurm_conf")
@@ -246,16 +238,8 @@ def test_folders_that_the_nodes_do_not_share(site, tmp_path, doctor):
     mounts = "".join(f"mount -t tmpfs none {tmp_path / name}; " for name in ("experiments", "data"))
     lines = f'set -e; {mounts} touch {tmp_path}/data/video; exec "$@"'
     prefix = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--mount", "--map-root-user"]
-    command = [
-        *prefix,
-        "bash",
-        "-c",
-        lines,
-        "doctor",
-        *DOCTOR,
-        site(python=sys.executable, paths=paths),
-        "--json",
-    ]
+    path = site(python=sys.executable, paths=paths)
+    command = [*prefix, "bash", "-c", lines, "doctor", *DOCTOR, path, "--json"]
     result = subprocess.run(command, cwd=CODE, capture_output=True, text=True, timeout=120)
     if not result.stdout:
         pytest.skip(f"no mounts of one's own here: {result.stderr.splitlines()[-1]}")
