@@ -138,9 +138,9 @@ DATASETS = _registry(
     "data set",
     "data",
     """
-    CATER_Easy  textocvp.data.cater:CATER      DatasetConfig
-    CATER_Hard  textocvp.data.cater:CATER      DatasetConfig
-    CLIPort     textocvp.data.cliport:CLIPort  CLIPortConfig
+    CATER_Easy  textocvp.data.readers:CATER      DatasetConfig
+    CATER_Hard  textocvp.data.readers:CATER      DatasetConfig
+    CLIPort     textocvp.data.readers:CLIPort  CLIPortConfig
     """,
 )
 ENCODERS = _registry(

@@ -23,7 +23,7 @@ from textocvp.config.errors import UserError
 from textocvp.config.synthetic import VideoSettings
 from textocvp.data.dataset import write_video
 from textocvp.files import atomic_path, read_json
-from textocvp.synthetic.camera import make_camera
+from textocvp.synthetic.geometry import make_camera
 from textocvp.synthetic.motion import Action, Track, sample_actions
 from textocvp.synthetic.render import render_video
 from textocvp.synthetic.scene import SceneObject, object_radii, sample_cells, sample_easy_looks, sample_looks

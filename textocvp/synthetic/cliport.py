@@ -19,7 +19,7 @@ from PIL import Image
 
 from textocvp.config.data import SPLITS
 from textocvp.config.synthetic import VideoSettings
-from textocvp.data.cliport import CAPTION_FILE, EXCLUDED, SPLIT_FOLDERS
+from textocvp.data.readers import CAPTION_FILE, EXCLUDED, SPLIT_FOLDERS
 from textocvp.files import atomic_folder, read_json
 from textocvp.synthetic.cliport_scene import BLOCK, BOWL, Episode, Piece, sample_episode
 

@@ -8,8 +8,7 @@ from typing import Optional
 
 import numpy as np
 
-from textocvp.synthetic.bodies import Body, combine, make_bodies, may_shade, per_pose, rotate, to_body_frame
-from textocvp.synthetic.camera import EYE, KEY_LIGHT, Boxes, Camera
+from textocvp.synthetic.geometry import KEY_LIGHT, Body, Boxes, Camera, combine, make_bodies, per_pose, rotate
 from textocvp.synthetic.motion import Track
 from textocvp.synthetic.scene import SceneObject
 from textocvp.synthetic.shapes import Ray
@@ -133,8 +132,8 @@ def draw_layer(camera: Camera, bodies: Sequence[Body], index: int) -> Optional[L
     if boxes.empty:
         return None
     rays = boxes.cut(camera.rays)
-    eye = tuple(np.array(component, dtype=np.float32) for component in EYE)
-    origin, direction = to_body_frame(body, np.arange(body.num_poses), eye, rays)
+    eye = camera.eye
+    origin, direction = body.own_frame(np.arange(body.num_poses), eye, rays)
     near, _ = body.shape.intersect(origin, direction)
     met = np.isfinite(near)
     near = np.where(met, near, np.float32(0))
@@ -162,10 +161,10 @@ def shadow_on_body(
     for other, caster in enumerate(bodies):
         if other == index or caster.contained or (caster.num_poses > 1 and body.num_poses == 1):
             continue
-        poses = np.flatnonzero(may_shade(body, caster))
+        poses = np.flatnonzero(body.shaded_by(caster))
         if len(poses):
             starts = tuple(p[poses] + np.float32(0.02) * n[poses] for p, n in zip(points, normals))
-            origin, direction = to_body_frame(caster, caster.poses_of(poses), starts, camera.light_rays)
+            origin, direction = caster.own_frame(caster.poses_of(poses), starts, camera.light_rays)
             _, far = caster.shape.intersect(origin, direction)
             lit[poses] *= far <= 0
     return lit
@@ -200,7 +199,7 @@ def draw_table_light(
 def table_shadow(camera: Camera, body: Body, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(P,S,h,w) whether the body hides the key light from table points (x, y), each (P,S,h,w)."""
     poses = np.arange(body.num_poses)
-    origin, direction = to_body_frame(body, poses, (x, y, np.array(0, dtype=np.float32)), camera.light_rays)
+    origin, direction = body.own_frame(poses, (x, y, np.array(0, dtype=np.float32)), camera.light_rays)
     _, far = body.shape.intersect(origin, direction)
     return far > np.float32(1e-3)
 

@@ -55,7 +55,7 @@ def test_validation_loss_is_the_training_loss_of_the_validation_clips(seeded):
 
 
 def test_masks_of_the_data_are_never_read(seeded, monkeypatch):
-    from textocvp.data.cater import CATER
+    from textocvp.data.readers import CATER
     from textocvp.data.videos import DecodedVideos
 
     def forbidden(self, *arguments):

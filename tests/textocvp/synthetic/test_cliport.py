@@ -4,7 +4,7 @@ import pytest
 from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
 from textocvp.config.synthetic import VideoSettings
-from textocvp.data.cliport import EXCLUDED, CLIPort
+from textocvp.data.readers import EXCLUDED, CLIPort
 from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.synthetic.cliport import RGB, episode_name, render_episode
 from textocvp.synthetic.cliport_scene import BOWL, TRAIN_COLORS, UNSEEN_COLORS, sample_episode

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from textocvp.synthetic import motion
-from textocvp.synthetic.camera import make_camera
+from textocvp.synthetic.geometry import make_camera
 from textocvp.synthetic.render import render_video
 from textocvp.synthetic.scene import COLORS, SHAPES, SceneObject
 
