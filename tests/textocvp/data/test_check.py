@@ -5,9 +5,9 @@ from PIL import Image
 
 from textocvp.config.data import DatasetConfig
 from textocvp.config.errors import UserError
-from textocvp.data.cater import CATER
 from textocvp.data.check import check_data
 from textocvp.data.dataset import write_video
+from textocvp.data.readers import CATER
 
 
 @pytest.mark.parametrize("workers", [1, 2])
