@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, FrozenSet, NamedTuple, NoReturn, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Sequence
 
 from launch.batch import load_cluster
 from launch.doctor import run_doctor
@@ -24,6 +24,7 @@ from launch.views.status import run_status
 from launch.views.why import run_verify, run_why
 from slurm.container import build_image, unpack_image
 from textocvp.config.errors import UserError
+from textocvp.config.options import OneLineParser
 from textocvp.config.schema import parse_overrides
 from textocvp.files import writing
 from textocvp.terminal import set_up_logging
@@ -50,14 +51,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 2
     except (KeyboardInterrupt, BrokenPipeError):
         return 130
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Reports a wrong option in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with status 2."""
-        self.exit(2, f"error: {message}; `{self.prog} --help` lists the options\n")
 
 
 def build_parser() -> OneLineParser:

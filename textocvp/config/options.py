@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from typing import (
     Any,
     Callable,
@@ -28,13 +27,11 @@ S = TypeVar("S", bound=Settings)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports a wrong option in one line and ends with status 2."""
+    """Reports a wrong option in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the line and exit."""
-        command = self.prog.split()[-1]
-        print(f"error: {command}: {message}; `{self.prog} --help` lists the options", file=sys.stderr)
-        raise SystemExit(2)
+        """End with status 2."""
+        self.exit(2, f"error: {message}; `{self.prog} --help` lists the options\n")
 
 
 def add_options(
