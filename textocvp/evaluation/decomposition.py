@@ -47,7 +47,7 @@ def colour_kmeans(video: Tensor, median: Tensor, num_objects: int, seed: int = 0
         num_objects: how many groups.
         seed: of k-means' initialisation.
     Returns:
-        (T, H, W) integers: 0 where a pixel is near the median image, else 1 + its group.
+        (T, H, W) integers: 0 for pixels near the median image, else 1 + the group.
     """
     inside = far_from(video, median).numpy()
     labels = np.zeros(inside.shape, dtype=np.int64)

@@ -175,7 +175,7 @@ def load_predictor(
 
 
 def mean_figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean of each figure (of lists: of each entry) over runs; None where a run has none."""
+    """Mean of each figure (of lists: of each entry) over runs; None if a run has none."""
     return {name: _mean([run[name] for run in runs]) for name in runs[0]}
 
 

@@ -47,7 +47,7 @@ def figures(
     """Draw the first test clips: decomposition_NN.png and, with predictors, prediction_NN.png and .gif.
 
     Args:
-        num_seqs: how many clips; all where there are fewer.
+        num_seqs: how many clips, at most.
         pred_ckpts: predictor -> its checkpoint, the final one unless it is given here.
     Raises:
         UserError: configuration, data or the decomposition's checkpoint are missing. A predictor that did not
@@ -113,7 +113,7 @@ def draw(
 
     Args:
         folder: of the decomposition experiment.
-        plots: where predictions alone are drawn; None: they and the decomposition, in EXP/plots.
+        plots: a folder for predictions alone; None: they and the decomposition, in EXP/plots.
     """
     if num_seqs < 1:
         raise UserError(f"--num_seqs {num_seqs}: expected at least 1")
@@ -139,7 +139,7 @@ def draw(
 def decomposition_sheet(
     title: str, video: Tensor, rendering: Rendering, batch: Mapping[str, Any]
 ) -> Image.Image:
-    """Video, reconstruction, masks in colour (true ones too, where known), every slot's picture on white."""
+    """Video, reconstruction, masks in colour (true ones too, if known), every slot's picture on white."""
     columns = sheets.shown_frames(len(video))
     masks, slot_frames = rendering.masks[0].cpu(), rendering.slot_frames[0].cpu()
     rows = [

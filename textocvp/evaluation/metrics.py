@@ -119,7 +119,7 @@ class PredictionScores:
 
     def result(self) -> dict[str, object]:
         """Figures of all batches: psnr (dB) and ssim over all frames, on the last and per frame; psnr_moving
-        from the squared error pooled over the moving pixels of all clips, None where nothing moves."""
+        from the squared error pooled over the moving pixels of all clips, None if nothing moves."""
         psnr_frames, ssim_frames = torch.cat(self._psnr), torch.cat(self._ssim)
         moving = decibels(self._moving_error / self._moving_values) if self._moving_values else None
         return {
@@ -214,5 +214,5 @@ class SegmentationScores:
                 self._values[name].append(value)
 
     def result(self) -> dict[str, Optional[float]]:
-        """METRICS; None where no clip could be measured."""
+        """METRICS; None if no clip could be measured."""
         return {name: float(np.mean(values)) if values else None for name, values in self._values.items()}

@@ -56,8 +56,11 @@ def report(exp_directory: Path) -> None:
 
 def summarise(folder: Path) -> Tuple[Dict[str, Any], List[str]]:
     """The summary of an experiment, and what it lacks."""
-    decomposition, missing = _decomposition(folder)
-    predictors, references, lacking = _predictors(folder)
+    missing: List[str] = []
+    decomposition = _decomposition(folder, missing)
+    predictors, references = _predictors(folder, missing)
+    if not (folder / PLOTS / "decomposition_00.png").is_file():
+        missing.append(f"{folder / PLOTS} (figures writes them)")
     summary = {
         "decomposition": decomposition,
         "predictors": predictors,
@@ -65,73 +68,66 @@ def summarise(folder: Path) -> Tuple[Dict[str, Any], List[str]]:
         "margins": margins(predictors, references),
         "seconds": stage_seconds(folder),
     }
-    if not (folder / PLOTS / "decomposition_00.png").is_file():
-        lacking.append(f"{folder / PLOTS} (figures writes them)")
-    return summary, missing + lacking
+    return summary, missing
 
 
-def _decomposition(folder: Path) -> Tuple[Optional[Dict[str, Any]], List[str]]:
+def _decomposition(folder: Path, missing: List[str]) -> Optional[Dict[str, Any]]:
+    """Figures of model, seeds and baselines; adds to what is missing."""
     seeds = find_seeds(folder)
-    missing = [f"decomposition seed {seed} (no {FINAL})" for seed in seeds.missing]
-    results, lacking = _read_results(folder / "results" / "decomposition.json", "evaluate-decomp")
+    missing += [f"decomposition seed {seed} (no {FINAL})" for seed in seeds.missing]
+    results = _read_results(folder / "results" / "decomposition.json", "evaluate-decomp", missing)
     if results is None:
-        return None, missing + lacking
+        return None
     missing += [f"figures of decomposition seed {s}" for s in seeds.finished if s not in results["seeds"]]
-    figures = {name: results[name] for name in (*DECOMPOSITION_COLUMNS, *BASELINES)}
-    return {**figures, "seeds": results["seeds"]}, missing
+    return {name: results[name] for name in (*DECOMPOSITION_COLUMNS, *BASELINES, "seeds")}
 
 
-def _predictors(folder: Path) -> Tuple[Dict[str, Any], Dict[str, Any], List[str]]:
-    """Figures by predictor, those of the references, and what is missing."""
+def _predictors(folder: Path, missing: List[str]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Figures by predictor, and those of the references; adds to what is missing."""
     predictors: Dict[str, Any] = {}
     references: Dict[str, Any] = dict.fromkeys(REFERENCES)
-    missing: List[str] = []
     conditions = {}
     for path in sorted((folder / "predictors").glob(f"*/{FILE_NAME}")):
         name = path.parent.name
         missing += [f"predictor {name} seed {seed} (no {FINAL})" for seed in find_seeds(path.parent).missing]
-        results, lacking = _read_results(path.parent / "results" / "prediction.json", "evaluate-predictor")
-        missing += lacking
+        results = _read_results(path.parent / "results" / "prediction.json", "evaluate-predictor", missing)
         if results is not None:
             seeds = {seed: _prediction_figures(values) for seed, values in results["seeds"].items()}
             predictors[name] = {**_prediction_figures(results), **({"seeds": seeds} if seeds else {})}
             references = {key: _prediction_figures(results[key]) for key in REFERENCES}
             conditions[name] = [results[key] for key in ("decomposition_sha256", "num_context", "num_preds")]
-    if len({str(values) for values in conditions.values()}) > 1:
+    if len(set(map(str, conditions.values()))) > 1:
         missing.append(
             f"comparable figures: {', '.join(conditions)} were evaluated with different decomposition "
             f"checkpoints or numbers of frames"
         )
-    return predictors, references, missing
+    return predictors, references
 
 
 def _prediction_figures(results: Mapping[str, Any]) -> Dict[str, Any]:
     return {name: results[name] for name in PREDICTION_COLUMNS}
 
 
-def _read_results(path: Path, command: str) -> Tuple[Optional[Dict[str, Any]], List[str]]:
-    if not path.is_file():
-        return None, [f"{path} ({command} writes it)"]
-    return read_json(path), []
+def _read_results(path: Path, command: str, missing: List[str]) -> Optional[Dict[str, Any]]:
+    if path.is_file():
+        results: Dict[str, Any] = read_json(path)
+        return results
+    missing.append(f"{path} ({command} writes it)")
+    return None
 
 
 def margins(predictors: Mapping[str, Any], references: Mapping[str, Any]) -> Dict[str, Any]:
     """How much better each predictor is than every other one, and than copying: figure less figure."""
     copies = {name: references[name] for name in ("copy_frame", "copy_slots") if references[name]}
+
+    def margin(own: Mapping[str, Any], other: Mapping[str, Any]) -> Dict[str, Any]:
+        pairs = {figure: (own[figure], other[figure]) for figure in PREDICTION_COLUMNS}
+        return {figure: None if None in pair else pair[0] - pair[1] for figure, pair in pairs.items()}
+
     return {
-        name: {
-            "over": {
-                other: {figure: _less(own[figure], theirs[figure]) for figure in PREDICTION_COLUMNS}
-                for other, theirs in {**predictors, **copies}.items()
-                if other != name
-            }
-        }
+        name: {"over": {o: margin(own, other) for o, other in {**predictors, **copies}.items() if o != name}}
         for name, own in predictors.items()
     }
-
-
-def _less(figure: Optional[float], other: Optional[float]) -> Optional[float]:
-    return None if figure is None or other is None else figure - other
 
 
 def stage_seconds(folder: Path) -> Dict[str, float]:

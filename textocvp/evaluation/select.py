@@ -90,15 +90,15 @@ class Observation:
         return both.sum(dim=(1, 2, 3)) / either.sum(dim=(1, 2, 3)).clamp(min=1)
 
     def background_mass(self) -> Tensor:
-        """Mean mask of the largest slot over the pixels near the median image: one slot, and a confident one."""
+        """Mean mask of the largest slot over the pixels near the median: one slot, and a confident one."""
         return _mean_where(self.largest_mask, self.background)
 
     def foreground_release(self) -> Tensor:
-        """1 - mean mask of the largest slot over the pixels far from the median image: no object stays in it."""
+        """1 - mean mask of the largest slot over the pixels far from the median: no object stays in it."""
         return 1 - _mean_where(self.largest_mask, ~self.background)
 
     def separation(self) -> Tensor:
-        """background_mass + foreground_release - 1: how far the largest slot's mask tells the two kinds apart."""
+        """background_mass + foreground_release - 1: how well the largest slot's mask separates the two."""
         return self.background_mass() + self.foreground_release() - 1
 
     def object_sharing(self) -> Tensor:
@@ -119,7 +119,7 @@ class Observation:
         return torch.special.entr(self.masks).sum(dim=2).mean(dim=(1, 2, 3))
 
     def steadiness(self) -> Tensor:
-        """1 - share of each pixel's mask that changes its slot from frame to frame, where the picture stays."""
+        """1 - share of a pixel's mask that changes its slot between frames in which the pixel stays the same."""
         if self.masks.shape[1] < 2:
             return torch.ones(len(self.masks))
         changed = (self.masks[:, 1:] - self.masks[:, :-1]).abs().sum(dim=2) / 2
@@ -128,7 +128,7 @@ class Observation:
 
 
 def _mean_where(values: Tensor, where: Tensor) -> Tensor:
-    """Mean (B,) of values (B, T, H, W) over the pixels where; 0 without such pixels."""
+    """Mean (B,) of values (B, T, H, W) over the pixels `where`; 0 without such pixels."""
     return (values * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp(min=1)
 
 

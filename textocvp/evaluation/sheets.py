@@ -29,7 +29,7 @@ PALETTE = (
     (120, 120, 120), (230, 60, 60), (50, 110, 230), (250, 190, 30), (50, 170, 90),
     (160, 80, 200), (30, 190, 200), (250, 130, 40), (240, 110, 180), (120, 90, 50), (170, 210, 60),
 )  # fmt: skip
-"""Colours of the slots, which repeat where there are more slots."""
+"""Colours of the slots, which repeat if there are more slots."""
 MILLISECONDS = 350
 """Time that an animation shows a frame; the last one three times as long."""
 

@@ -52,10 +52,8 @@ def train_predictor(
     from textocvp.training.session import Session
 
     experiment = load_predictor_experiment(exp_directory, name_pred_exp)
-    folder, decomposition = (
-        exp_directory / "predictors" / name_pred_exp,
-        find_checkpoint(exp_directory, decomp_ckpt),
-    )
+    folder = exp_directory / "predictors" / name_pred_exp
+    decomposition = find_checkpoint(exp_directory, decomp_ckpt)
     belongs_to = {
         "predictor": to_dict(experiment.predictor),
         "decomposition_sha256": sha256_file(decomposition),

@@ -36,7 +36,7 @@ class DecompositionTask(Task[SlotDecomposition, ClipDataset]):
     name = "train-decomp"
 
     def __init__(self, experiment: Experiment, folder: Path, world: World) -> None:
-        """folder: the experiment's folder. UserError where data or losses do not fit."""
+        """folder: the experiment's folder. UserError if data or losses do not fit."""
         super().__init__(experiment, folder, world)
         torch.manual_seed(self._config.seed)
         self.model = build_model(experiment, folder)

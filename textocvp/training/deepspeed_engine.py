@@ -29,7 +29,6 @@ os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
 import deepspeed  # noqa: E402  (reads the two variables above at import)
 from deepspeed import ops as deepspeed_ops  # noqa: E402
 
-LossFunction = Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
 TAG = "engine"
 
 
@@ -56,7 +55,7 @@ class StepResult(NamedTuple):
 
 
 def join_world() -> World:
-    """Join the other processes (NCCL on GPUs, gloo on CPUs); alone where WORLD_SIZE is not set."""
+    """Join the other processes (NCCL on GPUs, gloo on CPUs); alone if WORLD_SIZE is not set."""
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cpu")
@@ -116,7 +115,9 @@ class Engine:
             for parameter in self._params:
                 parameter.register_post_accumulate_grad_hook(self._reached.add)
 
-    def step(self, loss: LossFunction, batch: Any, lr: float) -> StepResult:
+    def step(
+        self, loss: Callable[[Any], tuple[Tensor, dict[str, Tensor]]], batch: Any, lr: float
+    ) -> StepResult:
         """One optimiser step: loss(batch) -> (loss (), scalars), backward, clip, update with this rate."""
         for group in self._optimizer.param_groups:
             group["lr"] = lr
@@ -198,7 +199,7 @@ class Engine:
             yield
 
     def optimizer_state_dict(self) -> dict[str, Any] | None:
-        """torch's state of the optimiser, or None where it is sharded (ZeRO stage > 0)."""
+        """torch's state of the optimiser, None if it is sharded (ZeRO stage > 0)."""
         return self._optimizer.state_dict() if self._stage == 0 else None
 
     def save_shards(self, folder: Path) -> None:

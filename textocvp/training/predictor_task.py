@@ -22,7 +22,7 @@ from textocvp.training.slot_encoding import encode_windows
 from textocvp.training.task import PICTURE_CLIPS, Batch, Task, frame_loss, slot_loss, to_device, weighted_sum
 
 STATISTICS_WINDOWS = 256
-"""Windows whose slots give the statistics for standardising, where there is no store that knows them."""
+"""Windows whose slots give the statistics for standardising without a store, which would know them."""
 
 
 class PredictorTask(Task[SlotForecaster, SlotWindowDataset]):
@@ -81,7 +81,7 @@ class PredictorTask(Task[SlotForecaster, SlotWindowDataset]):
         if term.type == "pred_img_mse":
             frames = self._decomposition.decode(prediction).frames
             return frame_loss(frames, batch["video"][:, self._future], term, self._median)
-        # in the space the predictor works in: of standardised slots where it standardises
+        # in the space that the predictor works in: of standardised slots if it standardises
         standardize = self.model.standardize
         return slot_loss(standardize(prediction), standardize(slots[:, self._future]))
 

@@ -107,7 +107,7 @@ class Session:
         return Start(checkpoint=find_checkpoint(self.folder, checkpoint) if checkpoint else None)
 
     def _is_finished(self, final: Path) -> bool:
-        """Whether the final checkpoint exists and was trained for as long as is asked for."""
+        """Whether the final checkpoint exists and was trained for as long as this run is to last."""
         if not final.is_file():
             return False
         found = load_pth(final).get("config", {}).get("training", {})

@@ -56,7 +56,7 @@ class Task(Generic[Model, Data]):
         self._terms = tuple(terms)
 
     def _open(self, train: Data, valid: Data) -> None:
-        """Fix the order of the data and the length of the training. UserError where the sizes do not fit."""
+        """Fix the order of the data and the length of the training. UserError if the sizes do not fit."""
         self._train: Data = train
         self._valid: Data = valid
         epoch_steps = math.ceil(len(train) / self._config.batch_size)
@@ -176,7 +176,7 @@ def background_loss(slot_frames: Tensor, median: Tensor | None) -> Tensor:
 
     Nothing says where slot 0 is visible. But once it can show the table, the other slots are the worse
     choice wherever the table is, and the masks follow. Without it, seeds fall into two kinds: those in which
-    one slot takes the background, and those in which every slot takes an object with its surroundings.
+    one slot takes the background, and those in which every slot takes an object and what is around it.
     """
     return (slot_frames[:, :, 0].float() - _known(median)).square().mean()
 
