@@ -48,14 +48,9 @@ def write_data(root, masks=True, **counts):
 
 
 TINY = [
-    "dataset.root=data",
-    f"dataset.img_size=[{SIZE}, {SIZE}]",
-    "dataset.tokenizer=CustomTokenizer",
-    "dataset.num_frames=4",
-    "model.model_params.num_slots=3",
-    "model.model_params.slot_dim=8",
-    "model.model_params.mlp_hidden=8",
-    "model.model_params.mlp_encoder_dim=8",
+    *f"dataset.root=data dataset.img_size=[{SIZE},{SIZE}] dataset.num_frames=4".split(),
+    *(f"model.model_params.{size}=8" for size in ("slot_dim", "mlp_hidden", "mlp_encoder_dim")),
+    *"dataset.tokenizer=CustomTokenizer model.model_params.num_slots=3".split(),
     'model.model_params.transition_module={"num_heads": 2, "mlp_size": 8}',
     'model.model_params.encoder.encoder_params={"num_channels": [4], "kernel_size": 3}',
     'model.model_params.decoder.decoder_params={"num_channels": [4], "resolution": [16, 16]}',
@@ -100,10 +95,8 @@ class TinyExperiment:
         from textocvp.config.experiment import create_predictor_experiment, load_predictor_experiment
         from textocvp.predictors import build_forecaster
 
-        overrides = [*TINY_PREDICTORS[name], "prediction_params.num_preds=3"]
-        create_predictor_experiment(
-            self.folder, name, name, [*overrides, "prediction_params.input_buffer_size=2"]
-        )
+        overrides = ["prediction_params.num_preds=3", "prediction_params.input_buffer_size=2"]
+        create_predictor_experiment(self.folder, name, name, [*TINY_PREDICTORS[name], *overrides])
         experiment = load_predictor_experiment(self.folder, name)
         for seed in seeds or [None]:
             torch.manual_seed(seed or 0)

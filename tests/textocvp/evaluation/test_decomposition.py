@@ -49,31 +49,24 @@ def clips(num_clips=3, masks=True):
         for label, colour in ((1, (1.0, 0.1, 0.1)), (2, (0.1, 0.1, 1.0))):
             where = (labels == label).unsqueeze(2)
             video = torch.where(where, torch.tensor(colour)[:, None, None], video)
-        batch = {
-            "video": video,
-            "start": torch.ones(batch_size, dtype=torch.long),
-            "video_id": [str(i) for i in range(batch_size)],
-        }
+        start, names = torch.ones(batch_size, dtype=torch.long), [str(i) for i in range(batch_size)]
+        batch = {"video": video, "start": start, "video_id": names}
         batches.append({**batch, "masks": labels} if masks else batch)
     return batches
 
 
-def test_a_model_that_separates_by_colour_is_perfect():
+def test_a_model_that_separates_by_colour_is_perfect_and_an_object_in_the_background_costs_half():
     scores = score_model(ColourModel(), clips(), seed=0)
     assert scores == pytest.approx({**dict.fromkeys(METRICS, 1.0), "psnr": 80.0}, abs=1e-4)
 
+    assert score_model(ColourModel(merge=True), clips(), seed=0)["object_miou"] == 0.5
+
 
 def test_reconstruction_counts_in_psnr_alone():
-    video = clips()
-    scores = score_model(ColourModel(offset=0.1), video, seed=0)
-    red_or_blue = 9 + 12
+    scores, red_or_blue = score_model(ColourModel(offset=0.1), clips(), seed=0), 9 + 12
     error = (0.01 * (144 - red_or_blue) + 0.01 * 2 / 3 * red_or_blue) / 144  # channels at 1 are clamped
     assert scores["psnr"] == pytest.approx(10 * torch.log10(torch.tensor(1 / error)).item(), abs=1e-3)
     assert scores["ari"] == 1.0
-
-
-def test_an_object_left_in_the_background_costs_half():
-    assert score_model(ColourModel(merge=True), clips(), seed=0)["object_miou"] == 0.5
 
 
 def test_without_masks_there_is_psnr_alone():
@@ -96,15 +89,11 @@ def test_objects_that_are_not_seen_are_not_counted():
     assert num_objects(clips()[0]["masks"][0, :, :4].numpy()) == 1
 
 
-def test_four_cells_are_two_by_two():
-    assert tiling(4, 4, 4).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
-
-
 @pytest.mark.parametrize("num_cells", [1, 2, 3, 5, 7, 9, 11])
 def test_every_number_of_cells_is_met_with_cells_of_similar_size(num_cells):
     sizes = np.bincount(tiling(num_cells, 48, 48).ravel(), minlength=num_cells)
-    assert len(sizes) == num_cells
-    assert sizes.min() > 0.5 * 48 * 48 / num_cells
+    assert len(sizes) == num_cells and sizes.min() > 0.5 * 48 * 48 / num_cells
+    assert tiling(4, 4, 4).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
 
 
 def coloured_clip():
@@ -118,16 +107,13 @@ def coloured_clip():
     return torch.from_numpy(video + 0.01), labels, torch.from_numpy(median)
 
 
-def test_colour_kmeans_finds_objects_of_different_colours():
+def test_colour_kmeans_finds_objects_and_survives_too_few_pixels_and_colours():
     video, labels, median = coloured_clip()
     found = colour_kmeans(video, median, num_objects=2)
     assert set(segmentation_scores(labels, found).values()) == {1.0}
     assert (found == 0).sum() == (labels == 0).sum()
     assert np.array_equal(found, colour_kmeans(video, median, num_objects=2))
 
-
-def test_colour_kmeans_survives_too_few_pixels_and_colours():
-    video, labels, median = coloured_clip()
     assert not colour_kmeans(median.expand(3, -1, -1, -1), median, num_objects=2).any()
     assert not colour_kmeans(video, median, num_objects=0).any()
     assert colour_kmeans(video, median, num_objects=6).max() <= 6

@@ -5,8 +5,11 @@ import torch
 
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
+from textocvp.data.frame_store import prepare_data
+from textocvp.data.videos import open_videos
 from textocvp.evaluation.evaluate import evaluate_decomp, evaluate_predictor, mean_figures
 from textocvp.evaluation.forecast import clip_loader
+from textocvp.evaluation.metrics import psnr
 from textocvp.files import sha256_file, write_json
 
 FINAL = "models/checkpoint_epoch_final.pth"
@@ -19,20 +22,20 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def test_decomposition_without_seeds(tiny, capsys):
+def test_decomposition_without_seeds_from_video_files_and_from_the_frame_store(tiny, capsys):
     evaluate_decomp(tiny.folder)
     results = read(tiny.folder / "results/decomposition.json")
-    assert results.keys() >= DECOMPOSITION
     assert all(isinstance(results[name], float) for name in DECOMPOSITION)
-    assert results["seeds"] == {}
     assert (results["split"], results["num_clips"], results["num_frames"]) == ("test", 3, 4)
-    assert results["checkpoint"] == FINAL
+    assert results["seeds"] == {} and results["checkpoint"] == FINAL
     assert results["checkpoint_sha256"] == sha256_file(tiny.folder / FINAL)
     assert results["colour_kmeans"] == dict.fromkeys(DECOMPOSITION - {"psnr"}, 1.0)
     assert 0 < results["tiling"]["object_miou"] < 0.5
     out = capsys.readouterr().out
-    assert "tiling of the image" in out
-    assert "k-means on colour" in out
+    assert "tiling of the image" in out and "k-means on colour" in out
+    prepare_data(tiny.folder, workers=1)
+    evaluate_decomp(tiny.folder)
+    assert read(tiny.folder / "results/decomposition.json") == results
 
 
 def test_every_seed_is_evaluated_and_the_selected_one_is_marked(tiny, capsys, caplog):
@@ -42,10 +45,8 @@ def test_every_seed_is_evaluated_and_the_selected_one_is_marked(tiny, capsys, ca
     write_json(tiny.folder / "selected.json", {"selected": "0"})  # seed 0 made EXP's own checkpoint too
     evaluate_decomp(tiny.folder)
     results = read(tiny.folder / "results/decomposition.json")
-    assert {seed: figures["selected"] for seed, figures in results["seeds"].items()} == {
-        "0": True,
-        "1": False,
-    }
+    selected = {seed: figures["selected"] for seed, figures in results["seeds"].items()}
+    assert selected == {"0": True, "1": False}
     assert all(results["seeds"]["0"][name] == results[name] for name in DECOMPOSITION)
     assert results["seeds"]["1"]["psnr"] != results["psnr"]
     assert results["missing_seeds"] == ["2"]
@@ -61,9 +62,8 @@ def test_another_checkpoint_is_evaluated_alone(tiny):
     results = read(tiny.folder / "results/epoch_7.json")
     assert results["checkpoint"] == "models/checkpoint_epoch_7.pth"
     assert results["seeds"] == {}
-    with pytest.raises(
-        UserError, match=r"checkpoint_epoch_final.pth: no such checkpoint.*checkpoint_epoch_7.pth"
-    ):
+    message = r"checkpoint_epoch_final.pth: no such checkpoint.*checkpoint_epoch_7.pth"
+    with pytest.raises(UserError, match=message):
         evaluate_decomp(tiny.folder)
 
 
@@ -76,58 +76,28 @@ def test_data_without_masks_gives_psnr_and_says_so(tiny_without_masks, caplog):
     assert "no object masks" in caplog.text
 
 
-def test_frame_store_and_video_files_give_the_same_figures(tiny):
-    from textocvp.data.frame_store import prepare_data
-
-    evaluate_decomp(tiny.folder)
-    before = read(tiny.folder / "results/decomposition.json")
-    prepare_data(tiny.folder, workers=1)
-    evaluate_decomp(tiny.folder)
-    assert read(tiny.folder / "results/decomposition.json") == before
-
-
-@pytest.mark.parametrize("name", ["VanillaTransformer", "TextOCVP_CustomTF"])
-def test_predictor(tiny, capsys, name):
-    tiny.add_predictor(name)
-    evaluate_predictor(tiny.folder, name)
-    results = read(tiny.folder / "predictors" / name / "results/prediction.json")
-    for figures in (results, *(results[reference] for reference in REFERENCES)):
-        assert figures.keys() >= PREDICTION
-        assert all(isinstance(figures[figure], float) for figure in PREDICTION)
-        assert len(figures["psnr_per_frame"]) == 3
-    assert (results["num_context"], results["num_preds"], results["num_clips"]) == (1, 3, 3)
-    assert results["seeds"] == {}
-    assert results["decomposition_sha256"] == sha256_file(tiny.folder / FINAL)
-    out = capsys.readouterr().out
-    assert name in out
-    assert "copy the context frame" in out
-
-
-def test_references_are_the_same_for_every_predictor(tiny):
-    found = []
+def test_predictors_and_what_they_are_compared_with(tiny, capsys):
+    references = []
     for name in ("VanillaTransformer", "TextOCVP_CustomTF"):
         tiny.add_predictor(name)
         evaluate_predictor(tiny.folder, name, batch_size=2)
         results = read(tiny.folder / "predictors" / name / "results/prediction.json")
-        found.append([results[reference] for reference in REFERENCES])
-    assert found[0] == found[1]
-
-
-def test_copied_frame_is_scored_on_the_clips_from_the_readers_start(tiny):
-    from textocvp.data.videos import open_videos
-    from textocvp.evaluation.metrics import psnr
-
-    tiny.add_predictor("VanillaTransformer")
-    evaluate_predictor(tiny.folder, "VanillaTransformer")
-    results = read(tiny.folder / "predictors/VanillaTransformer/results/prediction.json")
-    videos = open_videos(tiny.experiment, tiny.folder, "test")
-    values = []
+        references.append([results[reference] for reference in REFERENCES])
+        for figures in (results, *references[-1]):
+            assert all(isinstance(figures[figure], float) for figure in PREDICTION)
+            assert len(figures["psnr_per_frame"]) == 3
+        assert (results["num_context"], results["num_preds"], results["num_clips"]) == (1, 3, 3)
+        assert results["seeds"] == {}
+        assert results["decomposition_sha256"] == sha256_file(tiny.folder / FINAL)
+        out = capsys.readouterr().out
+        assert name in out and "copy the context frame" in out
+    assert references[0] == references[1], "the same for every predictor"
+    videos, values = open_videos(tiny.experiment, tiny.folder, "test"), []
     for index in range(len(videos)):
         frames = torch.from_numpy(videos.frames(index, 1, 5)) / 255  # CATER's clips start at frame 1
         values.append(psnr(frames[:1].expand(3, -1, -1, -1), frames[1:]))
-    assert results["copy_frame"]["psnr_per_frame"] == pytest.approx(
-        torch.stack(values).mean(0).tolist(), abs=1e-3
-    )
+    expected = torch.stack(values).mean(0).tolist()
+    assert results["copy_frame"]["psnr_per_frame"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_predictor_seeds_are_averaged_and_kept(tiny, capsys, caplog):
@@ -160,19 +130,14 @@ def test_horizon_can_be_overridden(tiny):
         ({"num_preds": 60}, "too few for a clip of 61 frames"),
         ({"pred_ckpt": "checkpoint_epoch_9.pth"}, "checkpoint_epoch_9.pth: no such checkpoint"),
         ({"decomp_ckpt": "other.pth"}, "other.pth: no such checkpoint"),
+        ({"name_pred_exp": "VanilaTransformer"}, "did you mean 'VanillaTransformer'"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_in_one_line(tiny, options, message):
     tiny.add_predictor("VanillaTransformer")
     with pytest.raises(UserError, match=message) as error:
-        evaluate_predictor(tiny.folder, "VanillaTransformer", **options)
+        evaluate_predictor(tiny.folder, **{"name_pred_exp": "VanillaTransformer", **options})
     assert "\n" not in str(error.value)
-
-
-def test_unknown_predictor_names_the_nearest(tiny):
-    tiny.add_predictor("VanillaTransformer")
-    with pytest.raises(UserError, match="did you mean 'VanillaTransformer'"):
-        evaluate_predictor(tiny.folder, "VanilaTransformer")
 
 
 def test_mean_of_figures_keeps_lists_and_missing_ones():

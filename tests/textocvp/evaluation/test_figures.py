@@ -3,25 +3,15 @@ import torch
 from PIL import Image
 
 from textocvp.config.errors import UserError
+from textocvp.evaluation import sheets
 from textocvp.evaluation.figures import figures
-from textocvp.evaluation.sheets import (
-    EMPTY,
-    GAP,
-    LINE,
-    Row,
-    coloured_labels,
-    coloured_masks,
-    draw_sheet,
-    enlarge,
-    save_gif,
-    shown_frames,
-)
+from textocvp.evaluation.sheets import EMPTY, GAP, LINE, Row, draw_sheet, shown_frames
 
 
 def test_frames_are_enlarged_without_smoothing_and_clamped():
     frame = torch.zeros(3, 2, 2)
     frame[0, 0, 1] = 7.0
-    picture = enlarge(frame, 3)
+    picture = sheets.enlarge(frame, 3)
     assert picture.size == (6, 6)
     assert picture.getpixel((3, 2)) == (255, 0, 0)
     assert picture.getpixel((2, 2)) == (0, 0, 0)
@@ -47,15 +37,15 @@ def test_masks_mix_the_colours_of_their_slots():
     masks = torch.zeros(1, 2, 1, 1, 2)
     masks[0, 0, 0, 0] = torch.tensor([1.0, 0.5])
     masks[0, 1, 0, 0] = torch.tensor([0.0, 0.5])
-    colours = coloured_labels(torch.tensor([[[0, 1]]]))[0, :, 0]
-    mixed = coloured_masks(masks)[0, :, 0]
+    colours = sheets.coloured_labels(torch.tensor([[[0, 1]]]))[0, :, 0]
+    mixed = sheets.coloured_masks(masks)[0, :, 0]
     assert torch.allclose(mixed[:, 0], colours[:, 0])
     assert torch.allclose(mixed[:, 1], colours.mean(dim=1))
 
 
 def test_an_animation_has_all_frames(tmp_path):
     pictures = [Image.new("RGB", (8, 8), (40 * i, 0, 0)) for i in range(4)]
-    save_gif(tmp_path / "a.gif", pictures)
+    sheets.save_gif(tmp_path / "a.gif", pictures)
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames == 4
 

@@ -1,12 +1,22 @@
+import h5py
 import pytest
 import torch
 from torch import nn
 
 from textocvp.data.tokenizers import CustomTokenizer
-from textocvp.decomposition import Rendering
-from textocvp.evaluation.forecast import Predictor, forecast_scene, score_forecasters
+from textocvp.decomposition import Rendering, build_model
+from textocvp.evaluation import forecast
+from textocvp.evaluation.forecast import (
+    Predictor,
+    clip_loader,
+    encode_clips,
+    forecast_scene,
+    score_forecasters,
+)
+from textocvp.training import precompute_slots
+from textocvp.training.checkpoint import find_checkpoint, load_decomposition
 
-SIZE = 12
+SIZE, FINAL = 12, "checkpoint_epoch_final.pth"
 
 
 class PixelModel(nn.Module):
@@ -70,12 +80,11 @@ def test_references_and_predictors_are_scored_on_the_same_frames():
     assert scored["slow"]["psnr_per_frame"] == pytest.approx(expected, abs=1e-2)
     assert scored["slow"]["psnr_last"] == pytest.approx(expected[-1], abs=1e-2)
     pooled = sum(error**2 for error in errors) / 3
-    assert scored["slow"]["psnr_moving"] == pytest.approx(
-        -10 * torch.log10(torch.tensor(pooled)).item(), abs=1e-2
+    moving, last = (
+        -scale * torch.log10(torch.tensor(error)).item() for scale, error in ((10, pooled), (20, 0.3))
     )
-    assert scored["copy_frame"]["psnr_last"] == pytest.approx(
-        -20 * torch.log10(torch.tensor(0.3)).item(), abs=1e-2
-    )
+    assert scored["slow"]["psnr_moving"] == pytest.approx(moving, abs=1e-2)
+    assert scored["copy_frame"]["psnr_last"] == pytest.approx(last, abs=1e-2)
     for name, value in scored["copy_frame"].items():
         assert scored["copy_slots"][name] == pytest.approx(value, abs=1e-3), name
 
@@ -83,11 +92,8 @@ def test_references_and_predictors_are_scored_on_the_same_frames():
 def test_copies_repeat_the_last_context_frame_and_the_decoder_spoils_all_but_the_raw_one():
     scene = forecast_scene(PixelModel(shift=0.2), predictor(), clips()[0], 0)
     assert scene.context.shape[1] == 2
-    for name, values in {
-        "copy_frame": [0.2, 0.2, 0.2],
-        "copy_slots": [0.4, 0.4, 0.4],
-        "ceiling": [0.5, 0.6, 0.7],
-    }.items():
+    expected = {"copy_frame": [0.2] * 3, "copy_slots": [0.4] * 3, "ceiling": [0.5, 0.6, 0.7]}
+    for name, values in expected.items():
         assert scene.frames[name][0, :, 0, 0, 0].tolist() == pytest.approx(values), name
 
 
@@ -100,43 +106,26 @@ def test_only_predictors_that_need_text_get_it():
     assert reader.texts[0].mask.all()
 
 
-def test_figures_do_not_depend_on_the_batch(tiny):
-    from textocvp.evaluation.forecast import clip_loader, encode_clips
-    from textocvp.training.checkpoint import find_checkpoint, load_decomposition
-
-    model = load_decomposition(tiny.experiment, find_checkpoint(tiny.folder, "checkpoint_epoch_final.pth"))
+def test_slots_depend_on_no_batch_and_equal_those_of_the_slot_store(tiny):
+    model = load_decomposition(tiny.experiment, find_checkpoint(tiny.folder, FINAL))
     slots = {}
     for batch_size in (1, 3):
-        loader = clip_loader(tiny.experiment, tiny.folder, "test", 4, batch_size)
-        slots[batch_size] = torch.cat([encode_clips(model, batch, seed=0)[1] for batch in loader])
+        batches = list(clip_loader(tiny.experiment, tiny.folder, "test", 4, batch_size))
+        seed = tiny.experiment.suite.slots.seed
+        slots[batch_size] = torch.cat([encode_clips(model, batch, seed)[1] for batch in batches])
     assert torch.allclose(slots[1], slots[3], atol=1e-5)
     assert not torch.allclose(slots[1][0], slots[1][1], atol=1e-2)
+    tiny.add_predictor("VanillaTransformer")
+    precompute_slots(tiny.folder, FINAL)
+    with h5py.File(tiny.folder / "slots/test/part_0000.h5") as store:
+        assert [name.decode() for name in store["video_id"]] == batches[0]["video_id"]
+        assert torch.allclose(torch.from_numpy(store["slots"][:]), slots[3], atol=1e-5)
 
 
 def test_decoding_in_parts_changes_nothing(tiny, monkeypatch):
-    from textocvp.decomposition import build_model
-    from textocvp.evaluation import forecast as clips
-
     model, slots = build_model(tiny.experiment).eval(), torch.randn(2, 4, 3, 8)
     whole = model.decode(slots)
-    monkeypatch.setattr(clips, "DECODED_AT_ONCE", 10)
-    parts = clips.decode_slots(model, slots)
+    monkeypatch.setattr(forecast, "DECODED_AT_ONCE", 10)
+    parts = forecast.decode_slots(model, slots)
     for name in ("frames", "slot_frames", "masks"):
         assert torch.allclose(getattr(parts, name), getattr(whole, name), atol=1e-6), name
-
-
-def test_slots_equal_those_of_the_slot_store(tiny):
-    import h5py
-
-    from textocvp.evaluation.forecast import clip_loader, encode_clips
-    from textocvp.training import precompute_slots
-    from textocvp.training.checkpoint import find_checkpoint, load_decomposition
-
-    tiny.add_predictor("VanillaTransformer")
-    precompute_slots(tiny.folder, "checkpoint_epoch_final.pth")
-    model = load_decomposition(tiny.experiment, find_checkpoint(tiny.folder, "checkpoint_epoch_final.pth"))
-    (batch,) = clip_loader(tiny.experiment, tiny.folder, "test", 4, batch_size=3)
-    _, slots = encode_clips(model, batch, tiny.experiment.suite.slots.seed)
-    with h5py.File(tiny.folder / "slots/test/part_0000.h5") as store:
-        assert [name.decode() for name in store["video_id"]] == batch["video_id"]
-        assert torch.allclose(torch.from_numpy(store["slots"][:]), slots, atol=1e-5)

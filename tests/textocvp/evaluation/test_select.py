@@ -97,12 +97,10 @@ def test_without_a_finished_seed_nothing_is_selected(tiny):
     assert not (tiny.folder / "selected.json").exists()
 
 
-def test_unknown_criterion_is_refused_before_any_work(tmp_path):
+def test_unknown_criterion_and_the_first_of_equals(tmp_path):
     with pytest.raises(UserError, match="'steadines', did you mean 'steadiness'"):
         select_decomp(tmp_path / "absent", "steadines")
 
-
-def test_the_first_of_equals_wins_and_without_scores_there_is_none(tmp_path):
     scores = {"4": {"steadiness": 0.5}, "2": {"steadiness": 0.5}}
     assert best_seed(scores, "steadiness", tmp_path) == "4"
     with pytest.raises(UserError, match="no seed can be scored"):
@@ -164,8 +162,6 @@ def test_background_agreement_is_the_iou_of_the_largest_slot():
     assert score("separation", seen(labels)) == pytest.approx(0.5)
     assert score("object_sharing", seen(labels)) == pytest.approx(0.0, abs=1e-5)
 
-
-def test_the_largest_slot_need_not_be_the_first():
     assert score("background_agreement", seen((true_labels() + 1) % 3)) == 1.0
 
 
