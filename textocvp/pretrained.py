@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +64,9 @@ def _places(name: str, folder: Path | None) -> list[Path]:
     return list(dict.fromkeys([*places, Path(name)]))
 
 
-def read_config(config_class: type, name: str, folder: Path | None) -> Any:  # noqa: ANN401
-    """The architecture, a transformers config, without weights (UserError: neither found nor fetched)."""
-    return _read(config_class, name, folder)
-
-
 def read_model(model_class: type, name: str, folder: Path | None, **settings: Any) -> PreTrainedModel:  # noqa: ANN401
     """The pretrained model, frozen and in eval mode (UserError: neither found nor fetched, or damaged)."""
-    model, report = _read(model_class, name, folder, output_loading_info=True, **settings)
+    model, report = read(model_class, name, folder, output_loading_info=True, **settings)
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
@@ -82,31 +76,39 @@ def read_model(model_class: type, name: str, folder: Path | None, **settings: An
     return model.eval().requires_grad_(False)
 
 
-def read_tokenizer(tokenizer_class: type, name: str, folder: Path | None) -> Any:  # noqa: ANN401
+def read_tokenizer(name: str, folder: Path | None) -> Any:  # noqa: ANN401
     """The tokenizer in the folder of these weights (UserError: neither found nor fetched)."""
+    from transformers import AutoTokenizer  # seconds to import
+
     path = find_weights(name, folder)
     if path is not None and not (path / TOKENIZER_FILE).is_file():
         # without it, transformers makes up a tokenizer that knows no word, and says nothing
         raise UserError(f"{path / TOKENIZER_FILE}: no such file; copy the tokenizer of the same T5 there")
-    return _read(tokenizer_class, name, folder)
+    return read(AutoTokenizer, name, folder)
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Write config.json and model.safetensors."""
-    _quiet_transformers()
+    _silence_transformers()
     model.save_pretrained(folder)
 
 
-def _quiet_transformers() -> None:
-    """No progress bar, no report of missing keys: our own errors say it."""
+def _silence_transformers() -> None:
+    """No progress bar, no report of missing keys, no line per attempt at the hub: our errors say it once."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 
 
-def _read(reader: Any, name: str, folder: Path | None, **settings: Any) -> Any:  # noqa: ANN401
-    _quiet_transformers()
+def read(reader: Any, name: str, folder: Path | None, **settings: Any) -> Any:  # noqa: ANN401
+    """What a class of transformers reads of these weights (UserError: not found, not fetched, or damaged).
+
+    Args:
+        reader: of a configuration (the architecture), a model or a tokenizer.
+    """
+    _silence_transformers()
     path = find_weights(name, folder)
     if path is not None:
         try:
@@ -121,8 +123,7 @@ def _read(reader: Any, name: str, folder: Path | None, **settings: Any) -> Any: 
             return reader.from_pretrained(name, local_files_only=True, **settings)  # the hub's cache
         if not offline:
             log.info("asking the model hub for %r (HF_HUB_OFFLINE=1 prevents it)", name)
-        with _quiet_hub():
-            return reader.from_pretrained(name, local_files_only=offline, **settings)
+        return reader.from_pretrained(name, local_files_only=offline, **settings)
     except Exception as error:  # noqa: BLE001 (network, hub)
         places = " or ".join(str(place) for place in _places(name, folder))
         raise UserError(
@@ -130,18 +131,6 @@ def _read(reader: Any, name: str, folder: Path | None, **settings: Any) -> Any: 
             f"({_first_line(error)}); put their folder (config.json, model.safetensors, for T5 also "
             f"{TOKENIZER_FILE}) at {places}"
         ) from None
-
-
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Without a line for each of the hub's attempts: our own error says it once."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _first_line(error: Exception) -> str:

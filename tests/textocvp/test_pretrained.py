@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoTokenizer, Dinov2Model
+from transformers import Dinov2Model
 
 from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.models import ViTEncoderConfig
@@ -21,7 +21,7 @@ def test_t5_tokenizer_ends_captions_and_never_lacks_a_word(tmp_path):
     assert again("the cone is up") == ids
     (tmp_path / "t5/tokenizer.json").unlink()
     with pytest.raises(UserError, match="t5/tokenizer.json: no such file"):
-        read_tokenizer(AutoTokenizer, str(tmp_path / "t5"), None)
+        read_tokenizer(str(tmp_path / "t5"), None)
 
 
 def test_places_in_order(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, Dinov2Config, PretrainedConfig, T5Config, ViTConfig
+from transformers import Dinov2Config, PretrainedConfig, T5Config, ViTConfig
 
 from textocvp.compat.keys import TEXT, VIT, Names, from_original, names_of, original_name
 from textocvp.config.errors import UserError
@@ -192,7 +192,7 @@ def copy_tokenizer(trained: Trained, weights: str, folder: Path) -> None:
     if trained.part == "model":
         return
     try:
-        read_tokenizer(AutoTokenizer, weights, None).save_pretrained(folder)
+        read_tokenizer(weights, None).save_pretrained(folder)
     except UserError:
         place = trained.weights
         log.info(

@@ -150,11 +150,9 @@ class T5Tokenizer:
     name = "T5"
 
     def __init__(self, weights: str, folder: Path) -> None:
-        from transformers import AutoTokenizer  # seconds to import
-
         from textocvp.pretrained import read_tokenizer
 
-        self._tokenizer = read_tokenizer(AutoTokenizer, weights, folder)
+        self._tokenizer = read_tokenizer(weights, folder)
         if self._tokenizer.pad_token_id != 0:
             raise UserError(
                 f"weights {weights!r}: the tokenizer pads with {self._tokenizer.pad_token_id}, "

@@ -16,7 +16,7 @@ from transformers import Dinov2Config, Dinov2Model, PreTrainedModel, ViTConfig, 
 
 from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.models import ConvEncoderConfig, ViTEncoderConfig, per_layer, vit_patch_size
-from textocvp.pretrained import FrozenEncoder, find_weights, read_config, read_model
+from textocvp.pretrained import FrozenEncoder, find_weights, read, read_model
 
 
 class ConvEncoder(nn.Module):
@@ -167,7 +167,7 @@ def _architecture(name: str, settings: ViTEncoderConfig, folder: Path | None) ->
         if isinstance(config, ViTConfig):
             config.intermediate_size = 4 * known.width
     else:
-        config = read_config(config_class, weights, folder)
+        config = read(config_class, weights, folder)
     config.layer_norm_eps = 1e-6  # as the original's timm models
     config.use_mask_token = False
     return config

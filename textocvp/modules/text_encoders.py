@@ -12,7 +12,7 @@ from textocvp.config.errors import UserError
 from textocvp.config.predictors import FusionConfig, T5EncoderConfig, TextTransformerConfig, TransformerConfig
 from textocvp.modules import xavier_
 from textocvp.modules.attention import AttentionAndMLP, EncoderLayer, MultiHeadAttention
-from textocvp.pretrained import FrozenEncoder, find_weights, read_config, read_model
+from textocvp.pretrained import FrozenEncoder, find_weights, read, read_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -84,7 +84,7 @@ class FrozenT5(FrozenEncoder):
         elif config.weights == T5EncoderConfig().weights and find_weights(config.weights, folder) is None:
             self.model = T5EncoderModel(T5Config())  # t5-small: transformers' own default
         else:
-            self.model = T5EncoderModel(read_config(T5Config, config.weights, folder))
+            self.model = T5EncoderModel(read(T5Config, config.weights, folder))
         self.requires_grad_(False).eval()
 
     @property
