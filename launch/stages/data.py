@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from dataclasses import replace
+from typing import List, Tuple
 
 from launch.pipeline import Pipeline, Planned, edges_to, option
 from launch.state.task import Task
@@ -17,55 +18,26 @@ def make_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
     """Generate the data and random frozen encoders, where the recipe says which."""
     tasks = []
     if pipeline.data is not None:
-        config, options = _options(pipeline.data)
-        tasks.append(
-            Task(
-                stage="make_data",
-                index=0,
-                label=pipeline.data.dataset,
-                argv=("make-data", "--out", pipeline.folder("data"))
-                + options
-                + pipeline.worker_option("make_data"),
-                config=config,
-                outputs=("data/*/*_explicit.json", "data/*/settings.json"),
-                leftovers=("data",),
-            )
-        )
-    for index, (name, recipe) in enumerate(sorted(pipeline.weights.items()), 1):
-        config, options = _options(recipe)
-        tasks.append(
-            Task(
-                stage="make_data",
-                index=index,
-                label=f"weights {name}",
-                argv=("make-weights", "--out", pipeline.folder(f"weights/{name}"), *options),
-                config=config,
-                outputs=(f"weights/{name}/*",),
-                leftovers=(f"weights/{name}",),
-            )
-        )
+        argv = ("make-data", "--out", pipeline.folder("data"), *_options(pipeline.data))
+        argv += pipeline.worker_option("make_data")
+        task = Task("make_data", 0, pipeline.data.dataset, argv, given(pipeline.data))
+        outputs = ("data/*/*_explicit.json", "data/*/settings.json")
+        tasks.append(replace(task, outputs=outputs, leftovers=("data",)))
+    for index, (name, weights) in enumerate(sorted(pipeline.weights.items()), 1):
+        folder = f"weights/{name}"
+        argv = ("make-weights", "--out", pipeline.folder(folder), *_options(weights))
+        task = Task("make_data", index, f"weights {name}", argv, given(weights))
+        tasks.append(replace(task, outputs=(f"{folder}/*",), leftovers=(folder,)))
     return tasks
 
 
-def _options(settings: Settings) -> Tuple[Dict[str, Any], Tuple[str, ...]]:
-    """What is said, as values and as options of the command."""
-    said = given(settings)
-    return said, tuple(word for name, value in said.items() for word in option(name, value))
+def _options(settings: Settings) -> Tuple[str, ...]:
+    return tuple(word for name, value in given(settings).items() for word in option(name, value))
 
 
 def prepare_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
     """Decode every video once, for all seeds and predictors, and check the captions."""
-    return [
-        Task(
-            stage="prepare_data",
-            index=0,
-            label="frames",
-            argv=("prepare-data", "-d", pipeline.folder("")) + pipeline.worker_option("prepare_data"),
-            config={"dataset": pipeline.dataset_fields("")},
-            inputs=(CAPTIONS, WEIGHTS),
-            outputs=("frames/*/part_*",),
-            leftovers=("frames",),
-            after=edges_to(planned["make_data"]),
-            replaceable=True,
-        )
-    ]
+    argv = ("prepare-data", "-d", pipeline.folder(""), *pipeline.worker_option("prepare_data"))
+    config = {"dataset": pipeline.dataset_fields("")}
+    task = Task("prepare_data", 0, "frames", argv, config, (CAPTIONS, WEIGHTS), ("frames/*/part_*",))
+    return [replace(task, leftovers=("frames",), after=edges_to(planned["make_data"]), replaceable=True)]
