@@ -161,15 +161,14 @@ def enumerate_windows(
     return [Window(dataset.video_ids[row], start, draw) for start in starts for draw in draws]
 
 
-def initial_noise(seed: int, video_id: str, start: int, draw: int, shape: Sequence[int]) -> torch.Tensor:
-    """Standard normal float32 noise for the initial slots of a window; a pure function of the arguments."""
-    generator = generator_of("slots", seed, video_id, start, draw)
-    return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
-
-
 def window_noise(seed: int, windows: Iterable[Window], shape: Sequence[int]) -> torch.Tensor:
-    """The noise of several windows, (B, *shape)."""
-    return torch.stack([initial_noise(seed, *window, shape) for window in windows])
+    """Noise for the initial slots of windows, (B, *shape) float32, standard normal.
+
+    A window's noise is a pure function of the seed and the window.
+    """
+    generators = (generator_of("slots", seed, *window) for window in windows)
+    noise = [generator.standard_normal(tuple(shape), dtype=np.float32) for generator in generators]
+    return torch.from_numpy(np.stack(noise))
 
 
 def windows_of(batch: Mapping[str, Any]) -> List[Window]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -73,8 +74,10 @@ def open_tokenizer(experiment: Experiment, folder: Path, dataset: VideoDataset) 
             f"take a predictor without text"
         )
     if predictor.predictor_params.tokenizer == T5Tokenizer.name:
-        return T5Tokenizer(predictor.predictor_params.tokenizer_weights, folder)
-    return open_custom_tokenizer(experiment, folder, dataset)
+        tokenizer: Tokenizer = T5Tokenizer(predictor.predictor_params.tokenizer_weights, folder)
+    else:
+        tokenizer = open_custom_tokenizer(experiment, folder, dataset)
+    return functools.lru_cache(maxsize=None)(tokenizer)  # captions come again every epoch
 
 
 def open_custom_tokenizer(experiment: Experiment, folder: Path, dataset: VideoDataset) -> CustomTokenizer:

@@ -10,7 +10,7 @@ from textocvp.config.errors import UserError
 from textocvp.config.experiment import create_predictor_experiment
 from textocvp.config.training import CurriculumStage
 from textocvp.data import order
-from textocvp.data.order import RankBatches, Sample, TrainingOrder, Window, initial_noise, window_frames
+from textocvp.data.order import RankBatches, Sample, TrainingOrder, Window, window_frames, window_noise
 
 CURRICULUM = tuple(
     CurriculumStage(until=until, num_frames=frames, batch_size=batch)
@@ -114,18 +114,19 @@ def test_too_short_videos(split, length):
 
 
 def test_noise_is_a_standard_normal_function_of_its_arguments():
-    noise = initial_noise(0, "v", 3, 1, (4, 8))
-    assert noise.dtype == torch.float32 and noise.shape == (4, 8)
-    torch.manual_seed(1)
-    assert torch.equal(noise, initial_noise(0, "v", 3, 1, (4, 8)))
-    others = [(1, "v", 3, 1), (0, "w", 3, 1), (0, "v", 4, 1), (0, "v", 3, 2), (0, "v", 31, 1)]
-    drawn = {tuple(initial_noise(*other, (4, 8)).flatten().tolist()) for other in others}
-    assert len(drawn) == len(others) and tuple(noise.flatten().tolist()) not in drawn
+    def noise(seed, *window):
+        return window_noise(seed, [Window(*window)], (4, 8))[0]
 
-    noise = order.window_noise(0, [Window(str(index), 0, 0) for index in range(200)], (8, 16))
-    assert noise.shape == (200, 8, 16)
-    assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
-    assert torch.equal(noise[7], initial_noise(0, "7", 0, 0, (8, 16)))
+    torch.manual_seed(1)
+    assert noise(0, "v", 3, 1).dtype == torch.float32 and noise(0, "v", 3, 1).shape == (4, 8)
+    every = [(0, "v", 3, 1), (1, "v", 3, 1), (0, "w", 3, 1), (0, "v", 4, 1), (0, "v", 3, 2), (0, "v", 31, 1)]
+    drawn = {tuple(noise(*each).flatten().tolist()) for each in every + every}
+    assert len(drawn) == len(every)
+
+    many = window_noise(0, [Window(str(index), 0, 0) for index in range(200)], (8, 16))
+    assert many.shape == (200, 8, 16)
+    assert abs(many.mean()) < 0.03 and abs(many.std() - 1) < 0.03
+    assert torch.equal(many[7:8], window_noise(0, [Window("7", 0, 0)], (8, 16)))
 
 
 def test_windows_are_as_long_as_the_longest_predictor_needs(make_experiment):

@@ -39,7 +39,7 @@ def test_winner_is_copied_and_every_score_of_every_seed_is_kept(seeded, capsys, 
 
 def test_validation_loss_is_the_training_loss_of_the_validation_clips(seeded):
     from textocvp.data.loaders import ClipDataset
-    from textocvp.data.order import initial_noise
+    from textocvp.data.order import Window, window_noise
     from textocvp.data.videos import open_videos
     from textocvp.training.checkpoint import load_decomposition
 
@@ -47,8 +47,8 @@ def test_validation_loss_is_the_training_loss_of_the_validation_clips(seeded):
     model = load_decomposition(seeded.experiment, seeded.folder / "seeds/1" / FINAL)
     losses = []
     for item in ClipDataset(open_videos(seeded.experiment, seeded.folder, "valid"), 4):
-        noise = initial_noise(0, item["video_id"], 1, 0, (3, 8))
-        _, rendering = model(item["video"][None], model.initial_slots(1, noise=noise[None]))
+        noise = window_noise(0, [Window(item["video_id"], 1, 0)], (3, 8))
+        _, rendering = model(item["video"][None], model.initial_slots(1, noise=noise))
         losses.append((rendering.frames[0].clamp(0, 1) - item["video"]).square().mean())
     found = json.loads((seeded.folder / "selected.json").read_text())["scores"]["1"]["validation_loss"]
     assert found == pytest.approx(float(torch.stack(losses).mean()), rel=1e-4)
