@@ -179,16 +179,12 @@ def partition_problems(
 ) -> List[str]:
     """Why a partition (see `partition`) will not run some kinds of jobs; Slurm may accept them even so."""
     problems = [] if values.get("State") == "UP" else [f"State is {values.get('State')}, expected UP"]
-    for key, asked in (
-        ("MaxTime", {kind: resources.minutes for kind, resources in kinds.items()}),
-        ("MaxNodes", {kind: resources.nodes for kind, resources in kinds.items()}),
-    ):
-        over = {kind: number for kind, number in asked.items() if number > limit(values.get(key, ""))}
+    for key, unit in (("MaxTime", "minutes"), ("MaxNodes", "nodes")):
+        asked: Dict[str, int] = {kind: getattr(resources, unit) for kind, resources in kinds.items()}
+        over = [kind for kind in asked if asked[kind] > limit(values.get(key, ""))]
         if over:
-            unit = "minutes" if key == "MaxTime" else "nodes"
-            problems.append(
-                f"{key} is {values[key]}, but {max(over.values())} {unit} are asked for: {', '.join(over)}"
-            )
+            most = max(asked[kind] for kind in over)
+            problems.append(f"{key} is {values[key]}, but {most} {unit} are asked for: {', '.join(over)}")
     for key, option, own in (("AllowAccounts", "account", account), ("AllowQos", "qos", qos)):
         names = values.get(key, "ALL")
         if own and names != "ALL" and own not in names.split(","):

@@ -176,12 +176,10 @@ class Checks:
         for path, name, option in self.roots():
             why, advice = problem(CODE / path), f"correct {option}, or the folder"
             yield FAIL if why else OK, f"{CODE / path} {why}".strip(), name, advice
-
-    @row(HOST, "bind", "jobs start only where the nodes have it; otherwise remove it from container.binds")
-    def binds(self, fact: Fact) -> Results:
+        advice = "jobs start only where the nodes have it; otherwise remove it from container.binds"
         for source in [bind.split(":")[0] for bind in self.cluster.container.binds if self.in_image]:
             if not Path(source).exists():
-                yield WARN, f"{source} does not exist on this host"
+                yield WARN, f"{source} does not exist on this host", "bind", advice
 
     @row(SLURM, "slurm", "see slurm_conf, and whether this is a login node")
     def slurm_answers(self, fact: Fact) -> Results:
@@ -238,19 +236,17 @@ class Checks:
                 text = f"account {account} accepts {few} of your jobs at once, a pipeline has {jobs}"
                 yield WARN, text, "MaxSubmitJobs"
 
-    @row(SLURM, "JobRequeue", "remove it")
-    def requeue(self, fact: Fact) -> Results:
-        value, asked = self.settings.get("JobRequeue", "1"), "not set, but jobs ask for it"
+    @row(SLURM, "stop_seconds", "raise resources' time, or lower stop_seconds")
+    def endings(self, fact: Fact) -> Results:
+        """What becomes of jobs that Slurm ends."""
+        asked, text = "not set, but jobs ask for it", "jobs that are preempted or whose node fails are lost"
         if "no-requeue" in self.cluster.extra_sbatch:
-            yield WARN, "extra_sbatch.no-requeue: jobs that are preempted or whose node fails are lost"
+            yield WARN, f"extra_sbatch.no-requeue: {text}", "JobRequeue", "remove it"
         else:
-            yield OK, value if value == "1" else asked
+            yield OK, "1" if self.settings.get("JobRequeue", "1") == "1" else asked, "JobRequeue"
         is_set = "kill_invalid_depend" in self.settings.get("DependencyParameters", "")
         yield OK, "set" if is_set else asked, "kill_invalid_depend"
         yield OK, f"{self.settings.get('KillWait', '?')} between TERM and KILL", "KillWait"
-
-    @row(SLURM, "stop_seconds", "raise resources' time, or lower stop_seconds")
-    def stop_seconds(self, fact: Fact) -> Results:
         stop = self.cluster.stop_seconds
         short = ", ".join(stage for stage, asked in self.resources.items() if asked.minutes * 60 <= stop)
         if short:
@@ -350,20 +346,16 @@ class Checks:
     @row(NODE, "save", "raise stop_seconds, save more often, free some space, or use a faster file system")
     def save(self, fact: Fact) -> Results:
         """Whether training can save in the time that it has left when it is stopped."""
-        (size, whose), written = self.state_bytes(), format_bytes(fact["bytes"])
+        below = ("", "seeds/*/", "predictors/*/", "predictors/*/seeds/*/") if self.exp else ()
+        states = [state for name in below for state in self.folder.glob(f"{name}resume/step_*")]
+        size = max((bytes_below(state) for state in states), default=EXAMPLE_STATE)
+        whose = f"a saved state of {self.exp}" if states else "an example: EXP= takes its own"
         speed = fact["bytes"] / max(fact["seconds"], 1e-3)
         text = (
-            f"{written} safe on disk in {fact['seconds']:.1f} s, {format_bytes(speed)}/s; "
-            f"{format_bytes(size)} ({whose}) take at least {size / max(speed, 1):.1f} s"
+            f"{format_bytes(fact['bytes'])} safe on disk in {fact['seconds']:.1f} s, {format_bytes(speed)}/s"
         )
+        text += f"; {format_bytes(size)} ({whose}) take at least {size / max(speed, 1):.1f} s"
         limits = [(FAIL, "stop_seconds", self.cluster.stop_seconds)] if self.is_slurm else []
         limits += [(WARN, "GraceTime", self.grace)] if self.grace is not None else []
         text += "".join(f", {name} is {most} s" for _, name, most in limits)
         yield next((level for level, _, most in limits if size > most * speed), OK if speed else FAIL), text
-
-    def state_bytes(self) -> Tuple[int, str]:
-        """Bytes of the experiment's largest saved state, or of an example, and which of them it is."""
-        below = ("", "seeds/*/", "predictors/*/", "predictors/*/seeds/*/") if self.exp else ()
-        states = [state for name in below for state in self.folder.glob(f"{name}resume/step_*")]
-        size = max((bytes_below(state) for state in states), default=EXAMPLE_STATE)
-        return size, f"a saved state of {self.exp}" if states else "an example: EXP= takes its own"

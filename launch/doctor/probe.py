@@ -123,10 +123,7 @@ def locks(plan: Fact) -> Fact:
 
 
 def hdf5(plan: Fact) -> Fact:
-    """Write an HDF5 file and read it back with the jobs' setting of HDF5's locks.
-
-    In a process of its own: where the disk refuses a write, HDF5 may end by a segmentation fault.
-    """
+    """Write an HDF5 file and read it back; in another process, as HDF5 may crash where the disk refuses."""
     command = [sys.executable, "-c", HDF5_LINES, str(Path(plan["folder"]) / f"probe_{plan['node']}.h5")]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
     setting = f"HDF5_USE_FILE_LOCKING={os.environ['HDF5_USE_FILE_LOCKING']}"

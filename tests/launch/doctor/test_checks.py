@@ -126,7 +126,7 @@ def test_folders_that_jobs_read(make, tmp_path, monkeypatch, paths, binds, name,
     (tmp_path / "full" / "videos").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     made = make(paths=paths, container={"runtime": "apptainer", "binds": binds})
-    assert_found(made, "binds" if binds else "data_and_weights", name, level, parts)
+    assert_found(made, "data_and_weights", name, level, parts)
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,13 @@ def test_folders_that_jobs_read(make, tmp_path, monkeypatch, paths, binds, name,
         ("numbers", "MaxArraySize", {"settings": {"MaxArraySize": "20"}}, FAIL, ("20", "26", "shards")),
         ("numbers", "MaxJobCount", {"settings": {"MaxJobCount": "10000"}}, OK, ("10000",)),
         ("numbers", "MaxJobCount", {"settings": {"MaxJobCount": "24"}}, FAIL, ("24", "25", "stage by stage")),
-        ("requeue", "", {"settings": {"JobRequeue": "1"}}, OK, ("1",)),
-        ("requeue", "", {"settings": {"JobRequeue": "0"}}, OK, ("not set", "ask for it")),
-        ("requeue", "", NO_REQUEUE, WARN, ("extra_sbatch.no-requeue", "remove")),
-        ("requeue", "kill_invalid_depend", KILLS, OK, ("set",)),
-        ("requeue", "kill_invalid_depend", {"settings": {}}, OK, ("ask for it",)),
-        ("requeue", "KillWait", {"settings": {"KillWait": "30 sec"}}, OK, ("30 sec",)),
-        ("stop_seconds", "", {"stop_seconds": 3600}, FAIL, ("3600 s", "train-decomp", "raise")),
+        ("endings", "JobRequeue", {"settings": {"JobRequeue": "1"}}, OK, ("1",)),
+        ("endings", "JobRequeue", {"settings": {"JobRequeue": "0"}}, OK, ("not set", "ask for it")),
+        ("endings", "JobRequeue", NO_REQUEUE, WARN, ("extra_sbatch.no-requeue", "remove")),
+        ("endings", "kill_invalid_depend", KILLS, OK, ("set",)),
+        ("endings", "kill_invalid_depend", {"settings": {}}, OK, ("ask for it",)),
+        ("endings", "KillWait", {"settings": {"KillWait": "30 sec"}}, OK, ("30 sec",)),
+        ("endings", "", {"stop_seconds": 3600}, FAIL, ("3600 s", "train-decomp", "raise")),
     ],
 )  # fmt: skip
 def test_what_slurm_says(make, monkeypatch, test, name, site, level, parts):

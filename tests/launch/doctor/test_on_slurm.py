@@ -165,7 +165,7 @@ def test_few_jobs_at_once(site, doctor, slurm):
 
 
 def test_a_cluster_that_does_not_answer(site, doctor, tmp_path):
-    lines = "ClusterName=down SlurmctldHost=localhost(127.0.0.1) SlurmctldPort=1 MessageTimeout=2".split()
+    lines = ["ClusterName=down", "SlurmctldHost=localhost(127.0.0.1)", "SlurmctldPort=1", "MessageTimeout=2"]
     (tmp_path / "down.conf").write_text("".join(f"{line}\n" for line in lines))
     status, found = doctor(site(slurm_conf=str(tmp_path / "down.conf")))
     assert status == 1 and "accounting" not in found
