@@ -8,53 +8,40 @@ import pytest
 from textocvp.cli import main
 
 
-class Server:
-    """Serves one archive on loopback; `broken_after` cuts answers short, `ranges` allows resuming."""
+class Handler(BaseHTTPRequestHandler):
+    """Answers with the server's archive, or with a part of it."""
 
-    def __init__(self):
-        self.body, self.ranges, self.broken_after, self.status = b"", True, [], 200
-        self.shift, self.tells_length = 0, True
-        self.requests = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802 (the library's name)
-                outer.answer(self)
-
-            def log_message(self, *arguments):
-                pass
-
-        self.http = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/download"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True)
-        self.thread.start()
-
-    def answer(self, request):
-        wanted = request.headers.get("Range")
-        self.requests.append(wanted)
-        start = int(wanted.split("=")[1].rstrip("-")) if wanted and self.ranges else 0
-        if start >= len(self.body) and wanted:
-            return request.send_error(416)
-        if self.status != 200:
-            return request.send_error(self.status)
-        request.send_response(206 if start else 200)
+    def do_GET(self):  # noqa: N802 (the library's name)
+        server, wanted = self.server, self.headers.get("Range")
+        server.requests.append(wanted)
+        start = int(wanted.split("=")[1].rstrip("-")) if wanted and server.ranges else 0
+        if server.status != 200 or (wanted and start >= len(server.body)):
+            return self.send_error(416 if server.status == 200 else server.status)
+        self.send_response(206 if start else 200)
         if start:
-            request.send_header("Content-Range", f"bytes {start - self.shift}-/{len(self.body)}")
-        if self.tells_length:
-            request.send_header("Content-Length", str(len(self.body) - start))
-        request.end_headers()
-        end = self.broken_after.pop(0) if self.broken_after else len(self.body)
-        request.wfile.write(self.body[start:end])
+            self.send_header("Content-Range", f"bytes {start - server.shift}-/{len(server.body)}")
+        if server.says_length:
+            self.send_header("Content-Length", str(len(server.body) - start))
+        self.end_headers()
+        self.wfile.write(server.body[start : server.broken_after.pop() if server.broken_after else None])
         return None
+
+    def log_message(self, *arguments):
+        pass
 
 
 @pytest.fixture
 def server():
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.thread.join()
-    server.http.server_close()
+    """Serves `body` on loopback; `broken_after` cuts an answer short, `ranges` allows resuming."""
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.body, server.ranges, server.broken_after, server.status = b"", True, [], 200
+        server.shift, server.says_length, server.requests = 0, True, []
+        server.url = f"http://127.0.0.1:{server.server_port}/download"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 def archive(source):
@@ -158,7 +145,7 @@ def test_a_part_that_is_too_long_is_downloaded_again(original, server, tmp_path)
 
 
 def test_a_server_that_does_not_say_the_length(original, server, tmp_path):
-    server.body, server.tells_length = archive(original[0]), False
+    server.body, server.says_length = archive(original[0]), False
     assert download(server, tmp_path) == 0
 
 
