@@ -68,7 +68,7 @@ class Submission:
         folder, resources = job_folder(self.root, stage, 0).parent, self.cluster.job_resources(stage)
         gpus = resources.gpus_per_node > 0
         return ArrayJob(
-            name=f"{self.root.name}.{stage}",
+            name=f"{self.root.name}.{stage.replace('_', '-')}",
             function=run_task_file,
             arguments=[str(folder / str(index) / "task.json") for index in range(max(indices) + 1)],
             indices=indices,

@@ -28,7 +28,7 @@ def test_the_batch_script_of_a_task(tmp_path):
     job = Submission(site, tmp_path / "exp", CODE, ABOUT).array_job("train_decomp", [1, 3])
     lines = sbatch_text(site, job).splitlines()
     for line in (
-        "#SBATCH --job-name=exp.train_decomp",
+        "#SBATCH --job-name=exp.train-decomp",
         "#SBATCH --array=1,3%2",
         f"export PYTHONPATH={CODE}",
         "export PYTHONSAFEPATH=1",

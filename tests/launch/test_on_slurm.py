@@ -249,7 +249,7 @@ def test_the_image_is_built_by_a_job(site, tmp_path, capfd):
 def test_what_sbatch_refuses_is_one_line(small_recipe, site, root, capsys):
     assert submit(small_recipe(), site(partition="nowhere")) == 2
     line = capsys.readouterr().err.splitlines()[-1]  # after what sbatch itself says
-    assert line.startswith("error: sbatch refused exp.make_data: ")
+    assert line.startswith("error: sbatch refused exp.make-data: ")
     assert "nvalid partition" in line
 
 
