@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from typing_extensions import Annotated
 
 from textocvp.config.registry import DATASETS
-from textocvp.config.schema import Settings
+from textocvp.config.schema import Settings, require
 
 SPLITS = ("train", "valid", "test")
 LEVELS = {"CATER_Easy": "easy", "CATER_Hard": "hard"}
@@ -63,11 +63,8 @@ class PredictionConfig(Settings):
     """Slots are normalised by the training split's mean and standard deviation before the predictor."""
 
     def check(self) -> None:
-        if self.input_buffer_size is not None and self.input_buffer_size < self.num_context:
-            raise ValueError(
-                f"input_buffer_size: expected at least num_context {self.num_context}, "
-                f"got {self.input_buffer_size}"
-            )
+        size, context = self.input_buffer_size, self.num_context
+        require(size is None or size >= context, "input_buffer_size", f"at least num_context {context}", size)
 
     @property
     def num_frames(self) -> int:

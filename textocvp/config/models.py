@@ -19,7 +19,7 @@ from textocvp.config.registry import (
     TRANSITIONS,
     VIT_ENCODERS,
 )
-from textocvp.config.schema import Settings
+from textocvp.config.schema import Settings, require
 
 PerLayer = Union[int, Tuple[int, ...]]
 
@@ -27,25 +27,21 @@ PerLayer = Union[int, Tuple[int, ...]]
 def per_layer(value: PerLayer, num_layers: int, name: str) -> Tuple[int, ...]:
     """One value for every layer, or the given tuple checked against the number of layers (ValueError)."""
     values = (value,) * num_layers if isinstance(value, int) else tuple(value)
-    if len(values) != num_layers:
-        raise ValueError(
-            f"{name}: expected {num_layers} values, one per entry of num_channels, got {len(values)}"
-        )
-    if min(values) < 1:
-        raise ValueError(f"{name}: expected values >= 1, got {min(values)}")
+    require(
+        len(values) == num_layers, name, f"{num_layers} values, one per entry of num_channels", len(values)
+    )
+    require(min(values) >= 1, name, "values >= 1", min(values))
     return values
 
 
 def _check_channels(num_channels: Tuple[int, ...]) -> None:
-    if not num_channels or min(num_channels) < 1:
-        raise ValueError(f"num_channels: expected one integer >= 1 per layer, got {list(num_channels)}")
+    positive = bool(num_channels) and min(num_channels) >= 1
+    require(positive, "num_channels", "one integer >= 1 per layer", list(num_channels))
 
 
 def _check_odd(sizes: Tuple[int, ...], name: str) -> None:
-    if any(size % 2 == 0 for size in sizes):
-        raise ValueError(
-            f"{name}: expected odd values (the input is padded by half of them), got {list(sizes)}"
-        )
+    odd = all(size % 2 for size in sizes)
+    require(odd, name, "odd values (the input is padded by half of them)", list(sizes))
 
 
 class ConvEncoderConfig(Settings):
@@ -121,8 +117,8 @@ class TransposedConvDecoderConfig(Settings):
     def check(self) -> None:
         _check_channels(self.num_channels)
         _check_odd((self.kernel_size,), "kernel_size")
-        if self.upsample_kernel_size % 2:
-            raise ValueError(f"upsample_kernel_size: expected an even value, got {self.upsample_kernel_size}")
+        size = self.upsample_kernel_size
+        require(size % 2 == 0, "upsample_kernel_size", "an even value", size)
 
 
 class TransitionConfig(Settings):
@@ -179,11 +175,8 @@ class DecompositionConfig(Settings):
     """From the slots of one frame to the initial slots of the next."""
 
     def check(self) -> None:
-        if self.slot_dim % self.transition_module.num_heads:
-            raise ValueError(
-                f"transition_module.num_heads: expected a divisor of slot_dim {self.slot_dim}, "
-                f"got {self.transition_module.num_heads}"
-            )
+        heads, width = self.transition_module.num_heads, self.slot_dim
+        require(width % heads == 0, "transition_module.num_heads", f"a divisor of slot_dim {width}", heads)
 
     def check_img_size(self, img_size: Tuple[int, int]) -> None:
         """Raise ValueError("field: why") where the model cannot work on frames of this height and width."""
@@ -207,17 +200,11 @@ class SAViConfig(DecompositionConfig):
 
     def check_img_size(self, img_size: Tuple[int, int]) -> None:
         """Frames that the decoder makes, and those that the encoder is made for, have the data set's size."""
-        made, expected = self.decoder.decoder_params.out_resolution(), self.encoder.encoder_params.resolution
-        if made != img_size:
-            raise ValueError(
-                f"decoder: makes frames of {list(made)}, but dataset.img_size is {list(img_size)}; "
-                "change resolution or upsampling"
-            )
-        if expected is not None and expected != img_size:
-            raise ValueError(
-                f"encoder.encoder_params.resolution: expected dataset.img_size {list(img_size)} or null, "
-                f"got {list(expected)}"
-            )
+        made, made_for = self.decoder.decoder_params.out_resolution(), self.encoder.encoder_params.resolution
+        expected = f"dataset.img_size {list(img_size)}"
+        require(made == img_size, "decoder", f"frames of {expected} (resolution times upsampling)", made)
+        fits = made_for in (None, img_size)
+        require(fits, "encoder.encoder_params.resolution", f"{expected} or null", made_for)
 
 
 class ViTEncoderConfig(Settings):
@@ -258,12 +245,9 @@ class MLPPatchDecoderConfig(Settings):
     """Convolutions before the last one; each doubles the resolution until the picture's is reached."""
 
     def check(self) -> None:
-        if round(self.num_patches**0.5) ** 2 != self.num_patches:
-            raise ValueError(
-                f"num_patches: expected a square number (frames are square), got {self.num_patches}"
-            )
-        if not self.reconstruct_images:
-            raise ValueError("reconstruct_images: expected true (evaluation needs pictures), got false")
+        square = round(self.num_patches**0.5) ** 2 == self.num_patches
+        require(square, "num_patches", "a square number (frames are square)", self.num_patches)
+        require(self.reconstruct_images, "reconstruct_images", "true (evaluation needs pictures)", False)
 
 
 class ViTSection(Settings):
@@ -304,28 +288,21 @@ class ExtendedDINOSAURConfig(DecompositionConfig):
     def check(self) -> None:
         super().check()
         decoder, patch_size = self.decoder.decoder_params, vit_patch_size(self.encoder.encoder_name)
-        if self.img_size % patch_size:
-            raise ValueError(
-                f"img_size: expected a multiple of the patch size {patch_size}, got {self.img_size}"
-            )
+        size = self.img_size
+        require(size % patch_size == 0, "img_size", f"a multiple of the patch size {patch_size}", size)
         for name, expected, why in (
             ("patch_size", patch_size, f"the patch size of {self.encoder.encoder_name}"),
-            ("num_patches", (self.img_size // patch_size) ** 2, "(img_size / patch_size) squared"),
+            ("num_patches", (size // patch_size) ** 2, "(img_size / patch_size) squared"),
             ("in_dim", self.slot_dim, "slot_dim"),
             ("out_dim", self.mlp_encoder_dim + 1, "mlp_encoder_dim + 1"),
         ):
-            if getattr(decoder, name) != expected:
-                raise ValueError(
-                    f"decoder.decoder_params.{name}: expected {expected}, {why}, got {getattr(decoder, name)}"
-                )
+            found = getattr(decoder, name)
+            require(found == expected, f"decoder.decoder_params.{name}", f"{expected}, {why}", found)
 
     def check_img_size(self, img_size: Tuple[int, int]) -> None:
         """Frames are squares of `img_size`."""
-        if (self.img_size, self.img_size) != img_size:
-            raise ValueError(
-                f"img_size: {self.img_size}, but dataset.img_size is {list(img_size)}; make them equal "
-                "(frames must be square)"
-            )
+        fits = (self.img_size, self.img_size) == img_size
+        require(fits, "img_size", f"dataset.img_size {list(img_size)} (frames are square)", self.img_size)
 
 
 def vit_patch_size(encoder_name: str) -> int:

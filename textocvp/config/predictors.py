@@ -6,12 +6,7 @@ from typing import Any, ClassVar, Mapping, Optional
 
 from pydantic import Field, PositiveInt
 
-from textocvp.config.schema import Settings
-
-
-def _check_heads(width: int, num_heads: int, name: str) -> None:
-    if width % num_heads:
-        raise ValueError(f"{name}: expected a divisor of the width {width}, got {num_heads}")
+from textocvp.config.schema import Settings, require
 
 
 class PredictorConfig(Settings):
@@ -43,7 +38,12 @@ class TransformerConfig(Settings):
     """Factor on the output layer's initial values; with `residual`, 0.05 starts by copying the slots."""
 
     def check(self) -> None:
-        _check_heads(self.token_dim, self.n_heads, "n_heads")
+        require(
+            self.token_dim % self.n_heads == 0,
+            "n_heads",
+            f"a divisor of token_dim {self.token_dim}",
+            self.n_heads,
+        )
 
 
 class VanillaTransformerConfig(TransformerConfig, PredictorConfig):
@@ -96,7 +96,12 @@ class TextTransformerConfig(Settings):
     """Dropout after the embedding and in the layers (the original's fixed 0.1)."""
 
     def check(self) -> None:
-        _check_heads(self.input_dim, self.num_heads, "num_heads")
+        require(
+            self.input_dim % self.num_heads == 0,
+            "num_heads",
+            f"a divisor of input_dim {self.input_dim}",
+            self.num_heads,
+        )
 
 
 class T5EncoderConfig(Settings):

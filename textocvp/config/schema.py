@@ -79,6 +79,12 @@ class Settings(BaseModel):
         return _converted(value)
 
 
+def require(holds: bool, field: str, expected: str, got: Any) -> None:
+    """For `check`: ValueError("field: expected ..., got ...") unless `holds`."""
+    if not holds:
+        raise ValueError(f"{field}: expected {expected}, got {shown(got)}")
+
+
 def _unknown(name: Any, known: Iterable[str]) -> InitErrorDetails:
     error = PydanticCustomError("unknown_key", "{hint}", {"hint": nearest(str(name), known)})
     return {"type": error, "loc": (name,), "input": None}
@@ -314,9 +320,7 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     for where, value in _leaves(values):
         if isinstance(value, _UnquotedTime):
-            raise ConfigError(
-                f'{path}: {where}: YAML reads {value} as a number; write it in quotes: "{value}"'
-            )
+            raise ConfigError(f'{path}: {where}: {value} is a number to YAML; write it in quotes: "{value}"')
     return values
 
 
@@ -340,5 +344,5 @@ def refuse_control_characters(value: Any, source: str) -> None:
         if isinstance(leaf, str) and not leaf.isprintable():
             name = where.encode("unicode_escape").decode()
             raise ConfigError(
-                f"{source}: {name}: {leaf!r} contains a control character (a line break, a tab, ...)"
+                f"{source}: {name}: {leaf!r} contains a control character (line break, tab, ...)"
             )

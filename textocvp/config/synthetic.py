@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Literal, Optional, Tuple, get_args
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from textocvp.config.data import LEVELS, SPLITS
-from textocvp.config.schema import Settings, to_dict
+from textocvp.config.schema import Settings, require, to_dict
 
 Action = Literal["slide", "pick_place", "rotate", "contain"]
 ACTIONS: Tuple[Action, ...] = get_args(Action)
@@ -68,22 +68,23 @@ class VideoSettings(Settings):
 
     def check(self) -> None:
         least, most = self.num_objects
-        if least > most:
-            raise ValueError(f"min_objects: expected at most max_objects {most}, got {least}")
+        require(least <= most, "min_objects", f"at most max_objects {most}", least)
+        require(
+            most > 1 or self.actions != ("contain",), "max_objects", "at least 2 for the action contain", most
+        )
+        if self.easy:
+            usual = self.max_objects >= EASY_OBJECTS and self.min_objects in (None, EASY_OBJECTS)
+            require(usual, "max_objects", "none for CATER_Easy, which always has two", self.max_objects)
         if self.dataset == CLIPORT:
-            for name in CATER_ONLY:
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name}: belongs to CATER's scenes; leave it out for {CLIPORT}")
             low, high = CLIPORT_OBJECTS
-            if not low <= least <= most <= high:
-                raise ValueError(
-                    f"max_objects: {CLIPORT} has from {low} to {high} blocks and bowls, "
-                    f"got min_objects {least}, max_objects {most}"
+            require(
+                low <= least and most <= high, "max_objects", f"{low} to {high} for {CLIPORT}", [least, most]
+            )
+            for name in CATER_ONLY:
+                value, default = getattr(self, name), type(self).model_fields[name].default
+                require(
+                    value == default, name, f"nothing for {CLIPORT} (it belongs to CATER's scenes)", value
                 )
-        elif self.easy and (self.max_objects < EASY_OBJECTS or self.min_objects not in (None, EASY_OBJECTS)):
-            raise ValueError("max_objects: CATER_Easy always has two, a cone and the snitch; leave it out")
-        if self.actions == ("contain",) and most < 2:
-            raise ValueError("max_objects: expected at least 2 for the action contain, got 1")
 
     @property
     def num_objects(self) -> Tuple[int, int]:
@@ -138,5 +139,6 @@ class WeightsSettings(Settings):
     """Seed of the values."""
 
     def check(self) -> None:
-        if self.width % self.num_heads:
-            raise ValueError(f"num_heads: expected a divisor of width {self.width}, got {self.num_heads}")
+        require(
+            self.width % self.num_heads == 0, "num_heads", f"a divisor of width {self.width}", self.num_heads
+        )

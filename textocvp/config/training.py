@@ -6,7 +6,7 @@ from typing import Any, Literal, Mapping, Optional, Tuple
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationInfo, model_validator
 
-from textocvp.config.schema import Settings
+from textocvp.config.schema import Settings, require
 
 CRITERIA = (
     "validation_loss",
@@ -50,10 +50,14 @@ class LossTerm(Settings):
         return values
 
     def check(self) -> None:
-        if self.clamp_features and self.type != "pred_feature_mse":
-            raise ValueError(f"clamp_features: {self.type} has no features; use it with pred_feature_mse")
-        if self.foreground_weight and self.type not in ("mse", "pred_img_mse"):
-            raise ValueError(f"foreground_weight: {self.type} has no pixels; use it with mse or pred_img_mse")
+        clamps, weighs = self.type == "pred_feature_mse", self.type in ("mse", "pred_img_mse")
+        require(clamps or not self.clamp_features, "clamp_features", f"false with {self.type}", True)
+        require(
+            weighs or not self.foreground_weight,
+            "foreground_weight",
+            f"0 with {self.type}",
+            self.foreground_weight,
+        )
 
     @property
     def needs_median(self) -> bool:
@@ -133,27 +137,17 @@ class TrainingConfig(Settings):
     `batch_size` throughout."""
 
     def check(self) -> None:
-        if self.lr_warmup and self.warmup_steps == 0:
-            raise ValueError(
-                "warmup_steps: expected an integer >= 1 with lr_warmup, got 0; or set lr_warmup to false"
-            )
-        if self.gradient_clipping and self.clipping_max_value <= 0:
-            raise ValueError("clipping_max_value: expected a number > 0 with gradient_clipping, got 0")
-        if self.curriculum:
-            self._check_curriculum()
-
-    def _check_curriculum(self) -> None:
-        if self.num_steps is None:
-            raise ValueError(
-                "num_steps: required with a curriculum, whose parts end at fractions of all steps"
-            )
+        steps, norm = self.warmup_steps, self.clipping_max_value
+        require(steps > 0 or not self.lr_warmup, "warmup_steps", "a value > 0 with lr_warmup", steps)
+        require(
+            norm > 0 or not self.gradient_clipping, "clipping_max_value", "> 0 with gradient_clipping", norm
+        )
         ends = [stage.until for stage in self.curriculum]
-        if ends != sorted(set(ends)) or ends[0] <= 0:
-            raise ValueError(
-                f"curriculum: expected `until` to rise from part to part, starting above 0, got {ends}"
-            )
-        if ends[-1] != 1:
-            raise ValueError(f"curriculum: expected the last part to end at 1, got {ends[-1]}")
+        if ends:
+            require(self.num_steps is not None, "num_steps", "a value with a curriculum", None)
+            rising = ends == sorted(set(ends)) and ends[0] > 0
+            require(rising, "curriculum", "`until` to rise from part to part, starting above 0", ends)
+            require(ends[-1] == 1, "curriculum", "the last part to end at 1", ends[-1])
 
 
 class Bounds(Settings):

@@ -81,7 +81,7 @@ def test_sizes_of_extended_dinosaur_belong_together(changes, path):
     ],
 )
 def test_heads_divide_the_width(cls, values, path):
-    with pytest.raises(ConfigError, match=f"p: {path}: expected a divisor of the width .*, got 3"):
+    with pytest.raises(ConfigError, match=f"p: {path}: expected a divisor of .*, got 3"):
         build(cls, values, "p")
 
 
