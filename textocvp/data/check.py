@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -48,12 +48,12 @@ def check_data(dataset: str, root: Path, sheet: Optional[Path] = None, workers: 
     """
     problems: List[str] = []
     splits = _open_splits(dataset, Path(root), problems)
-    for split in splits.values():
+    for split in splits:
         checked = _read_all(split, workers or available_cores())
         problems += [video.error for video in checked if video.error]
         print(_summary(split, checked, _longest_caption(split, problems)))
     sheet = Path(sheet or Path(root) / "contact_sheet.png")
-    _draw_sheet(next(iter(splits.values())), sheet)
+    _draw_sheet(splits[0], sheet)
     print(f"contact sheet: {sheet}")
     if problems:
         for line in problems[:MAX_LINES]:
@@ -63,13 +63,13 @@ def check_data(dataset: str, root: Path, sheet: Optional[Path] = None, workers: 
     print(f"{dataset} in {root}: no problem found")
 
 
-def _open_splits(name: str, root: Path, problems: List[str]) -> Dict[str, VideoDataset]:
+def _open_splits(name: str, root: Path, problems: List[str]) -> List[VideoDataset]:
     """The splits that can be opened; the others become problems."""
     config, dataset_class = DatasetConfig(dataset_name=name), registry.DATASETS.get(name).load()
-    splits: Dict[str, VideoDataset] = {}
+    splits: List[VideoDataset] = []
     for split in SPLITS:
         try:
-            splits[split] = dataset_class(config, root, split)
+            splits.append(dataset_class(config, root, split))
         except UserError as error:
             problems.append(str(error))
     if not splits:

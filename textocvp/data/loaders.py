@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Protocol, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
@@ -24,14 +24,6 @@ from textocvp.data.order import (
 from textocvp.data.slot_store import SlotStore, slots_folder, slots_key
 from textocvp.data.tokenizers import Tokenizer, open_tokenizer, tokenize
 from textocvp.data.videos import StoredVideos, Videos, open_videos
-
-
-class Items(Protocol):
-    """What a Loader reads: items by Sample or by position."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, sample: Any) -> Dict[str, Any]: ...  # noqa: ANN401
 
 
 class ClipDataset(Dataset):
@@ -130,13 +122,12 @@ class SlotWindowDataset(Dataset):
         return item
 
 
+Items = Union[ClipDataset, SlotWindowDataset, Subset]
+"""What a Loader reads."""
+
+
 def open_windows(
-    experiment: Experiment,
-    folder: Path,
-    split: str,
-    checkpoint_sha256: str = "",
-    with_video: bool = False,
-    num_frames: Optional[int] = None,
+    experiment: Experiment, folder: Path, split: str, checkpoint_sha256: str = "", with_video: bool = False
 ) -> SlotWindowDataset:
     """The windows of a split for a predictor experiment.
 
@@ -145,30 +136,24 @@ def open_windows(
             stored slots and frames.
         folder: the experiment's folder, or that of one of its predictors.
         checkpoint_sha256: hash of the decomposition checkpoint that the store must come from.
-        with_video: add the frames to stored slots (image loss, evaluation).
-        num_frames: another length than num_context + num_preds, as frames.
+        with_video: add the frames to stored slots (image loss, pictures).
     """
     dataset = open_dataset(experiment, folder, split)
     # an experiment of the original does not say; it uses the store if there is one
-    uses_store = (
-        slots_config(experiment).mode == "store" if experiment.suite else slots_folder(folder).is_dir()
-    )
-    stored = uses_store and num_frames is None
+    stored = slots_config(experiment).mode == "store" if experiment.suite else slots_folder(folder).is_dir()
     tokenizer = open_tokenizer(experiment, folder, dataset)
     videos = open_videos(experiment, folder, split) if with_video or not stored else None
-    length = num_frames or experiment.prediction_params.num_frames
+    length = experiment.prediction_params.num_frames
     rows, windows, store = range(len(dataset)), [], None
     if stored:
         key = slots_key(experiment, dataset, checkpoint_sha256)
         store = SlotStore(slots_folder(folder) / dataset.split, key, length)
         windows = [(row, window) for row in rows for window in store.windows(dataset.video_ids[row])]
     elif videos:
-        frames = num_frames or window_frames(experiment, folder)
-        windows = [
-            (row, window)
-            for row in rows
-            for window in enumerate_windows(experiment, dataset, row, videos.length(row), frames)
-        ]
+        longest = window_frames(experiment, folder)
+        for row in rows:
+            own = enumerate_windows(experiment, dataset, row, videos.length(row), longest)
+            windows += [(row, window) for window in own]
     return SlotWindowDataset(dataset, windows, length, store, videos, tokenizer)
 
 

@@ -154,7 +154,7 @@ def test_stored_and_online_windows_are_the_same_in_the_same_order(predictor):
         assert all(one[name] == other[name] for name in ("video_id", "start", "draw", "caption"))
 
 
-def test_a_batch_of_windows_has_slots_and_text_and_longer_horizons_come_as_frames(predictor):
+def test_a_batch_of_windows_has_slots_and_text(predictor):
     folder, own = predictor
     data = open_windows(own["store"], folder, "test", SHA)
     (batch,) = evaluation_loader(data, 4)
@@ -164,9 +164,6 @@ def test_a_batch_of_windows_has_slots_and_text_and_longer_horizons_come_as_frame
     without_text = PredictorSection(predictor_name="VanillaTransformer")
     mute = own["store"].model_copy(update={"predictor": without_text})
     assert "text" not in collate([open_windows(mute, folder, "test", SHA)[0]])
-
-    item = open_windows(own["store"], folder, "test", SHA, num_frames=7)[0]
-    assert "slots" not in item and item["video"].shape[0] == 7
 
 
 def test_slots_without_the_image_loss_read_no_frames(predictor, monkeypatch):
