@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -45,17 +46,12 @@ def actions(plan):
     return [step.action for step in plan.steps]
 
 
-def test_nothing_is_done_at_first_and_everything_at_the_end(tmp_path, finished):
-    assert actions(make_plan(tmp_path / "new", chain())) == [RUN] * 4
+def test_nothing_is_done_at_first_and_everything_at_the_end_also_in_a_copy(finished, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    assert actions(make_plan(elsewhere / "new", chain())) == [RUN] * 4
     assert actions(make_plan(finished, chain())) == [DONE] * 4
-
-
-def test_a_copied_experiment_folder_stays_whole(finished, tmp_path_factory):
-    import shutil
-
-    copy = tmp_path_factory.mktemp("elsewhere") / "copy"
-    shutil.copytree(finished, copy)
-    assert actions(make_plan(copy, chain())) == [DONE] * 4
+    shutil.copytree(finished, elsewhere / "copy")
+    assert actions(make_plan(elsewhere / "copy", chain())) == [DONE] * 4
 
 
 def test_what_is_missing_runs_and_so_does_what_depends_on_it(finished):
@@ -69,6 +65,11 @@ def test_what_is_missing_runs_and_so_does_what_depends_on_it(finished):
 def test_costly_tasks_below_what_is_missing_are_planned_not_refused(finished):
     (job_folder(finished, "make_data", 0) / "manifest.json").unlink()
     assert actions(make_plan(finished, chain())) == [RUN] * 4
+    finish(finished, chain()[0])
+    assert actions(make_plan(finished, chain())) == [DONE] * 4, "the same inputs again change nothing"
+    finish(finished, chain()[0], "other")
+    with pytest.raises(UserError, match=r"inputs: a\.txt"):
+        make_plan(finished, chain())
 
 
 def test_damaged_outputs_run_again(finished):
@@ -85,18 +86,6 @@ def test_another_config_is_refused_with_the_difference_or_moved_aside(finished):
     assert all(part in str(error.value) for part in ("train-decomp[0]", "lr: 1 -> 2", "--rerun"))
     plan = make_plan(finished, tasks, rerun=True)
     assert [step.aside for step in plan.steps] == [False, True, True, False]
-
-
-def test_other_inputs_are_refused_by_name(finished):
-    finish(finished, chain()[0], "other")
-    with pytest.raises(UserError, match=r"inputs: a\.txt"):
-        make_plan(finished, chain())
-
-
-def test_the_same_inputs_made_again_change_nothing(finished):
-    (job_folder(finished, "make_data", 0) / "manifest.json").unlink()
-    finish(finished, chain()[0])
-    assert actions(make_plan(finished, chain())) == [DONE] * 4
 
 
 def test_a_cheap_stage_is_replaced_without_asking(finished):
@@ -121,11 +110,8 @@ def test_jobs_that_wait_or_run_are_kept_while_what_they_wait_for_is(tmp_path):
     for task in tasks:
         write_task(tmp_path, task)
     finish(tmp_path, tasks[0])
-    jobs = {
-        task.id: Job(f"1{n}", "site", JobState("RUNNING" if n == 1 else "PENDING"))
-        for n, task in enumerate(tasks)
-        if n
-    }
+    states = (None, JobState("RUNNING"), JobState("PENDING"), JobState("PENDING"))
+    jobs = {task.id: Job(f"1{n}", "site", states[n]) for n, task in enumerate(tasks) if n}
     assert actions(make_plan(tmp_path, tasks, jobs=jobs)) == [DONE, QUEUED, QUEUED, QUEUED]
     del jobs[("train_decomp", 1)]
     plan = make_plan(tmp_path, tasks, jobs=jobs)
@@ -162,9 +148,7 @@ def test_one_stage_alone(tmp_path):
     # a seed may be missing where only the end of its training is waited for
     assert actions(make_plan(tmp_path, tasks, frozenset({"select_decomp"}))) == [OUTSIDE] * 3 + [RUN]
     tasks[3] = replace(tasks[3], after=(Edge("train_decomp", 0),))
-    with pytest.raises(
-        UserError, match=r"select-decomp\[0\] needs train-decomp\[0\], which is not done \(it has not"
-    ):
+    with pytest.raises(UserError, match=r"select-decomp\[0\] needs train-decomp\[0\], which .* \(it has not"):
         make_plan(tmp_path, tasks, frozenset({"select_decomp"}))
     for task in tasks[:2]:
         finish(tmp_path, task)

@@ -16,12 +16,10 @@ def test_a_whole_array_is_named_once_and_a_part_element_by_element():
     assert group_by_dependency({0: ok("5_2", "5_1")}, KNOWN) == [("afterok:5_1:5_2", [0])]
 
 
-def test_equal_indices_are_one_array_with_aftercorr():
+def test_equal_indices_are_one_array_with_aftercorr_and_other_shapes_are_not():
     edges = {index: ok(job) for index, job in enumerate(SEEDS)}
     assert group_by_dependency(edges, KNOWN) == [("aftercorr:5", [0, 1, 2])]
 
-
-def test_other_shapes_never_use_aftercorr():
     # 3 seeds -> 6 shards: aftercorr would pair shard i with seed i
     groups = group_by_dependency({index: ok(SEEDS[index // 2]) for index in range(6)}, KNOWN)
     assert groups[:2] == [("aftercorr:5", [0]), ("afterok:5_0", [1])]
@@ -32,8 +30,6 @@ def test_what_is_done_needs_no_edge_while_the_rest_keeps_its_own():
     edges = {0: [], 1: ok("9_1"), 2: [], 3: ok("9_3")}
     assert group_by_dependency(edges) == [("", [0, 2]), ("aftercorr:9", [1, 3])]
 
-
-def test_a_single_job_is_not_an_array():
     assert group_by_dependency({0: ok("6")}, KNOWN) == [("afterok:6", [0])]
     assert group_by_dependency({3: ok("9_3")}) == [("afterok:9", [3])]
 

@@ -49,19 +49,17 @@ def test_everything_a_site_says_reaches_sbatch(script, site, array):
     assert not any(line.startswith("#SBATCH --array") for line in lines)
 
 
-def test_some_elements_of_an_array_keep_their_indices(script, site, array):
+def test_some_elements_of_an_array_keep_their_indices_and_no_dependency_leaks_into_the_next(
+    script, site, array
+):
     text = script(site(array_parallelism=2), array((1, 3, 4)))
     assert "#SBATCH --array=1,3,4%2\n" in text
     assert "--dependency" not in text
     assert "--gpus" not in text
 
-
-def test_a_dependency_does_not_leak_into_the_next_job(script, site, array):
     assert "--dependency" in script(site(), array(dependency="afterok:1"))
     assert "--dependency" not in script(site(), array())
 
-
-def test_the_job_name_is_one_word(site, array):
     assert sbatch_parameters(site(), array(name="a b;c.report"))["job_name"] == "a_b_c.report"
 
 

@@ -3,8 +3,6 @@
 import math
 import sys
 
-import pytest
-
 from slurm.probe import Preemption, limit, run_probe, telling
 
 
@@ -15,16 +13,10 @@ def test_the_lines_that_say_most():
     assert telling(["an error", "FATAL: image"]) == "FATAL: image"
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("12", 12), ("1-00:00:00", 1440), ("00:00:30", 1), ("UNLIMITED", math.inf), ("", math.inf)],
-)
-def test_limits(text, value):
-    assert limit(text) == value
-
-
-def test_what_is_lost_by_preemption():
-    assert Preemption("preempt/qos", "REQUEUE", 20).loss == Preemption("preempt/qos", "OFF", 0).loss == ""
+def test_limits_and_what_is_lost_by_preemption():
+    texts = ("12", "1-00:00:00", "00:00:30", "UNLIMITED", "")
+    assert [limit(text) for text in texts] == [12, 1440, 1, math.inf, math.inf]
+    assert Preemption("preempt/qos", "REQUEUE", 20).loss == Preemption("preempt/none", "OFF", 0).loss == ""
 
 
 def test_output_before_and_after_the_start():

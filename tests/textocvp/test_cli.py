@@ -79,20 +79,21 @@ def test_another_exception_is_a_traceback_and_status_1(tmp_path):
     assert run.returncode == 1 and "RuntimeError: boom" in run.stderr
 
 
-def _raise(error):
-    raise error
+def interrupt():
+    raise KeyboardInterrupt
 
 
-def test_a_file_that_cannot_be_opened_is_one_line_and_status_2(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "load_handler", lambda target: lambda **options: (tmp_path / "none").read_text())
-    assert main(["report", "-d", "x"]) == 2
-    assert capsys.readouterr().err == f"error: report: {tmp_path / 'none'}: No such file or directory\n"
-
-
-def test_ctrl_c_is_one_line_and_status_130(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "load_handler", lambda target: lambda **options: _raise(KeyboardInterrupt()))
-    assert main(["report", "-d", "x"]) == 130
-    assert capsys.readouterr().err == "error: report: interrupted; what is finished is kept\n"
+@pytest.mark.parametrize(
+    ("handler", "status", "error"),
+    [
+        (Path("none").read_text, 2, "error: report: none: No such file or directory\n"),
+        (interrupt, 130, "error: report: interrupted; what is finished is kept\n"),
+        (lambda: 3, 3, ""),
+    ],
+)
+def test_how_a_handler_ends_is_one_line_and_a_status(monkeypatch, capsys, handler, status, error):
+    monkeypatch.setattr(cli, "load_handler", lambda target: lambda **options: handler())
+    assert main(["report", "-d", "x"]) == status and capsys.readouterr().err == error
 
 
 def test_help_needs_no_torch():
@@ -106,8 +107,3 @@ def test_a_python_without_the_packages_says_which_to_use(package):
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(cli.__file__).parents[1])
     assert run.returncode == 2 and run.stderr.count("\n") == 1
     assert all(part in run.stderr for part in ("error: ", "No module named", ".venv/bin/python"))
-
-
-def test_exit_status_of_a_handler_is_kept(monkeypatch):
-    monkeypatch.setattr(cli, "load_handler", lambda target: lambda **options: 3)
-    assert main(["report", "-d", "x"]) == 3

@@ -33,15 +33,13 @@ def run(monkeypatch, seconds_per_step, steps=1000, first=0):
             progress.update(done, torch.tensor(0.25))
 
 
-def test_a_log_gets_a_line_every_quarter_minute(monkeypatch, capsys):
+def test_a_log_gets_a_line_every_quarter_minute_of_its_own_steps(monkeypatch, capsys):
     run(monkeypatch, 0.1)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 + 6 + 1, "the first step, every 15 s of 100 s, the last step"
     assert lines[0] == "12:34:56 train: step 1/1000 (0%), loss 0.25, 10.0 steps/s, 1:40 left"
     assert lines[-1] == "12:34:56 train: step 1000/1000 (100%), loss 0.25, 10.0 steps/s, 0:00 left"
 
-
-def test_a_resumed_run_counts_its_own_steps(monkeypatch, capsys):
     run(monkeypatch, 0.1, first=900)
     assert capsys.readouterr().err.splitlines()[-1].endswith("10.0 steps/s, 0:00 left")
 
@@ -67,16 +65,14 @@ def test_progress_file_of_a_job(monkeypatch, tmp_path):
     assert progress_line({}) == ""
 
 
-def test_other_processes_are_silent(capsys):
-    Progress("train", 10, is_main=False).update(10, 0.5)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_units_without_a_loss(capsys):
+def test_units_without_a_loss_and_silent_other_processes(capsys):
     Progress("precompute-slots", 10, unit="window").update(10)
     Progress("decode", None, unit="video").update(3)
     lines = capsys.readouterr().err.splitlines()
     assert "precompute-slots: window 10/10 (100%), " in lines[0] and lines[1].endswith("decode: video 3")
+
+    Progress("train", 10, is_main=False).update(10, 0.5)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_log_lines_name_level_and_rank(monkeypatch, capsys):
@@ -91,10 +87,8 @@ def test_log_lines_name_level_and_rank(monkeypatch, capsys):
     assert re.fullmatch(r"\d\d:\d\d:\d\d rank 1 error: two processes", second)
 
 
-def test_durations():
+def test_durations_and_tables():
     assert [duration(s) for s in (None, 0, 59.6, 3599, 3600)] == ["", "0:00", "1:00", "59:59", "1:00:00"]
 
-
-def test_tables():
     assert format_table(("a", "b", "c"), [("1", "", "x"), ("22", "", "yy")]) == ["a   c", "1   x", "22  yy"]
     assert format_table(("a", "b"), [("x", "1.5")], figures=True) == ["a    b", "------", "x  1.5"]

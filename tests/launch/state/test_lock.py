@@ -15,19 +15,16 @@ def test_one_at_a_time(tmp_path):
         pass
 
 
-def test_a_file_system_without_locks_is_told_as_such(tmp_path, monkeypatch):
-    def refuse(descriptor, operation):
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(UserError, match="jobs/lock: .*locks"), locked(tmp_path):
-        pass
-
-
-def test_another_users_experiment_is_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "name", "number", "message"),
+    [(fcntl, "flock", errno.ENOSYS, "jobs/lock: .*locks"), (os, "open", errno.EACCES, "permission denied")],
+)
+def test_a_file_system_without_locks_and_another_users_experiment(
+    tmp_path, monkeypatch, module, name, number, message
+):
     def refuse(*arguments):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(UserError, match="jobs/lock: permission denied"), locked(tmp_path):
+    monkeypatch.setattr(module, name, refuse)
+    with pytest.raises(UserError, match=message), locked(tmp_path):
         pass

@@ -25,15 +25,11 @@ def test_manifest_round_trip_and_damage(tmp_path):
     assert str(reason) == f"{output}: missing"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "damaged, not valid JSON"),
-        ("[]", "schema 1"),
-        ('{"schema": 9}', "schema 1"),
-        ('{"schema": 1, "stage": "x"}', "damaged manifest"),
-    ],
-)
+UNUSABLE = {"{": "damaged, not valid JSON", '{"schema": 1, "stage": "x"}': "damaged manifest"}
+UNUSABLE.update(dict.fromkeys(("[]", '{"schema": 9}'), "schema 1"))
+
+
+@pytest.mark.parametrize(("text", "message"), UNUSABLE.items())
 def test_unusable_manifests(tmp_path, text, message):
     path = tmp_path / "manifest.json"
     path.write_text(text)

@@ -11,15 +11,9 @@ from launch.state.prune import Alive, alive_by_ledger, leftovers
 from launch.state.task import Task, write_task
 
 ABOUT = {"revision": "", "image": "", "versions": {}}
-TRAINING = Task(
-    "train_decomp",
-    0,
-    "",
-    ("train-decomp",),
-    {"lr": 1},
-    outputs=("seeds/0/models/checkpoint_epoch_final.pth",),
-    leftovers=tuple(f"seeds/0/{name}" for name in ("models", "resume", "tboard_logs", "plots")),
-)
+OWN = tuple(f"seeds/0/{name}" for name in ("models", "resume", "tboard_logs", "plots"))
+OUTPUTS = ("seeds/0/models/checkpoint_epoch_final.pth",)
+TRAINING = Task("train_decomp", 0, "", ("train-decomp",), {"lr": 1}, outputs=OUTPUTS, leftovers=OWN)
 SLOTS = Task("precompute_slots", 0, "", ("x",), outputs=("slots/*/part_*",))
 FILES = {
     "seeds/0/models/checkpoint_epoch_1.pth": 100,
@@ -69,23 +63,19 @@ def age(path, days):
         os.utime(each, (time.time() - days * 86400,) * 2)
 
 
-def test_what_a_finished_training_leaves(root):
+def test_what_a_finished_training_leaves_and_nothing_of_another(root):
     names = found(root)
     assert set(names) == OF_TRAINING | PICKLES | SNAPSHOTS | {ASIDE}
     assert names["seeds/0/resume"] == 1014
     assert names["seeds/0/models/checkpoint_epoch_22.pth"] == 200
     assert names[ASIDE] == 400
-
-
-def test_nothing_of_a_training_that_is_not_done(root):
-    (root / "seeds/0/models/checkpoint_epoch_final.pth").write_bytes(b"cut")
+    write_task(root, replace(TRAINING, config={"lr": 2}))  # planned with another config
+    assert not set(found(root)) & OF_TRAINING
+    write_task(root, TRAINING)
+    assert set(found(root)) >= OF_TRAINING
+    (root / "seeds/0/models/checkpoint_epoch_final.pth").write_bytes(b"cut")  # not done
     assert not set(found(root)) & OF_TRAINING
     (root / "jobs/train_decomp/0/manifest.json").unlink()
-    assert not set(found(root)) & OF_TRAINING
-
-
-def test_nothing_of_a_training_that_was_planned_with_another_config(root):
-    write_task(root, replace(TRAINING, config={"lr": 2}))
     assert not set(found(root)) & OF_TRAINING
 
 

@@ -14,40 +14,25 @@ from slurm.accounting import Usage
 from slurm.options import format_time
 
 
-def used(task=0, state="COMPLETED", seconds=100.0, resources=None, **usage):
-    values = {
-        "cpu_seconds": 0.9 * seconds,
-        "core_seconds": 4 * seconds,
-        "limit_seconds": 3600.0,
-        "memory": int(0.9 * GB),
-        "asked_memory": 8 * GB,
-        **usage,
-    }
-    resources = {"cpus_per_task": 4, "time": "01:00:00", "mem_gb": 8.0, **(resources or {})}
+def used(task=0, state="COMPLETED", seconds=100.0, **usage):
+    values = {"cpu_seconds": 0.9 * seconds, "core_seconds": 4 * seconds, "limit_seconds": 3600.0}
+    values.update({"memory": int(0.9 * GB), "asked_memory": 8 * GB, **usage})
+    resources = {"cpus_per_task": 4, "time": "01:00:00", "mem_gb": 8.0}
     return Used(
         TaskId("train_decomp", task), f"7_{task}", Usage(state, 1, seconds, **values), resources, True
     )
 
 
-def test_what_would_have_been_enough_for_all():
+def test_what_would_have_been_enough_or_was_too_little():
     text = suggestion("train-decomp", [used(), used(1, seconds=700.0, memory=GB)])
     assert text == (
         "train-decomp: time=00:20:00 mem_gb=1.5 cpus_per_task=1 would have been enough "
         "(resources.train-decomp in the cluster's config)"
     )
-
-
-def test_what_fits_stays():
-    each = used(seconds=3000.0, cpu_seconds=11_000.0, memory=7 * GB)
-    assert suggestion("train-decomp", [each]) == "train-decomp: what was asked for fits"
-
-
-def test_several_processes_share_the_cores():
+    fits = used(seconds=3000.0, cpu_seconds=11_000.0, memory=7 * GB)
+    assert suggestion("train-decomp", [fits]) == "train-decomp: what was asked for fits"
     text = suggestion("x", [used(cpu_seconds=300.0, core_seconds=800.0, processes=2)])
     assert "cpus_per_task=2 " in text  # of four each, one and a half were busy
-
-
-def test_what_was_too_little():
     assert suggestion("x", [used(), used(1, state="TIMEOUT")]) == (
         "x: time=01:00:00 was too little for task 1; raise resources.x.time in the cluster's config"
     )
@@ -55,23 +40,10 @@ def test_what_was_too_little():
     assert suggestion("x", [used(state="FAILED")]) == "x: no task has succeeded yet"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (1, "00:05:00"),
-        (301, "00:10:00"),
-        (3601, "01:15:00"),
-        (7 * 3600 + 1, "08:00:00"),
-        (90_000, "1-06:00:00"),
-    ],
-)
-def test_times_are_rounded_up(seconds, text):
-    assert format_time(rounded_up(seconds, TIME_STEPS)) == text
-
-
-@pytest.mark.parametrize(("asked", "enough"), [(0.1, 0.5), (3.6, 4), (4.1, 5), (17, 20), (65, 72)])
-def test_memory_is_rounded_up(asked, enough):
-    assert rounded_up(asked, MEMORY_STEPS) == enough
+def test_times_and_memory_are_rounded_up():
+    times = [format_time(rounded_up(seconds, TIME_STEPS)) for seconds in (1, 301, 3601, 7 * 3600 + 1, 90_000)]
+    assert times == "00:05:00 00:10:00 01:15:00 08:00:00 1-06:00:00".split()
+    assert [rounded_up(asked, MEMORY_STEPS) for asked in (0.1, 3.6, 4.1, 17, 65)] == [0.5, 4, 5, 20, 72]
 
 
 def test_nothing_was_submitted(written, capsys):

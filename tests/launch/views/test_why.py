@@ -52,11 +52,9 @@ def test_what_is_known_decides_what_to_do(tmp_path, state, facts, log, advice):
     assert lines[-1].startswith(f"what to do: {advice}")
 
 
-def test_nothing_failed(written, capsys):
+def test_nothing_failed_and_nothing_to_cancel(written, capsys):
     assert why(written, capsys).startswith("nothing failed: 14 not submitted")
 
-
-def test_cancel_without_jobs(written, capsys):
     assert main(["cancel", "--exp", str(written)]) == 0
     assert "0 jobs cancelled" in capsys.readouterr().out
 

@@ -9,16 +9,13 @@ from textocvp.modules.text_encoders import TextTransformer
 CONFIG = TextTransformerConfig(input_dim=8, num_layers=2, num_heads=2, vocab_size=20, context_length=10)
 
 
-def test_words_do_not_see_padding():
+def test_words_do_not_see_padding_and_their_order_matters():
     encoder = TextTransformer(CONFIG, out_dim=6).eval()
     tokens, mask = torch.randint(1, 20, (2, 7)), torch.arange(7) < torch.tensor([[7], [4]])
     embeddings = encoder(tokens, mask)
     assert embeddings.shape == (2, 7, 6)
     assert_close(embeddings[1:, :4], encoder(tokens[1:, :4], mask[1:, :4]))
 
-
-def test_order_of_words_matters():
-    encoder = TextTransformer(CONFIG, out_dim=6).eval()
     tokens, mask = torch.arange(1, 6)[None], torch.ones(1, 5, dtype=torch.bool)
     assert (encoder(tokens, mask).flip(1) - encoder(tokens.flip(1), mask)).abs().max() > 1e-4
 

@@ -1,7 +1,5 @@
 """A tiny experiment: rendered videos, SAVi with 600 parameters, two predictors."""
 
-from __future__ import annotations
-
 import json
 import shutil
 
@@ -14,45 +12,23 @@ from textocvp.synthetic.generate import make_data
 from textocvp.terminal import set_up_logging
 from textocvp.training import train_decomp
 
+CONV = {"num_channels": [4, 4], "kernel_size": 3, "strides": [2, 1]}
+TRANSPOSED = {"num_channels": [4], "resolution": [8, 8]}
 MODEL = {
-    "num_slots": 3,
-    "slot_dim": 8,
-    "mlp_hidden": 8,
-    "mlp_encoder_dim": 8,
-    "num_iterations_first": 2,
+    **{"num_slots": 3, "slot_dim": 8, "mlp_hidden": 8, "mlp_encoder_dim": 8, "num_iterations_first": 2},
     "transition_module": {"model_name": "TransformerBlock", "num_heads": 2, "mlp_size": 8},
-    "encoder": {
-        "encoder_name": "ConvEncoder",
-        "encoder_params": {"num_channels": [4, 4], "kernel_size": 3, "strides": [2, 1]},
-    },
-    "decoder": {
-        "decoder_name": "TransposedConvDecoder",
-        "decoder_params": {"num_channels": [4], "resolution": [8, 8]},
-    },
+    "encoder": {"encoder_name": "ConvEncoder", "encoder_params": CONV},
+    "decoder": {"decoder_name": "TransposedConvDecoder", "decoder_params": TRANSPOSED},
 }
-TRAINING = {
-    "num_steps": 4,
-    "batch_size": 2,
-    "lr": 0.001,
-    "warmup_steps": 2,
-    "num_workers": 0,
-    "log_frequency": 2,
-    "image_log_frequency": 4,
-}
+TRAINING = {"num_steps": 4, "batch_size": 2, "lr": 0.001, "warmup_steps": 2, "num_workers": 0}
+TRAINING.update({"log_frequency": 2, "image_log_frequency": 4})
 SIZES = {"token_dim": 8, "hidden_dim": 8, "num_layers": 1, "n_heads": 2}
-FUSION = {"num_heads": 2, "head_dim": 4, "mlp_size": 8}
+WITH_TEXT = {"predictor_params": SIZES, "fusion_params": {"num_heads": 2, "head_dim": 4, "mlp_size": 8}}
+OWN_TEXT = {"input_dim": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 50}
 PREDICTORS = {
     "VanillaTransformer": SIZES,
-    "TextOCVP_T5": {
-        "predictor_params": SIZES,
-        "fusion_params": FUSION,
-        "text_encoder_params": {"weights": "weights/t5"},
-    },
-    "TextOCVP_CustomTF": {
-        "predictor_params": SIZES,
-        "fusion_params": FUSION,
-        "text_encoder_params": {"input_dim": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 50},
-    },
+    "TextOCVP_T5": {**WITH_TEXT, "text_encoder_params": {"weights": "weights/t5"}},
+    "TextOCVP_CustomTF": {**WITH_TEXT, "text_encoder_params": OWN_TEXT},
 }
 
 

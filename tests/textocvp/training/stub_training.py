@@ -1,7 +1,5 @@
 """A stub trained through the real loop, engine and checkpoints; as a program, a server of such processes."""
 
-from __future__ import annotations
-
 import argparse
 import gc
 import importlib
@@ -20,31 +18,16 @@ from textocvp.config.experiment import load_experiment
 from textocvp.terminal import set_up_logging
 from textocvp.training.session import Session
 
-TRAINING = {
-    "num_steps": 20,
-    "batch_size": 8,
-    "lr": 0.01,
-    "warmup_steps": 4,
-    "scheduler_steps": 20,
-    "seed": 5,
-    "log_frequency": 3,
-    "image_log_frequency": 10,
-    "save_frequency": 1,
-    "save_every_steps": 5,
-    "validate_every_steps": 7,
-    "stage3_param_persistence_threshold": 0,
-}
+TRAINING = {"num_steps": 20, "batch_size": 8, "lr": 0.01, "warmup_steps": 4, "scheduler_steps": 20, "seed": 5}
+TRAINING.update(log_frequency=3, image_log_frequency=10, stage3_param_persistence_threshold=0)
+TRAINING.update(save_frequency=1, save_every_steps=5, validate_every_steps=7)
 
 
 def write_experiment(folder, **training):
     """experiment_params.json of a stub experiment."""
     folder.mkdir(parents=True, exist_ok=True)
-    values = {
-        "dataset": {"dataset_name": "CATER_Hard"},
-        "model": {"model_name": "SAVi"},
-        "training": {**TRAINING, **training},
-        "suite": {"version": 1},
-    }
+    values = {"dataset": {"dataset_name": "CATER_Hard"}, "model": {"model_name": "SAVi"}}
+    values.update(training={**TRAINING, **training}, suite={"version": 1})
     (folder / "experiment_params.json").write_text(json.dumps(values))
     return folder
 

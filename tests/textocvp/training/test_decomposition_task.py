@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -76,13 +74,9 @@ def test_seed_decides_initialisation_and_order(make_experiment):
 
 
 def test_curriculum_changes_clip_length_and_batch(make_experiment):
-    folder = make_experiment(
-        training__curriculum=[
-            {"until": 0.5, "num_frames": 1, "batch_size": 4},
-            {"until": 1.0, "num_frames": 3, "batch_size": 2},
-        ]
-    )
-    (task,) = tasks(folder, 0)
+    sizes = ((0.5, 1, 4), (1.0, 3, 2))
+    stages = [{"until": until, "num_frames": frames, "batch_size": size} for until, frames, size in sizes]
+    (task,) = tasks(make_experiment(training__curriculum=stages), 0)
     assert [tuple(batch["video"].shape[:2]) for batch in task.batches(0)] == [(4, 1), (4, 1), (2, 3), (2, 3)]
 
 
@@ -93,13 +87,19 @@ def test_a_curriculum_of_clips_that_are_too_long_is_refused_before_it_starts(mak
         tasks(folder, 0)
 
 
-def test_loss_is_the_clamped_error_of_the_reconstruction(make_experiment):
+def test_the_loss_is_the_clamped_error_of_the_reconstruction_which_pictures_show(make_experiment):
     (task,) = tasks(make_experiment(), 0)
     batch = next(task.batches(0))
     loss, scalars = task.loss(batch)
     _, rendering = task.model(batch["video"], task.model.initial_slots(2, noise=batch["noise"]))
     expected = (rendering.frames.clamp(0, 1) - batch["video"]).square().mean()
     assert torch.equal(loss, expected) and torch.equal(scalars["mse"], expected)
+
+    with torch.no_grad():
+        sheets = task.pictures()
+    assert list(sheets) == ["clip_0", "clip_1", "clip_2"]
+    assert sheets["clip_0"].shape == (3, (3 + 3) * 18, 3 * 18)
+    assert sheets["clip_0"].min() >= 0 and sheets["clip_0"].max() <= 1
 
 
 def test_median_image_weights_the_foreground(make_experiment):
@@ -109,15 +109,6 @@ def test_median_image_weights_the_foreground(make_experiment):
     assert set(weighted.loss(batch)[1]) == {"mse", "background_mse"}
     assert weighted.loss(batch)[1]["mse"] > plain.loss(batch)[1]["mse"]
     assert len(list(folder.glob("median_image_*.png"))) == 1
-
-
-def test_pictures_show_video_reconstruction_masks_and_slots(make_experiment):
-    (task,) = tasks(make_experiment(), 0)
-    with torch.no_grad():
-        sheets = task.pictures()
-    assert list(sheets) == ["clip_0", "clip_1", "clip_2"]
-    assert sheets["clip_0"].shape == (3, (3 + 3) * 18, 3 * 18)
-    assert sheets["clip_0"].min() >= 0 and sheets["clip_0"].max() <= 1
 
 
 def test_validation_is_repeatable_and_trains_nothing(make_experiment):

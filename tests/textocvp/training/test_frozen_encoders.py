@@ -1,7 +1,5 @@
 """ExtendedDINOSAUR and TextOCVP_T5, whose encoders are frozen and whose weights lie in the experiment."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -22,38 +20,20 @@ from textocvp.training.checkpoint import load_decomposition, load_pth
 FINAL = "models/checkpoint_epoch_final.pth"
 DECODER = {"patch_size": 14, "num_patches": 4, "in_dim": 8, "hidden_dim": 16, "out_dim": 9, "num_layers": 2}
 MODEL = {
-    "img_size": 28,
-    "num_slots": 3,
-    "slot_dim": 8,
-    "mlp_hidden": 8,
-    "mlp_encoder_dim": 8,
+    **{"img_size": 28, "num_slots": 3, "slot_dim": 8, "mlp_hidden": 8, "mlp_encoder_dim": 8},
     "transition_module": {"model_name": "TransformerBlock", "num_heads": 2, "mlp_size": 8},
     "encoder": {"encoder_name": "vit_small_patch14_dinov2", "encoder_params": {"weights": "weights/vit"}},
     "decoder": {"decoder_name": "MLPPatchDecoder", "decoder_params": DECODER},
 }
-TRAINING = {
-    "num_steps": 2,
-    "batch_size": 2,
-    "lr": 0.01,
-    "warmup_steps": 1,
-    "num_workers": 0,
-    "stage3_param_persistence_threshold": 0,
-    "log_frequency": 1,
-    "image_log_frequency": 2,
-}
+TRAINING = {"num_steps": 2, "batch_size": 2, "lr": 0.01, "warmup_steps": 1, "num_workers": 0}
+TRAINING.update(stage3_param_persistence_threshold=0, log_frequency=1, image_log_frequency=2)
 
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """An experiment on CLIPort-like episodes, with weights."""
-    settings = {
-        "dataset.root": "data",
-        "dataset.img_size": [28, 28],
-        "dataset.num_frames": 2,
-        "model.model_params": MODEL,
-        "training": TRAINING,
-        "suite.slots.stride": 2,
-    }
+    settings = {"dataset.root": "data", "dataset.img_size": [28, 28], "dataset.num_frames": 2}
+    settings.update({"model.model_params": MODEL, "training": TRAINING, "suite.slots.stride": 2})
     overrides = [f"{path}={json.dumps(value)}" for path, value in settings.items()]
     parent = tmp_path_factory.mktemp("untrained")
     folder = create_experiment(parent, "exp", "ExtendedDINOSAUR", "CLIPort", overrides)
@@ -96,10 +76,8 @@ def state(folder):
 
 def test_new_experiments_get_the_sound_settings(folder):
     experiment = load_experiment(folder)
-    assert [(term.type, term.clamp_features) for term in experiment.loss] == [
-        ("mse", False),
-        ("pred_feature_mse", False),
-    ]
+    terms = [(term.type, term.clamp_features) for term in experiment.loss]
+    assert terms == [("mse", False), ("pred_feature_mse", False)]
     assert experiment.model.model_params.encoder.encoder_params.normalization == "imagenet"
 
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import shutil
 
 import pytest
@@ -15,6 +13,7 @@ from textocvp.training.deepspeed_engine import World
 from textocvp.training.predictor_task import PredictorTask
 
 CHECKPOINT = "models/checkpoint_epoch_final.pth"
+CURRICULUM = [{"until": 1.0, "num_frames": 2, "batch_size": 2}]
 
 
 @pytest.fixture(scope="session")
@@ -30,13 +29,9 @@ def experiment(with_slots, tmp_path):
     return shutil.copytree(with_slots, tmp_path / "exp")
 
 
-def task_of(folder, name="pred"):
-    return PredictorTask(
-        load_predictor_experiment(folder, name),
-        folder / "predictors" / name,
-        folder / CHECKPOINT,
-        World(0, 1, torch.device("cpu")),
-    )
+def task_of(folder, name="pred", checkpoint=CHECKPOINT):
+    own, experiment = folder / "predictors" / name, load_predictor_experiment(folder, name)
+    return PredictorTask(experiment, own, folder / checkpoint, World(0, 1, torch.device("cpu")))
 
 
 @pytest.mark.parametrize("predictor", ["VanillaTransformer", "TextOCVP_CustomTF"])
@@ -73,9 +68,8 @@ def test_online_gives_the_stores_batches(experiment, make_predictor):
 
 def test_statistics_online_are_near_the_stores(experiment, make_predictor):
     for name, mode in (("stored", "store"), ("online", "online")):
-        make_predictor(
-            experiment, name=name, suite__slots__mode=mode, prediction_params__standardize_slots=True
-        )
+        changes = {"suite__slots__mode": mode, "prediction_params__standardize_slots": True}
+        make_predictor(experiment, name=name, **changes)
     stored, online = task_of(experiment, "stored").model, task_of(experiment, "online").model
     torch.testing.assert_close(online.slot_mean, stored.slot_mean, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(online.slot_std, stored.slot_std, atol=1e-4, rtol=1e-3)
@@ -83,9 +77,8 @@ def test_statistics_online_are_near_the_stores(experiment, make_predictor):
 
 def test_image_loss_decodes_the_predicted_frames_alone(experiment, make_predictor, monkeypatch):
     make_predictor(experiment, name="slots")
-    make_predictor(
-        experiment, name="images", predictor_loss=[{"type": "pred_img_mse"}, {"type": "pred_slot_mse"}]
-    )
+    loss = [{"type": "pred_img_mse"}, {"type": "pred_slot_mse"}]
+    make_predictor(experiment, name="images", predictor_loss=loss)
     for name, expected in (("slots", []), ("images", [(2, 3, 3, 8)])):
         task, decoded = task_of(experiment, name), []
 
@@ -114,13 +107,9 @@ def test_slot_loss_is_computed_where_the_predictor_works(experiment, make_predic
 
 
 def test_teacher_forcing_only_while_training(experiment, make_predictor):
-    make_predictor(experiment, name="free", predictor__predictor_params__dropout=0.0)
-    make_predictor(
-        experiment,
-        name="forced",
-        predictor__predictor_params__dropout=0.0,
-        prediction_params__teacher_force=True,
-    )
+    for name, forces in (("free", False), ("forced", True)):
+        changes = {"predictor__predictor_params__dropout": 0.0, "prediction_params__teacher_force": forces}
+        make_predictor(experiment, name=name, **changes)
     free, forced = task_of(experiment, "free"), task_of(experiment, "forced")
     batch = next(free.batches(0))
     assert not torch.equal(free.loss(batch)[0], forced.loss(batch)[0])
@@ -143,22 +132,14 @@ def test_store_of_another_checkpoint_is_refused(experiment, make_predictor):
     torch.save({**content, "step": 99}, experiment / "models/other.pth")
     assert sha256_file(experiment / CHECKPOINT) != sha256_file(experiment / "models/other.pth")
     with pytest.raises(UserError, match="checkpoint_sha256"):
-        PredictorTask(
-            load_predictor_experiment(experiment, "pred"),
-            experiment / "predictors/pred",
-            experiment / "models/other.pth",
-            World(0, 1, torch.device("cpu")),
-        )
+        task_of(experiment, checkpoint="models/other.pth")
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
         ({"predictor_loss": [{"type": "mse"}]}, "predictor_loss: mse: .* use pred_slot_mse or pred_img_mse"),
-        (
-            {"training__curriculum": [{"until": 1.0, "num_frames": 2, "batch_size": 2}]},
-            "curriculum: predictors train on windows of one length",
-        ),
+        ({"training__curriculum": CURRICULUM}, "curriculum: predictors train on windows of one length"),
         ({"prediction_params__num_preds": 6}, "windows of 4 frames, but 7 are needed"),
     ],
 )

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -45,12 +43,8 @@ def experiment(experiment, make_predictor):
 def test_shards_write_disjoint_parts_that_join_to_the_whole(experiment, tmp_path, capsys):
     whole = shutil.copytree(experiment, tmp_path / "whole")
     assert main(["precompute-slots", "-d", str(whole)]) == 0
-    assert parts(whole) == [
-        "test/part_0000.h5",
-        "train/part_0000.h5",
-        "train/part_0001.h5",
-        "valid/part_0000.h5",
-    ]
+    names = ("test/part_0000", "train/part_0000", "train/part_0001", "valid/part_0000")
+    assert parts(whole) == [f"{name}.h5" for name in names]
     assert precompute_slots(experiment, FINAL, 1, 2) == 0
     assert parts(experiment) == ["train/part_0001.h5"]
     assert precompute_slots(experiment, FINAL, 0, 2) == 0
