@@ -10,13 +10,15 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from launch import CODE
 from launch.job import run_task_file
 from launch.stages import DISTRIBUTED
+from launch.state import ledger
 from launch.state.task import ANY, OK, Task, TaskId, job_folder
 from slurm.container import image_digest, python_line, python_words
 from slurm.dependency import AFTERANY, AFTEROK, group_by_dependency
-from slurm.options import ArrayJob, export_lines, setup_lines
+from slurm.options import ArrayJob, Resources, export_lines, setup_lines
 from slurm.site import ClusterConfig
 from slurm.site import load_cluster as load_site
 from textocvp.config.job import REQUEUE_FILE, TERM_WAIT_VARIABLE
+from textocvp.config.schema import to_dict
 
 TERM_WAIT = 3600
 """Seconds that a task waits after SIGTERM for the scheduler to end it or queue it again; more than a
@@ -49,6 +51,20 @@ def python_script(cluster: ClusterConfig, code: Path, root: Path, stage: str) ->
     resources = cluster.job_resources(stage)
     lines = export_lines(job_variables(cluster, code, resources.cpus_per_task))
     return lines, shlex.join(python_words(cluster, code, root, resources.gpus_per_node > 0))
+
+
+def record_submission(
+    root: Path, task: Task, resources: Resources, about: Mapping[str, Any], log: Path, **more: str
+) -> None:
+    """The ledger's line on a task that is submitted, or started here.
+
+    Args:
+        about: what is recorded of all tasks of one submission: cluster, revision, dirty, image.
+        more: what only jobs have: job_id, depends_on, snapshot.
+    """
+    details = {"job_id": "", "depends_on": "", "log": log.relative_to(root).as_posix(), **about, **more}
+    argv, asked = list(task.argv), to_dict(resources)
+    ledger.record(root, ledger.SUBMITTED, *task.id, **details, argv=argv, resources=asked)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which jobs an experiment has: the ledger says what was submitted, the scheduler what has become of it."""
+"""Which jobs an experiment has: what the ledger and the scheduler say of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slurm.queue import JobState, SlurmError, cancel, job_states
 from textocvp.config.errors import UserError
 
 ENDED = (ledger.FINISHED, ledger.CANCELLED)
-"""Last words after which a job need not be asked for. A job that failed or stopped may be queued again."""
+"""Events after which the scheduler need not be asked. A job that failed or stopped may be queued again."""
 
 
 def cluster_environment(name: str) -> Dict[str, str]:
@@ -25,7 +25,7 @@ def scheduler_states(last: Mapping[TaskId, Mapping[str, Any]]) -> Dict[TaskId, J
     """What the schedulers say of the last job of each task, one question to each cluster.
 
     Args:
-        last: each task's last submission, as `ledger.last_events` tells it.
+        last: each task's last submission, from `ledger.last_events`.
     """
     asked: Dict[str, Dict[str, TaskId]] = {}
     for task, event in last.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, TextIO, Tuple
 
 from launch import CODE
-from launch.batch import job_variables
+from launch.batch import job_variables, record_submission
 from launch.state import ledger
 from launch.state.attempt import free_port, local_rank_variables
 from launch.state.task import OK, Task, TaskId, job_folder
@@ -21,7 +21,6 @@ from slurm.container import python_words
 from slurm.options import Resources
 from slurm.site import ClusterConfig
 from textocvp.config.job import ATTEMPT_VARIABLE, available_cores
-from textocvp.config.schema import to_dict
 from textocvp.terminal import duration
 
 POLL_SECONDS = 0.1
@@ -143,17 +142,7 @@ class LocalRunner:
         folder = job_folder(self.root, *task.id).parent / "logs"
         folder.mkdir(parents=True, exist_ok=True)
         logs = [folder / f"local_{attempt}_{task.index}_{rank}_log.out" for rank in range(resources.ranks)]
-        ledger.record(
-            self.root,
-            ledger.SUBMITTED,
-            *task.id,
-            job_id="",
-            depends_on="",
-            log=logs[0].relative_to(self.root).as_posix(),
-            **self.about,
-            argv=list(task.argv),
-            resources=to_dict(resources),
-        )
+        record_submission(self.root, task, resources, self.about, logs[0])
         variables = {**job_variables(self.cluster, CODE, threads), ATTEMPT_VARIABLE: attempt}
         self.running.append(Running(task, logs, self._processes(task, resources, logs, variables)))
         self.watch.event(f"{title(task)} started")

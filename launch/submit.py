@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 from launch import CODE
-from launch.batch import Submission, load_cluster
+from launch.batch import Submission, load_cluster, record_submission
 from launch.jobs import active_jobs, cancel_jobs
 from launch.local import LocalRunner
 from launch.pipeline import (
@@ -35,7 +35,6 @@ from slurm.options import Resources
 from slurm.queue import slurm_settings
 from slurm.site import ClusterConfig
 from textocvp.config.errors import UserError, nearest
-from textocvp.config.schema import to_dict
 from textocvp.files import code_revision, write_json
 
 TRAININGS = frozenset(stage for stage, distributed in DISTRIBUTED.items() if distributed)
@@ -184,19 +183,8 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) ->
         for job, group in submission.array_jobs(tasks, jobs, earlier):
             # recorded before the next array is submitted: sbatch may refuse that one, and these jobs run
             for task, job_id in zip(group, submit_array(cluster, job)):
-                log = job.log(job_id).relative_to(plan.root).as_posix()
-                ledger.record(
-                    plan.root,
-                    ledger.SUBMITTED,
-                    *task.id,
-                    job_id=job_id,
-                    depends_on=job.dependency,
-                    log=log,
-                    **about,
-                    argv=list(task.argv),
-                    resources=to_dict(job.resources),
-                    snapshot=code.name,
-                )
+                ids = {"job_id": job_id, "depends_on": job.dependency, "snapshot": code.name}
+                record_submission(plan.root, task, job.resources, about, job.log(job_id), **ids)
                 jobs[task.id] = job_id
     return jobs
 
