@@ -151,16 +151,11 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     "decomp-ckpt": {"help": "use this decomposition checkpoint, whatever trained it"},
     "res": {
         "default": "",
-        "help": "other resources, of the stages that the command asks for (pipeline: the trainings): "
-        '"nodes=1 gpus_per_node=4 time=04:00:00"',
+        "help": "of the stages asked for (pipeline: the trainings): nodes=1 time=04:00:00",
     },
     "rerun": {"action": FLAG, "help": "move outputs of another config aside"},
     "wait": {"action": FLAG, "help": "stay until the jobs have ended"},
-    "json": {
-        "action": FLAG,
-        "help": "for programs: status a list of {stage, task, job_id, state, ...}, doctor "
-        "a list of {group, level, name, found, advice}",
-    },
+    "json": {"action": FLAG, "help": "a list of {stage, task, state, ...}; doctor: of {name, level, ...}"},
     "watch": {"action": FLAG, "help": "again every few seconds, until nothing runs"},
     "rank": {"type": _number, "default": 0, "help": "of its processes (0)"},
     "lines": {"type": _number, "default": 40, "help": "from the log's end (40); 0: all"},
@@ -188,9 +183,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: Dict[str, Command] = {
-    "pipeline": Command(
-        run_submit, "run or submit everything that is missing, in dependency order", SUBMISSION
-    ),
+    "pipeline": Command(run_submit, "run or submit all that is missing, in dependency order", SUBMISSION),
     "train-decomp": Command(run_submit, "train the decomposition model (once per seed)", SUBMISSION),
     "select-decomp": Command(run_submit, "keep the best seed", SUBMISSION),
     "precompute-slots": Command(run_submit, "write the slot store", SUBMISSION),
@@ -206,11 +199,7 @@ COMMANDS: Dict[str, Command] = {
     "efficiency": Command(run_efficiency, "requested against used time and memory", "exp!"),
     "fork": Command(run_fork, "a variant that takes over what stays the same", "exp! to! set! pred"),
     "doctor": Command(run_checks, "every check that saves a lost night", "cluster exp timeout json"),
-    "image": Command(
-        run_image, "build the image of a cluster's jobs, as a job", "cluster base lock wait unpack"
-    ),
-    "shell": Command(
-        run_shell, "a shell in the image, as a stage's jobs have it", "cluster exp stage task res"
-    ),
+    "image": Command(run_image, "build the image of the jobs, as a job", "cluster base lock wait unpack"),
+    "shell": Command(run_shell, "a shell as a stage's jobs have it", "cluster exp stage task res"),
     "tensorboard": Command(run_tensorboard, "curves and pictures of all trainings", "exp! cluster port"),
 }

@@ -1,7 +1,5 @@
 """What make does, without doing it (make -n), and what it refuses."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shlex

@@ -165,8 +165,8 @@ def _process_lives(event: Mapping[str, Any]) -> bool:
         os.kill(event["pid"], 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # another user's
+        pass
     return True
 
 
