@@ -9,7 +9,7 @@ from textocvp.config import registry
 from textocvp.config.models import SAViConfig
 from textocvp.decomposition.base import Rendering, SlotDecomposition
 from textocvp.modules import xavier_
-from textocvp.modules.positional import SoftPositionEmbedding
+from textocvp.modules.attention import SoftPositionEmbedding
 
 
 class SAVi(SlotDecomposition):

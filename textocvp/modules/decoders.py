@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textocvp.config.models import ConvDecoderConfig, MLPPatchDecoderConfig, TransposedConvDecoderConfig
-from textocvp.modules.positional import SoftPositionEmbedding
+from textocvp.modules.attention import SoftPositionEmbedding
 
 
 def _taps_inside(resolution: tuple[int, int], kernel_size: int) -> Tensor:

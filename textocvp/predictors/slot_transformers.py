@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from textocvp.config.predictors import VanillaTransformerConfig
-from textocvp.modules.attention import EncoderLayer
-from textocvp.modules.positional import SinusoidalTimeEmbedding
+from textocvp.modules.attention import EncoderLayer, SinusoidalTimeEmbedding
 from textocvp.predictors.rollout import SlotPredictor, TextEmbedding
 
 

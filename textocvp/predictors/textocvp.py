@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from textocvp.config.predictors import TextOCVPConfig, TextOCVPT5Config
 from textocvp.data.tokenizers import Text
-from textocvp.modules.positional import LearnedTimeEmbedding
+from textocvp.modules.attention import LearnedTimeEmbedding
 from textocvp.modules.text_encoders import T5TextEncoder, TextGuidedBlock, TextTransformer
 from textocvp.predictors.rollout import SlotPredictor, TextEmbedding
 
