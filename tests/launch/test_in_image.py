@@ -94,7 +94,7 @@ def test_all_stages_ran_in_the_image(undisturbed, image, capsys):
     assert log.startswith("python -m textocvp train-decomp")
     summary = json.loads((undisturbed / "summary.json").read_text())
     assert set(summary["predictors"]) == {"TextOCVP_CustomTF", "VanillaTransformer"}
-    assert rows(undisturbed, capsys)[("train_decomp", 0)]["step"] == STEPS
+    assert rows(undisturbed, capsys)[("train-decomp", 0)]["step"] == STEPS
 
 
 def test_a_disturbed_pipeline_ends_with_the_same_results(
@@ -141,12 +141,12 @@ def test_a_stage_that_fails_is_named_and_only_the_rest_runs_next_time(site, fold
     root = folder / "failing"
     found = rows(root, capsys)
     assert {index for (stage, index), row in found.items() if row["state"] == "done"} == {0, 1}
-    assert {found[("train_predictor", index)]["state"] for index in (0, 1)} == {"cancelled"}
-    assert found[("evaluate_decomp", 0)]["state"] == "done", "it does not need the stage that failed"
+    assert {found[("train-predictor", index)]["state"] for index in (0, 1)} == {"cancelled"}
+    assert found[("evaluate-decomp", 0)]["state"] == "done", "it does not need the stage that failed"
     assert main(["why", "--exp", str(root)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("precompute-slots[0] (shard 1 of 2) ") and "exit code " in out.splitlines()[0]
-    assert "raise resources.precompute_slots.mem_gb" in out.splitlines()[-1]
+    assert "raise resources.precompute-slots.mem_gb" in out.splitlines()[-1]
     before = {task: event["job_id"] for task, event in last_events(root).items()}
     assert submit(folder, site(), "failing", "--wait", steps=10) == 0
     after = {task: event["job_id"] for task, event in last_events(root).items()}

@@ -278,4 +278,4 @@ def test_the_real_pipeline(slurm_site, tmp_path, capsys):
     assert set(summary["decomposition"]["seeds"]) == {"0", "1"}
     assert "object mIoU" in capsys.readouterr().out
     rows = status(root, capsys)
-    assert (rows[("train_decomp", 0)]["step"], rows[("train_decomp", 0)]["total_steps"]) == (12, 12)
+    assert (rows[("train-decomp", 0)]["step"], rows[("train-decomp", 0)]["total_steps"]) == (12, 12)
