@@ -1,6 +1,7 @@
 """Imports flow one way, between rooms and between folders; a login node needs no torch and Python 3.9."""
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 CODE = Path(__file__).parents[1]
 BASE = ("textocvp.files", "textocvp.config", "textocvp.terminal")
 """All that launch and slurm may know of the work."""
+SHARED = (*BASE, "textocvp.stopping", "textocvp.pretrained")
 MODELS = ("textocvp.modules", "textocvp.decomposition", "textocvp.predictors")
 MAY_IMPORT = {
     "launch": ("slurm", *BASE),
@@ -20,20 +22,13 @@ MAY_IMPORT = {
     "textocvp.terminal": ("textocvp.config", "textocvp.files"),
     "textocvp.stopping": BASE,
     "textocvp.pretrained": BASE,
-    "textocvp.data": (*BASE, "textocvp.stopping", "textocvp.pretrained"),
-    "textocvp.synthetic": (*BASE, "textocvp.stopping", "textocvp.pretrained", "textocvp.data"),
+    "textocvp.data": SHARED,
+    "textocvp.synthetic": (*SHARED, "textocvp.data"),
     "textocvp.modules": (*BASE, "textocvp.pretrained", "textocvp.data"),
     "textocvp.decomposition": (*BASE, "textocvp.pretrained", "textocvp.data", "textocvp.modules"),
     "textocvp.predictors": (*BASE, "textocvp.pretrained", "textocvp.data", "textocvp.modules"),
-    "textocvp.training": (*BASE, "textocvp.stopping", "textocvp.pretrained", "textocvp.data", *MODELS),
-    "textocvp.evaluation": (
-        *BASE,
-        "textocvp.stopping",
-        "textocvp.pretrained",
-        "textocvp.data",
-        *MODELS,
-        "textocvp.training",
-    ),
+    "textocvp.training": (*SHARED, "textocvp.data", *MODELS),
+    "textocvp.evaluation": (*SHARED, "textocvp.data", *MODELS, "textocvp.training"),
     "textocvp.compat": (*BASE, "textocvp.data", "textocvp.pretrained", *MODELS, "textocvp.training"),
     "textocvp.cli": ("textocvp",),
     "textocvp.__main__": ("textocvp.cli",),
@@ -139,8 +134,6 @@ print(values["training"]["lr"])
 
 def python39():
     """A Python 3.9 that has what a login node needs (TEXTOCVP_PYTHON39, or python3.9 on PATH), or None."""
-    import os
-
     for path in filter(None, (os.environ.get("TEXTOCVP_PYTHON39"), shutil.which("python3.9"))):
         needed = [path, "-c", "import pydantic, submitit, yaml"]
         if subprocess.run(needed, capture_output=True, check=False).returncode == 0:

@@ -51,19 +51,7 @@ def ready(make, environment, locks):
 def test_help_lists_every_target(make):
     text = make("help", dry=False).stdout
     targets = re.findall(r"^([a-z-]+):", (CODE / "Makefile").read_text(), re.MULTILINE)
-    wanted = [
-        "setup",
-        "demo",
-        "demo-check",
-        "smoke",
-        "test",
-        "test-cluster",
-        "lint",
-        "plan",
-        "cluster-up",
-        "cluster-down",
-        "clean",
-    ]
+    wanted = "setup demo demo-check smoke test test-cluster lint plan cluster-up cluster-down clean".split()
     assert {*wanted, *COMMANDS} <= set(targets)
     for target in targets:
         assert re.search(rf"^  {target} +\S", text, re.MULTILINE), target
@@ -88,18 +76,11 @@ def test_a_local_stage_makes_the_environment_with_torch(make):
 
 def test_a_cluster_target_makes_only_the_login_environment(make):
     text = make("train-decomp", "EXP=experiments/my_exp", "CLUSTER=mysite", "SEEDS=0 1 2", "WAIT=1").stdout
-    assert "-m venv .venv-login\n" in text
-    assert "requirements-cpu.lock" not in text
-    assert text.splitlines()[-1] == (
-        ".venv-login/bin/python -m launch train-decomp --exp experiments/my_exp --cluster mysite "
-        '--seeds "0 1 2" --wait'
-    )
-
-
-def test_without_cluster_a_machine_with_sbatch_does_not_prepare_to_run_stages(make):
+    command = ".venv-login/bin/python -m launch train-decomp --exp experiments/my_exp"
+    assert "-m venv .venv-login\n" in text and "requirements-cpu.lock" not in text
+    assert text.splitlines()[-1] == f'{command} --cluster mysite --seeds "0 1 2" --wait'
     text = make("train-decomp", "EXP=experiments/my_exp", sbatch=True).stdout
-    assert ".venv-login/bin/python -m launch train-decomp --exp experiments/my_exp\n" in text
-    assert "requirements-cpu.lock" not in text  # and `launch` refuses: test_cluster.py
+    assert f"{command}\n" in text and "requirements-cpu.lock" not in text  # and `launch` refuses
 
 
 def test_set_up_is_done_once_for_each_lock(make):
@@ -160,9 +141,8 @@ def test_looking_on_uses_the_environment_that_is_there(make):
 
 
 def test_the_locks_hold_what_pyproject_asks_for():
-    result = subprocess.run(
-        [sys.executable, CODE / "containers" / "lock.py", "--check"], capture_output=True, text=True
-    )
+    check = [sys.executable, CODE / "containers" / "lock.py", "--check"]
+    result = subprocess.run(check, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 
 

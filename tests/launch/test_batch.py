@@ -20,11 +20,8 @@ def cluster(**values):
 
 
 def test_the_batch_script_of_a_task(tmp_path):
-    site = cluster(
-        environment={"NCCL_DEBUG": "a b"},
-        paths={"weights": "weights"},
-        resources={"train-decomp": {"cpus_per_task": 8}},
-    )
+    resources = {"train-decomp": {"cpus_per_task": 8}}
+    site = cluster(environment={"NCCL_DEBUG": "a b"}, paths={"weights": "weights"}, resources=resources)
     job = Submission(site, tmp_path / "exp", CODE, ABOUT).array_job("train_decomp", [1, 3])
     lines = sbatch_text(site, job).splitlines()
     for line in (

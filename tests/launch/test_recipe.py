@@ -50,10 +50,14 @@ def test_what_a_recipe_says_reaches_the_folders(small_recipe, tmp_path):
     assert files["predictors/text"]["model"] == files[""]["model"]
 
 
-def test_the_site_says_where_data_lies_that_is_not_generated(small_recipe):
+def test_where_data_that_is_not_generated_lies_is_the_sites_and_may_change(small_recipe, tmp_path):
     recipe = load_recipe(small_recipe(data=None))
     assert experiment_files(recipe, "/site/cater")[""]["dataset"]["root"] == "/site/cater"
     assert experiment_files(recipe, None)[""]["dataset"]["root"] == "./datasets/CATER"
+
+    write_experiment(tmp_path, experiment_files(recipe, "/old"))
+    write_experiment(tmp_path, experiment_files(recipe, "/new"))
+    assert json.loads((tmp_path / "experiment_params.json").read_text())["dataset"]["root"] == "/new"
 
 
 @pytest.mark.parametrize(
@@ -117,10 +121,3 @@ def test_a_folder_with_another_config_is_refused_and_the_difference_shown(small_
     write_experiment(root, files, replace=True)
     for folder in (root, root / "seeds" / "3"):
         assert json.loads((folder / "experiment_params.json").read_text())["training"]["num_steps"] == 6
-
-
-def test_data_that_moved_changes_nothing_but_the_root(small_recipe, tmp_path):
-    recipe = load_recipe(small_recipe(data=None))
-    write_experiment(tmp_path, experiment_files(recipe, "/old"))
-    write_experiment(tmp_path, experiment_files(recipe, "/new"))
-    assert json.loads((tmp_path / "experiment_params.json").read_text())["dataset"]["root"] == "/new"

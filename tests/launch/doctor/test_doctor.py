@@ -49,9 +49,8 @@ def test_a_healthy_machine(site, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "this host:" and "this host, as a task sees it:" in lines
     found = {line[8:].split(":")[0]: line for line in lines if line.startswith("  ok    ")}
-    assert {"cluster config", "python", "data CATER_Easy", "packages", "file locks", "code", "clock"} <= {
-        *found
-    }
+    names = {"cluster config", "python", "data CATER_Easy", "packages", "file locks", "code", "clock"}
+    assert names <= set(found)
     assert "node and this host read" in found["shared folder"] and "on " in found["shared folder"]
     assert "HDF5_USE_FILE_LOCKING=FALSE" in found["hdf5"] and "268 MB" in found["save"]
     assert lines[-1] == f"doctor: {len(found)} ok, 0 warn, 0 FAIL"
@@ -95,15 +94,11 @@ def test_a_folder_of_somebody_else(site, nobody):
         command = [
             *nobody.prefix,
             sys.executable,
-            "-m",
-            "launch",
-            "doctor",
-            "--cluster",
+            *"-m launch doctor --cluster".split(),
             shutil.copy(config, folder),
         ]
-        result = subprocess.run(
-            command, cwd=CODE, capture_output=True, text=True, env={**os.environ, "HOME": "/tmp"}
-        )
+        environment = {**os.environ, "HOME": "/tmp"}
+        result = subprocess.run(command, cwd=CODE, capture_output=True, text=True, env=environment)
     finally:
         shutil.rmtree(folder)
     assert result.returncode == 1, result.stderr
@@ -157,19 +152,15 @@ def test_another_python_and_packages_of_the_user(site, doctor, tmp_path, monkeyp
     assert status == 1
     missing = [text for level, text in found["packages"] if level == FAIL]
     assert any(text.startswith(f"torch in {BASE_PYTHON}: ModuleNotFoundError") for text in missing), found
-    assert found["user packages"][0][0] == WARN and found["user packages"][0][1].startswith(
-        f"h5py from {user}"
-    )
+    level, text = found["user packages"][0]
+    assert level == WARN and text.startswith(f"h5py from {user}")
     assert "HDF5_USE_FILE_LOCKING=TRUE" in found["hdf5"][0][1]
 
 
 @pytest.mark.parametrize(
     ("body", "parts"),
     [
-        (
-            "echo libpython3.so: cannot open >&2; exit 127",
-            ("exit status 127", "libpython3.so: cannot", "(`python`)"),
-        ),
+        ("echo lib.so: cannot open >&2; exit 127", ("exit status 127", "lib.so: cannot", "(`python`)")),
         ("sleep 600; true", ("cancelled after the timeout",)),
     ],
 )
@@ -184,6 +175,7 @@ def test_a_python_that_does_not_start_or_hangs(site, doctor, tmp_path, body, par
     assert not (tmp_path / "experiments").exists()
 
 
+LATER = MARK + '{"node": "n1", "fact": "python", "time": 6.0}'
 FACT = MARK + '{"node": "n1", "fact": "shared_folder", "time": 5.0, "nonce": "x"}'
 
 
@@ -197,15 +189,7 @@ FACT = MARK + '{"node": "n1", "fact": "shared_folder", "time": 5.0, "nonce": "x"
         (["srun: x", "no module"], 3, "", "", "probe job", FAIL, (": no module (exit status 3)",)),
         (["module: not found", FACT], 0, "", "", "setup", WARN, ("module: not found",)),
         ([FACT, "killed"], 137, "", "", "python", FAIL, ("exit status 137", "killed")),
-        (
-            [FACT, MARK + '{"node": "n1", "fact": "python", "time": 6.0}'],
-            None,
-            "",
-            "",
-            "probe",
-            FAIL,
-            ("mem_gb",),
-        ),
+        ([FACT, LATER], None, "", "", "probe", FAIL, ("mem_gb",)),
     ],
 )
 def test_a_job_that_did_not_do_what_it_should(lines, status, state, reason, name, level, parts):
