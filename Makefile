@@ -8,7 +8,7 @@ VARIABLES := CLUSTER RECIPE EXP SEEDS PRED DECOMP_CKPT RES RERUN WAIT STAGE TASK
 PYTHON ?= python3
 PORT ?= 6006
 
-# a misspelt variable would be ignored by make
+# make would ignore a misspelt variable
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command%,$(origin $v)),$v))
 UNKNOWN := $(filter-out $(VARIABLES) MAKEFLAGS SHELL,$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -30,9 +30,9 @@ LOGIN_READY := $(LOGIN)/.ready-$(call hash,$(LOGIN_LOCK))
 LOCAL := $(if $(CLUSTER),$(shell grep -qs '^scheduler: *local' cluster_configs/$(CLUSTER).yaml $(CLUSTER) && echo yes),$(if $(shell command -v sbatch),,yes))
 READY := $(if $(LOCAL),$(ENV_READY),$(LOGIN_READY))
 LAUNCH := $(if $(LOCAL),$(ENV),$(LOGIN))/bin/python -m launch
-# looking on needs no torch: any environment will do
+# views need no torch: any environment will do
 ANY_READY := $(if $(wildcard $(ENV_READY)),$(ENV_READY),$(LOGIN_READY))
-LOOK := $(if $(wildcard $(ENV_READY)),$(ENV),$(LOGIN))/bin/python -m launch
+VIEW := $(if $(wildcard $(ENV_READY)),$(ENV),$(LOGIN))/bin/python -m launch
 
 WHAT = $(if $(RECIPE)$(EXP),$(strip $(if $(RECIPE),--recipe $(RECIPE)) $(if $(EXP),--exp $(EXP))),$(error say RECIPE=experiments/recipes/NAME.yaml or EXP=experiments/NAME))
 FLAGS = $(WHAT)$(if $(CLUSTER), --cluster $(CLUSTER))$(if $(SEEDS), --seeds "$(SEEDS)")$(if $(PRED), --pred $(PRED))$(if $(DECOMP_CKPT), --decomp-ckpt $(DECOMP_CKPT))$(if $(RES), --res "$(RES)")$(if $(RERUN), --rerun)$(if $(WAIT), --wait)
@@ -66,7 +66,7 @@ demo: $(ENV_READY)  ## [CLUSTER=local] the paper's finding in small: data, SAVi,
 	@echo "demo: needs 1 GB of disk in experiments/demo, two cores and about 15 minutes; Ctrl-C stops it, make demo continues"
 	$(ENV)/bin/python -m launch pipeline --recipe experiments/recipes/demo.yaml --cluster $(HERE) --wait$(if $(RERUN), --rerun)
 
-demo-check: $(ENV_READY)  ## hold the demo's table against the figures that its recipe promises
+demo-check: $(ENV_READY)  ## check the demo's figures against the bounds in its recipe
 	$(ENV)/bin/python -m textocvp check-summary -d experiments/demo
 
 smoke: $(ENV_READY)  ## [CLUSTER=local] the same pipeline at its smallest (2 minutes)
@@ -76,7 +76,7 @@ pipeline: $(READY)  ## RECIPE= or EXP= [CLUSTER= RES= WAIT=1 RERUN=1]: everythin
 	$(LAUNCH) pipeline $(FLAGS)
 
 plan: $(ANY_READY)  ## RECIPE= or EXP= [CLUSTER=]: stages, edges, resources; submits nothing
-	$(LOOK) plan $(FLAGS)
+	$(VIEW) plan $(FLAGS)
 
 train-decomp: $(READY)  ## EXP= [SEEDS="0 1 2" CLUSTER= RES="nodes=2 time=04:00:00"]: train the decomposition model
 	$(LAUNCH) train-decomp $(FLAGS)
@@ -94,28 +94,28 @@ evaluate: $(READY)  ## EXP= [PRED= DECOMP_CKPT= CLUSTER=]: evaluate, draw, repor
 	$(LAUNCH) evaluate $(FLAGS)
 
 status: $(ANY_READY)  ## EXP= [WATCH=1 JSON=1]: where each task is
-	$(LOOK) status $(EXPERIMENT)$(if $(JSON), --json)$(if $(WATCH), --watch)
+	$(VIEW) status $(EXPERIMENT)$(if $(JSON), --json)$(if $(WATCH), --watch)
 
 logs: $(ANY_READY)  ## EXP= STAGE= [TASK=0 RANK=0 LINES=40 FOLLOW=1]: the log of one task
-	$(LOOK) logs $(EXPERIMENT) --stage $(or $(STAGE),$(error say STAGE=, for example STAGE=train-decomp)) --task $(or $(TASK),0)$(if $(RANK), --rank $(RANK))$(if $(LINES), --lines $(LINES))$(if $(FOLLOW), --follow)
+	$(VIEW) logs $(EXPERIMENT) --stage $(or $(STAGE),$(error say STAGE=, for example STAGE=train-decomp)) --task $(or $(TASK),0)$(if $(RANK), --rank $(RANK))$(if $(LINES), --lines $(LINES))$(if $(FOLLOW), --follow)
 
 why: $(ANY_READY)  ## EXP=: what broke first, where, and what to do
-	$(LOOK) why $(EXPERIMENT)
+	$(VIEW) why $(EXPERIMENT)
 
 cancel: $(ANY_READY)  ## EXP=: cancel its jobs; what is done stays
-	$(LOOK) cancel $(EXPERIMENT)
+	$(VIEW) cancel $(EXPERIMENT)
 
 verify: $(ANY_READY)  ## EXP=: hash the outputs of all finished tasks again
-	$(LOOK) verify $(EXPERIMENT)
+	$(VIEW) verify $(EXPERIMENT)
 
 prune: $(ANY_READY)  ## EXP= [DRY=1]: free what is never needed again (states and checkpoints on the way of finished trainings)
-	$(LOOK) prune $(EXPERIMENT)$(if $(DRY), --dry)
+	$(VIEW) prune $(EXPERIMENT)$(if $(DRY), --dry)
 
 efficiency: $(ANY_READY)  ## EXP=: requested against used time, memory and cores; what would be enough
-	$(LOOK) efficiency $(EXPERIMENT)
+	$(VIEW) efficiency $(EXPERIMENT)
 
 fork: $(ANY_READY)  ## EXP= TO= SET="training.lr=0.001" [PRED=]: a variant that takes over what stays the same
-	$(LOOK) fork $(EXPERIMENT) --to $(or $(TO),$(error say TO=experiments/NAME)) --set '$(or $(SET),$(error say SET="training.lr=0.001"))'$(if $(PRED), --pred $(PRED))
+	$(VIEW) fork $(EXPERIMENT) --to $(or $(TO),$(error say TO=experiments/NAME)) --set '$(or $(SET),$(error say SET="training.lr=0.001"))'$(if $(PRED), --pred $(PRED))
 
 shell: $(READY)  ## CLUSTER= [EXP= STAGE= TASK=0 RES=]: a shell as the jobs of a stage have it, in the image
 	$(LAUNCH) shell --cluster $(HERE)$(if $(EXP), --exp $(EXP))$(if $(STAGE), --stage $(STAGE))$(if $(TASK), --task $(TASK))$(if $(RES), --res "$(RES)")

@@ -131,7 +131,7 @@ def test_every_variable_is_an_option_of_the_command_that_it_reaches(make):
         assert options.command == target and (target == "image" or str(options.exp) == "e")
 
 
-def test_looking_on_uses_the_environment_that_is_there(make):
+def test_views_use_the_environment_that_is_there(make):
     arguments = ("logs", "EXP=experiments/demo", "STAGE=train-decomp", "TASK=1", "FOLLOW=1")
     assert ".venv-login/bin/python -m launch logs" in make(*arguments).stdout
     ready(make, ".venv", ("cpu", "dev"))
