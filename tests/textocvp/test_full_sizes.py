@@ -14,14 +14,8 @@ from textocvp.decomposition import build_model
 from textocvp.predictors import build_forecaster
 
 # frames as small as patches of 14 pixels allow with the same widths; SAVi's own size
-SMALL_FRAMES = {
-    "SAVi": {},
-    "ExtendedDINOSAUR": {
-        "dataset.img_size": [56, 56],
-        "model.model_params.img_size": 56,
-        "model.model_params.decoder.decoder_params.num_patches": 16,
-    },
-}
+PATCHES = {"model.model_params.img_size": 56, "model.model_params.decoder.decoder_params.num_patches": 16}
+SMALL_FRAMES = {"SAVi": {}, "ExtendedDINOSAUR": {"dataset.img_size": [56, 56], **PATCHES}}
 DATASET = {"SAVi": "CATER_Hard", "ExtendedDINOSAUR": "CLIPort"}
 
 pytestmark = pytest.mark.slow

@@ -18,6 +18,12 @@ from textocvp.data.videos import StoredVideos, open_videos
 SIZE = (4, 4)
 
 
+def assert_refused(message, call, *arguments, **options):
+    """It is a user's error that says `message`."""
+    with pytest.raises(UserError, match=message):
+        call(*arguments, **options)
+
+
 @pytest.fixture
 def dataset(make_cater):
     return CATER(DatasetConfig(dataset_name="CATER_Hard"), make_cater(), "test")
@@ -58,14 +64,12 @@ def test_videos_of_different_lengths(tmp_path, dataset):
     message = "video test_000 has 8 frames, too few for a clip of 6 frames from frame 4"
     with pytest.raises(UserError, match=message):
         store.frames(0, 4, 10)
-    with pytest.raises(UserError, match="too few"):
-        store.frames(0, -1, 4)
+    assert_refused("too few", store.frames, 0, -1, 4)
 
 
 def test_masks_of_another_length_are_refused(tmp_path, dataset):
     np.savez(dataset.folder / "masks" / "test_000.npz", masks=np.zeros((3, 8, 8), np.uint8))
-    with pytest.raises(UserError, match="video test_000: has 8 frames, but 3 masks"):
-        write_store(tmp_path / "frames", dataset)
+    assert_refused("video test_000: has 8 frames, but 3 masks", write_store, tmp_path / "frames", dataset)
     assert not list((tmp_path / "frames").glob("*"))
 
 
@@ -105,8 +109,7 @@ def test_a_store_of_another_size_or_list_is_refused(tmp_path, dataset):
     with pytest.raises(UserError, match="no video 'nobody'; run prepare-data again"):
         StoredVideos(dataset, tmp_path / "frames", SIZE)
     dataset.file.write_text(dataset.file.read_text() + "\n")
-    with pytest.raises(UserError, match="json_sha256 is .*move .*frames aside"):
-        StoredVideos(dataset, tmp_path / "frames", SIZE)
+    assert_refused("json_sha256 is .*move .*frames aside", StoredVideos, dataset, tmp_path / "frames", SIZE)
 
 
 def stamps(folder):
@@ -141,8 +144,7 @@ def test_run_again_it_writes_what_is_missing(make_experiment, caplog):
     assert open_videos(experiment, folder, "train").frames(0).shape == (8, 3, 8, 8)
     file = folder / "data" / "hard" / "test_explicit.json"
     file.write_text(file.read_text().replace("red", "blue"))
-    with pytest.raises(UserError, match="created from different data"):
-        prepare_data(folder, 1)
+    assert_refused("created from different data", prepare_data, folder, 1)
     assert stamps(folder) == after
 
 
@@ -150,8 +152,7 @@ def test_run_again_it_writes_what_is_missing(make_experiment, caplog):
 def test_a_missing_video_is_named_and_the_rest_is_kept(make_experiment, workers):
     folder, _ = make_experiment()
     (folder / "data" / "hard" / "videos" / "test_001.avi").unlink()
-    with pytest.raises(UserError, match=r"test_001.avi: .*\(1 of 3 parts not written"):
-        prepare_data(folder, workers)
+    assert_refused(r"test_001.avi: .*\(1 of 3 parts not written", prepare_data, folder, workers)
     assert len(stamps(folder)) == 4
     assert not list((folder / "frames" / "test").glob("*"))
 
@@ -164,25 +165,21 @@ def test_an_unknown_word_is_found_before_anything_is_decoded(make_experiment):
     prepare_data(folder, 1)
     create_predictor_experiment(folder, "reader", "TextOCVP_CustomTF")
     shutil.rmtree(folder / "frames")
-    with pytest.raises(UserError, match="caption .* not in the vocabulary of CATER_Hard.* 'pink'"):
-        prepare_data(folder, 1)
+    assert_refused("caption .* not in the vocabulary of CATER_Hard.* 'pink'", prepare_data, folder, 1)
     assert not (folder / "frames").exists()
 
 
 def test_without_predictors_the_experiments_own_vocabulary_is_checked(make_experiment):
     folder, _ = make_experiment(overrides=["dataset.vocabulary=words.json"])
     (folder / "words.json").write_text('{"[PAD]": 0, "[CLS]": 1, "[SEP]": 2}')
-    with pytest.raises(UserError, match="caption .* not in .*words.json.* 'the'"):
-        prepare_data(folder, 1)
+    assert_refused("caption .* not in .*words.json.* 'the'", prepare_data, folder, 1)
 
 
 def test_missing_data_says_where_it_was_looked_for(make_experiment):
     folder, experiment = make_experiment()
     (folder / "data").rename(folder / "elsewhere")
-    with pytest.raises(UserError, match="data: no such data folder; set dataset.root"):
-        prepare_data(folder, 1)
-    with pytest.raises(UserError, match="no such data folder"):
-        open_dataset(experiment, folder, "train")
+    assert_refused("data: no such data folder; set dataset.root", prepare_data, folder, 1)
+    assert_refused("no such data folder", open_dataset, experiment, folder, "train")
 
 
 def test_the_disk_is_checked_before_a_part_counts(make_experiment, monkeypatch):

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,12 @@ CONFIG = DatasetConfig(dataset_name="CATER_Hard")
 CLIPORT = DatasetConfig(dataset_name="CLIPort")
 
 
+def assert_refused(message, call, *arguments, **options):
+    """It is a user's error that says `message`."""
+    with pytest.raises(UserError, match=message):
+        call(*arguments, **options)
+
+
 def test_reads_frames_masks_states_and_captions(make_cater):
     data = CATER(CONFIG, make_cater(length=5), "test")
     assert len(data) == 2 and data.video_ids == ["test_000", "test_001"] and data.eval_start == 1
@@ -24,18 +31,17 @@ def test_reads_frames_masks_states_and_captions(make_cater):
     assert data.states(0) == {"number": 3}
 
 
-def test_real_data_has_no_masks(make_cater):
-    data = CATER(CONFIG, make_cater(masks=False), "test")
-    assert data.masks(0) is None and data.states(0) is None
-
-
-def test_a_valid_file_is_used_and_train_is_whole(make_cater):
+def test_a_valid_file_is_used_and_real_data_has_no_masks(make_cater):
     root = make_cater(train=3, valid=2)
     assert CATER(CONFIG, root, "valid").video_ids == ["valid_000", "valid_001"]
     assert len(CATER(CONFIG, root, "train")) == 3
+    shutil.rmtree(root / "hard" / "masks")
+    shutil.rmtree(root / "hard" / "states")
+    data = CATER(CONFIG, root, "test")
+    assert data.masks(0) is None and data.states(0) is None
 
 
-def test_without_a_valid_file_five_percent_of_train_are_held_out(make_cater):
+def test_five_percent_of_train_are_held_out_without_a_valid_file(make_cater):
     root = make_cater(train=40, length=1)
     train, valid = (CATER(CONFIG, root, split).video_ids for split in ("train", "valid"))
     assert len(valid) == 2 and set(train).isdisjoint(valid) and len(train) == 38
@@ -43,8 +49,6 @@ def test_without_a_valid_file_five_percent_of_train_are_held_out(make_cater):
     assert set(valid) == set(hashes[:2])
     assert set(valid).isdisjoint(CATER(CONFIG, root, "test").video_ids)
 
-
-def test_held_out_videos_do_not_depend_on_order_or_captions_per_video():
     names = [f"v{index}" for index in range(100)]
     assert held_out_ids(names) == held_out_ids(names[::-1] + names) and len(held_out_ids(names)) == 5
     assert held_out_ids(["only"]) == set()
@@ -62,19 +66,6 @@ def test_videos_of_one_name_in_two_folders_get_their_paths_as_ids(make_cater):
     entries = {str(i): {"video": f"{folder}/a.avi", "caption": "x"} for i, folder in enumerate("pq")}
     (root / "hard" / "test_explicit.json").write_text(json.dumps(entries))
     assert CATER(CONFIG, root, "test").video_ids == ["p--a", "q--a"]
-
-
-def test_what_is_missing_is_named(make_cater):
-    root = make_cater()
-    with pytest.raises(UserError, match=r"nowhere/hard: no such folder; .*dataset.root"):
-        CATER(CONFIG, root / "nowhere", "train")
-    with pytest.raises(UserError, match=r"easy: no such folder; .*CATER_Easy"):
-        CATER(DatasetConfig(dataset_name="CATER_Easy"), root, "train")
-    with pytest.raises(UserError, match=r"CATER_Hard has no split 'tset'; it has train, valid, test"):
-        CATER(CONFIG, root, "tset")
-    (root / "hard" / "test_explicit.json").unlink()
-    with pytest.raises(UserError, match=r"test_explicit.json: no such file"):
-        CATER(CONFIG, root, "test")
 
 
 @pytest.mark.parametrize(
@@ -97,18 +88,22 @@ def test_damaged_split_file(make_cater, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_missing_and_damaged_files(make_cater):
+def test_what_is_missing_or_damaged_is_named(make_cater):
     root = make_cater()
     data = CATER(CONFIG, root, "test")
     (root / "hard" / "videos" / "test_000.avi").unlink()
-    with pytest.raises(UserError, match=r"test_000.avi: .*test_explicit.json"):
-        data.read_frames(0)
+    assert_refused(r"test_000.avi: .*test_explicit.json", data.read_frames, 0)
     (root / "hard" / "videos" / "test_001.avi").write_bytes(b"no video")
-    with pytest.raises(UserError, match=r"test_001.avi"):
-        data.read_frames(1)
+    assert_refused(r"test_001.avi", data.read_frames, 1)
     (root / "hard" / "masks" / "test_000.npz").write_bytes(b"no zip")
-    with pytest.raises(UserError, match=r"test_000.npz: damaged"):
-        data.masks(0)
+    assert_refused(r"test_000.npz: damaged", data.masks, 0)
+
+    assert_refused(r"nowhere/hard: no such folder; .*dataset.root", CATER, CONFIG, root / "nowhere", "train")
+    with pytest.raises(UserError, match=r"easy: no such folder; .*CATER_Easy"):
+        CATER(DatasetConfig(dataset_name="CATER_Easy"), root, "train")
+    assert_refused(r"CATER_Hard has no split 'tset'; it has train, valid, test", CATER, CONFIG, root, "tset")
+    (root / "hard" / "test_explicit.json").unlink()
+    assert_refused(r"test_explicit.json: no such file", CATER, CONFIG, root, "test")
 
 
 def write_episode(root, split, name, caption="put the red block in the green bowl\n", frames=3, size=6):
@@ -146,16 +141,13 @@ def test_masks_and_states_of_generated_episodes(root):
     data = CLIPort(CLIPORT, root, "valid")
     assert data.masks(0).sum() == 108 and data.states(0) == {"block": 1}
     (folder / "masks.npz").write_bytes(b"broken")
-    with pytest.raises(UserError, match="masks.npz: damaged"):
-        data.masks(0)
+    assert_refused("masks.npz: damaged", data.masks, 0)
 
 
-def test_the_test_split_has_a_vocabulary_of_its_own(root):
+def test_splits_have_their_vocabulary_and_leave_out_the_originals_excluded_episodes(root):
     vocabularies = [CLIPort(CLIPORT, root, split).vocabulary for split in ("train", "valid", "test")]
     assert vocabularies == ["CLIPort", "CLIPort", "CLIPort_test"]
 
-
-def test_the_originals_excluded_episodes_are_left_out(root):
     for name in EXCLUDED:
         write_episode(root, "train", name)
     assert len(CLIPort(CLIPORT, root, "train")) == 2
@@ -169,31 +161,23 @@ def test_the_key_follows_episodes_and_captions(root):
 
 
 def test_what_is_missing_or_damaged_in_episodes_is_named(root):
-    with pytest.raises(UserError, match="CLIPort has no split 'val'; it has train, valid, test"):
-        CLIPort(CLIPORT, root, "val")
+    assert_refused("CLIPort has no split 'val'; it has train, valid, test", CLIPort, CLIPORT, root, "val")
     with pytest.raises(UserError, match="nowhere/train: no such folder; .*dataset.root"):
         CLIPort(CLIPORT, root / "nowhere", "train")
     (root / "empty/train").mkdir(parents=True)
-    with pytest.raises(UserError, match="empty/train: contains no episodeNNNNN folder"):
-        CLIPort(CLIPORT, root / "empty", "train")
+    assert_refused("empty/train: contains no episodeNNNNN folder", CLIPort, CLIPORT, root / "empty", "train")
 
     data, folder = CLIPort(CLIPORT, root, "train"), root / "train" / "episode00000"
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(folder / "color" / "002_color.png")
-    with pytest.raises(UserError, match="002_color.png: is 8x6 pixels, but the first frame 6x6"):
-        data.read_frames(0)
+    assert_refused("002_color.png: is 8x6 pixels, but the first frame 6x6", data.read_frames, 0)
     (folder / "color" / "001_color.png").write_bytes(b"broken")
-    with pytest.raises(UserError, match="001_color.png: unreadable .*; generate or copy it again"):
-        data.read_frames(0)
+    assert_refused("001_color.png: unreadable .*; generate or copy it again", data.read_frames, 0)
     for path in (folder / "color").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="episode00000/color: contains no NNN_color.png"):
-        data.read_frames(0)
+    assert_refused("episode00000/color: contains no NNN_color.png", data.read_frames, 0)
     (folder / "task_description.txt").write_text(" \n")
-    with pytest.raises(UserError, match="task_description.txt: empty"):
-        CLIPort(CLIPORT, root, "train")
+    assert_refused("task_description.txt: empty", CLIPort, CLIPORT, root, "train")
     (folder / "task_description.txt").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(UserError, match="task_description.txt: damaged, not UTF-8"):
-        CLIPort(CLIPORT, root, "train")
+    assert_refused("task_description.txt: damaged, not UTF-8", CLIPort, CLIPORT, root, "train")
     (folder / "task_description.txt").unlink()
-    with pytest.raises(UserError, match="task_description.txt: no such file"):
-        CLIPort(CLIPORT, root, "train")
+    assert_refused("task_description.txt: no such file", CLIPort, CLIPORT, root, "train")
