@@ -1,7 +1,7 @@
 """Files: hashes, JSON, locks, writing whole or not at all, free space. Standard library only.
 
-Whatever is written here appears under its name whole or not at all: it is written next to it under a temporary
-name, flushed to disk and renamed. What fails for lack of space is a DiskFullError that names the path.
+A file is written whole or not at all: under a temporary name next to its own, flushed to disk, then renamed.
+A write that fails for lack of space raises DiskFullError, which names the path.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """A temporary path next to `path`, renamed to it on success and removed on an error.
 
     Args:
-        durable: flush to disk first. Without it a crash of the machine may lose the file, but writing thousands
-            of small ones is fast.
+        durable: flush to disk first. False is faster for thousands of small files, but a crash of the machine
+            may lose them.
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -217,7 +217,7 @@ def format_bytes(number: float) -> str:
     return f"{number:.0f} {units[0]}" if units[0] == "B" or number >= 100 else f"{number:.1f} {units[0]}"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def provenance() -> Dict[str, Any]:
     """Code revision, image digest and versions, written beside every checkpoint and into every store."""
     versions = {"python": sys.version.split()[0]}

@@ -1,7 +1,7 @@
 """What a person sees of a run: log lines, progress, tables, durations. No torch.
 
-Notes about a run are logged (`logging.getLogger(__name__)`); what a command was asked for is printed. On a terminal
-a log line is its message; in a job's log it opens with the time and, in a run of several processes, the rank.
+Notes about a run are logged (`logging.getLogger(__name__)`); the result of a command is printed. On a terminal
+a log line is its message alone; elsewhere it starts with the time and, if there are several processes, the rank.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Formatter(logging.Formatter):
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Send the suite's log records to standard error; once per process, calling it again changes the level."""
+    """Send the suite's log records to standard error; a second call only changes the level."""
     for name in PACKAGES:
         logger = logging.getLogger(name)
         logger.setLevel(level)
@@ -166,7 +166,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], figures: 
     """Lines of a table whose columns are as wide as their widest cell.
 
     Args:
-        figures: all columns but the first hold figures: align them to the right, with a rule under the header.
+        figures: align all columns but the first to the right, with a rule under the header.
             Otherwise columns are aligned to the left, and those without any content are left out.
     """
     keep = [i for i in range(len(header)) if figures or any(row[i] for row in rows)]

@@ -119,7 +119,7 @@ class Observation:
         return torch.special.entr(self.masks).sum(dim=2).mean(dim=(1, 2, 3))
 
     def steadiness(self) -> Tensor:
-        """1 - share of a pixel's mask that changes its slot between frames in which the pixel stays the same."""
+        """1 - share of a pixel's mask that changes slots between frames in which the pixel stays the same."""
         if self.masks.shape[1] < 2:
             return torch.ones(len(self.masks))
         changed = (self.masks[:, 1:] - self.masks[:, :-1]).abs().sum(dim=2) / 2
