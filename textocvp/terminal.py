@@ -1,7 +1,7 @@
 """What a person sees of a run: log lines, progress, tables, durations. No torch.
 
 Notes about a run are logged (`logging.getLogger(__name__)`); the result of a command is printed. On a terminal
-a log line is its message alone; elsewhere it starts with the time and, if there are several processes, the rank.
+a log line is its message alone; elsewhere the time precedes it, and in a run of several processes the rank.
 """
 
 from __future__ import annotations
