@@ -3,7 +3,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 
 import pytest
@@ -14,6 +13,8 @@ from launch.cli import main
 from launch.shell import shell_command
 from launch.state.attempt import free_port
 from slurm.site import parse_cluster
+
+from .conftest import wait_for
 
 
 def test_a_local_shell_has_the_stages_environment(tmp_path):
@@ -58,24 +59,22 @@ def test_tensorboard_needs_a_port(tmp_path, capsys):
             assert not said.out, "no line for a tunnel that leads nowhere"
 
 
+def read_page(port):
+    try:
+        return urllib.request.urlopen(f"http://localhost:{port}", timeout=5).read()
+    except OSError:
+        return b""
+
+
 @pytest.mark.slow
 def test_tensorboard_serves_and_names_the_tunnel(tmp_path):
     port = free_port()
     words = [sys.executable, "-m", "launch", "tensorboard", "--exp", str(tmp_path), "--port", str(port)]
-    server = subprocess.Popen(
-        words, cwd=CODE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    server = subprocess.Popen(words, cwd=CODE, start_new_session=True, **pipes)
     try:
         assert f"ssh -N -L {port}:localhost:{port}" in server.stdout.readline()
-        deadline = time.time() + 60
-        while True:
-            try:
-                page = urllib.request.urlopen(f"http://localhost:{port}", timeout=5).read()
-                break
-            except OSError:
-                assert time.time() < deadline
-                time.sleep(0.5)
-        assert b"TensorBoard" in page
+        wait_for(lambda: b"TensorBoard" in read_page(port), 60)
     finally:
         os.killpg(server.pid, signal.SIGINT)
         server.wait(20)

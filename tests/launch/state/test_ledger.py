@@ -1,5 +1,3 @@
-from concurrent.futures import ProcessPoolExecutor
-
 from launch.state import ledger
 
 
@@ -15,8 +13,6 @@ def test_a_tasks_last_submission_and_what_its_job_said_since(tmp_path):
     last = ledger.last_events(tmp_path)[("train_decomp", 0)]
     assert (last["event"], last["host"], last["log"], last["starts"]) == ("started", "n1", "new", 2)
 
-
-def test_a_job_may_start_before_its_submission_is_written(tmp_path):
     ledger.record(tmp_path, ledger.STARTED, "report", 0, job_id="9")
     ledger.record(tmp_path, ledger.SUBMITTED, "report", 0, job_id="9")
     assert ledger.last_events(tmp_path)[("report", 0)]["event"] == "started"
@@ -33,14 +29,3 @@ def test_a_line_cut_short_is_left_out(tmp_path):
         file.write('[1, 2]\n{"foo": 1}\n7\n')
     assert len(ledger.read_ledger(tmp_path)) == 2
     assert ledger.read_ledger(tmp_path / "none") == []
-
-
-def write_many(root, number):
-    for index in range(50):
-        ledger.record(root, ledger.STARTED, "x" * 200, index, number=number)
-
-
-def test_many_writers_never_mix_lines(tmp_path):
-    with ProcessPoolExecutor(4) as pool:
-        list(pool.map(write_many, [tmp_path] * 4, range(4)))
-    assert len(ledger.read_ledger(tmp_path)) == 200

@@ -25,18 +25,6 @@ def test_manifest_round_trip_and_damage(tmp_path):
     assert str(reason) == f"{output}: missing"
 
 
-UNUSABLE = {"{": "damaged, not valid JSON", '{"schema": 1, "stage": "x"}': "damaged manifest"}
-UNUSABLE.update(dict.fromkeys(("[]", '{"schema": 9}'), "schema 1"))
-
-
-@pytest.mark.parametrize(("text", "message"), UNUSABLE.items())
-def test_unusable_manifests(tmp_path, text, message):
-    path = tmp_path / "manifest.json"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message):
-        Manifest.read(path)
-
-
 def test_a_task_is_read_as_it_was_written(tmp_path):
     edges = (Edge("make_data", 0), Edge("prepare_data", 0, ANY))
     task = Task("train_decomp", 2, "seed 7", ("x", "y"), {"lr": [1]}, ("a",), ("b",), (1, 3), after=edges)

@@ -98,6 +98,8 @@ def test_a_damaged_manifest_says_what_to_do(written, capsys):
     for text, what in (
         ("{bad", "damaged, not valid JSON"),
         ("{}", "expected a manifest of schema 1"),
+        ("[]", "expected a manifest of schema 1"),
+        ('{"schema": 9}', "expected a manifest of schema 1"),
         ('{"schema": 1, "stage": "x"}', "damaged manifest"),
     ):
         path.write_text(text)

@@ -31,6 +31,9 @@ def test_the_sheet_goes_where_it_is_told(make_cater, tmp_path):
     check_data("CATER_Hard", root, tmp_path / "elsewhere" / "sheet.png", workers=1)
     assert (tmp_path / "elsewhere" / "sheet.png").is_file() and not (root / "contact_sheet.png").exists()
 
+    with pytest.raises(UserError, match="no such folder"):
+        check_data("CATER_Hard", tmp_path / "nowhere")
+
 
 def test_everything_that_is_broken_is_named(make_cater, capsys):
     root = make_cater(train=4, valid=1)
@@ -54,8 +57,3 @@ def test_everything_that_is_broken_is_named(make_cater, capsys):
     ):
         assert name in out
     assert "train: 4 videos, 3 unreadable" in out
-
-
-def test_nothing_to_check(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
-        check_data("CATER_Hard", tmp_path / "nowhere")
