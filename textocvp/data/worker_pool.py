@@ -43,21 +43,27 @@ def in_processes(
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(workers, context, _start_worker, (initializer,))
     handler = signal.getsignal(signal.SIGINT)
-    try:
-        # `&` and nohup start a command with SIGINT ignored; it can be interrupted all the same
-        with _handling_interrupts(signal.default_int_handler if handler is signal.SIG_IGN else handler):
+    if handler in (signal.SIG_IGN, signal.default_int_handler):  # ignored: as `&` and nohup start a command
+        handler = _interrupt_once
+    with _handling_interrupts(handler):
+        try:
             for future in as_completed([pool.submit(function, item) for item in items]):
                 yield future.result()
-    except DiskFullError:
-        pool.shutdown(cancel_futures=True)
-        raise
-    except BaseException:
-        started = [process for process in multiprocessing.active_children() if process not in before]
-        pool.shutdown(wait=False, cancel_futures=True)
-        with _handling_interrupts(signal.SIG_IGN):
-            _end(started)
-        raise
+        except DiskFullError:
+            pool.shutdown(cancel_futures=True)
+            raise
+        except BaseException:
+            started = [process for process in multiprocessing.active_children() if process not in before]
+            pool.shutdown(wait=False, cancel_futures=True)
+            with _handling_interrupts(signal.SIG_IGN):
+                _end(started)
+            raise
     pool.shutdown()
+
+
+def _interrupt_once(number: int, frame: Optional[FrameType]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not keep the workers from being ended
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
