@@ -1,7 +1,5 @@
 """exec.sh: what a command in the image sees, how it starts, how it ends."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

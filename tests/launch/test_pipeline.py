@@ -49,7 +49,7 @@ def test_a_folder_made_by_hand(by_hand):
     assert from_folder(by_hand).predictors == ("a", "b/seeds/1", "b/seeds/2")
 
 
-def test_unknown_names(by_hand, tmp_path):
+def test_unknown_names_and_a_damaged_seed(by_hand, tmp_path):
     with pytest.raises(UserError, match=r"no such experiment, did you mean 'mine'\?"):
         from_folder(tmp_path / "mini")
     with pytest.raises(UserError, match="predictors/aa: no such predictor experiment"):
@@ -57,8 +57,6 @@ def test_unknown_names(by_hand, tmp_path):
     with pytest.raises(UserError, match="different integers"):
         with_decomposition_seeds(from_folder(by_hand), (1, 1))
 
-
-def test_a_damaged_seed_is_named(by_hand):
     folder = by_hand / "seeds" / "0"
     folder.mkdir(parents=True)
     (folder / "experiment_params.json").write_text("{")

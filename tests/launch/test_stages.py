@@ -64,24 +64,21 @@ def test_the_pipeline_and_its_edges(pipeline):
     assert {mode for _, _, mode in edges(by_stage(tasks, "report")[0])} == {"any"}
 
 
-def test_without_seeds_the_experiment_itself_is_trained_and_nothing_selected(pipeline, tmp_path):
+def test_stages_that_a_recipe_does_not_need_are_left_out(pipeline, tmp_path):
     tasks = all_tasks(pipeline(decomposition={"model": "SAVi", "dataset": "CATER_Hard"}))
     assert by_stage(tasks, "train_decomp")[0].argv == ("train-decomp", "-d", str(tmp_path / "exp"))
     assert by_stage(tasks, "train_decomp")[0].outputs == ("models/checkpoint_epoch_final.pth",)
     assert not by_stage(tasks, "select_decomp")
     assert edges(by_stage(tasks, "precompute_slots")[0]) == {("train_decomp", 0, "ok")}
 
-
-def test_online_slots_need_no_store(pipeline):
     tasks = all_tasks(pipeline(slots={"mode": "online"}))
     assert not by_stage(tasks, "precompute_slots")
     assert edges(by_stage(tasks, "train_predictor")[0]) == {("select_decomp", 0, "ok")}
 
 
 def test_a_predictor_with_seeds_is_judged_once_when_all_have_ended(pipeline):
-    tasks = all_tasks(
-        pipeline(predictors=[{"name": "text", "predictor": "TextOCVP_CustomTF", "seeds": [1, 2]}])
-    )
+    predictor = {"name": "text", "predictor": "TextOCVP_CustomTF", "seeds": [1, 2]}
+    tasks = all_tasks(pipeline(predictors=[predictor]))
     assert [task.argv[-1] for task in by_stage(tasks, "train_predictor")] == ["text/seeds/1", "text/seeds/2"]
     (evaluation,) = by_stage(tasks, "evaluate_predictor")
     assert {Edge("train_predictor", 0, "any"), Edge("train_predictor", 1, "any")} < set(evaluation.after)
@@ -96,15 +93,13 @@ def test_no_path_and_nothing_that_only_shows_enters_the_config(pipeline, small_r
     assert str(tmp_path) not in str([task.config for task in first])
 
 
-def test_a_checkpoint_named_by_the_user_needs_no_training(pipeline):
+def test_the_users_checkpoint_needs_no_training_and_the_clusters_cores_are_workers(pipeline):
     tasks = all_tasks(replace(pipeline(), decomp_ckpt="mine.pth"))
     (shard, _) = by_stage(tasks, "precompute_slots")
     assert edges(shard) == {("prepare_data", 0, "ok")}
     assert "models/mine.pth" in shard.inputs
     assert "--decomp_ckpt" in shard.argv
 
-
-def test_cores_of_the_cluster_become_worker_processes(pipeline):
     tasks = all_tasks(replace(pipeline(), workers={"make_data": 3}))
     assert tasks[0].argv[-2:] == ("--workers", "3")
     assert "--workers" not in tasks[1].argv

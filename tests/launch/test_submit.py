@@ -1,7 +1,5 @@
 """The whole path from a recipe to manifests, run here, with a stand-in for the work."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

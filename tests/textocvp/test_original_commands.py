@@ -1,7 +1,5 @@
 """Every script of the original implementation has a command here that takes its flags."""
 
-from __future__ import annotations
-
 import pytest
 
 from textocvp.cli import build_parser

@@ -1,7 +1,5 @@
 """A tiny experiment: coloured squares that move over grey, an untrained SAVi, untrained predictors."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
