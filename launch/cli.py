@@ -23,10 +23,9 @@ from launch.views.plan import plan_lines, script_lines, space_lines, tasks_text
 from launch.views.status import run_status
 from launch.views.why import run_verify, run_why
 from slurm.container import build_image, unpack_image
-from textocvp.config.errors import UserError
 from textocvp.config.options import OneLineParser
 from textocvp.config.schema import parse_overrides
-from textocvp.files import writing
+from textocvp.files import UserError, writing
 from textocvp.terminal import set_up_logging
 
 ASKED: Dict[str, FrozenSet[str]] = {

@@ -16,10 +16,9 @@ from launch.recipe import RECIPE_FILE, write_experiment
 from launch.stages import all_tasks
 from launch.state.manifest import Records, config_sha256, output_files, reasons_to_run
 from launch.state.task import Task, TaskId, job_folder, write_task
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, parse_experiment
 from textocvp.config.schema import apply_overrides, read_yaml
-from textocvp.files import write_json
+from textocvp.files import UserError, write_json
 
 SHARED_SECTIONS = ("dataset", "model", "suite")
 """What a predictor's file repeats of its decomposition's."""

@@ -21,7 +21,6 @@ from launch.state.attempt import RUN, SKIP, job_name
 from launch.state.ledger import Cause
 from launch.state.manifest import InputError, Records
 from launch.state.task import Task, job_folder, read_task
-from textocvp.config.errors import DiskFullError, UserError
 from textocvp.config.job import (
     ATTEMPT_VARIABLE,
     JOB_DIR_VARIABLE,
@@ -30,7 +29,7 @@ from textocvp.config.job import (
     read_progress,
     refuse_if_superseded,
 )
-from textocvp.files import format_bytes, provenance
+from textocvp.files import DiskFullError, UserError, format_bytes, provenance
 
 EXIT_USER_ERROR = 2
 CACHE_SECONDS, POLL_SECONDS = 90.0, 5.0

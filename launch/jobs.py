@@ -10,7 +10,7 @@ from launch.plan import Job
 from launch.state import ledger
 from launch.state.task import TaskId
 from slurm.queue import JobState, SlurmError, cancel, job_states
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 ENDED = (ledger.FINISHED, ledger.CANCELLED)
 """Events after which the scheduler need not be asked. A job that failed or stopped may be queued again."""

@@ -17,10 +17,9 @@ from launch.recipe import (
 )
 from launch.state.task import OK, Edge, Task
 from textocvp.config.data import EVAL_START, EvaluationConfig
-from textocvp.config.errors import ConfigError, UserError, nearest
 from textocvp.config.experiment import FILE_NAME, FINAL, Experiment, check_fit, parse_experiment
 from textocvp.config.synthetic import VideoSettings, WeightsSettings
-from textocvp.files import read_json
+from textocvp.files import ConfigError, UserError, nearest, read_json
 
 INDICES = "jobs/indices.json"
 FOLDERS = ("", "seeds/*", "predictors/*", "predictors/*/seeds/*")

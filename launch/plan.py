@@ -11,7 +11,7 @@ from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 from launch.state.manifest import Reason, Records, reasons_to_run, refusal
 from launch.state.task import OK, Task, TaskId, read_task
 from slurm.queue import PENDING, JobState
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 PREREQUISITES = ("make_data", "prepare_data")
 """Stages that a command for a single stage runs first, where they are not done."""

@@ -10,12 +10,11 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from pydantic import NonNegativeInt, PositiveInt
 
 from textocvp.config.data import EvaluationConfig, SlotStoreConfig
-from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, experiment_values, predictor_values
 from textocvp.config.schema import Settings, build, difference, given, read_yaml, refuse_control_characters
 from textocvp.config.synthetic import VideoSettings, WeightsSettings
 from textocvp.config.training import CRITERIA, Bounds
-from textocvp.files import read_json, write_json
+from textocvp.files import UserError, nearest, read_json, write_json
 
 RECIPE_FILE = "recipe.yaml"
 GENERATED_ROOT = "data"

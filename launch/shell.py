@@ -20,7 +20,7 @@ from slurm.container import image_words, python_words
 from slurm.options import export_lines
 from slurm.queue import attached
 from slurm.site import DEFAULT, ClusterConfig
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 
 def run_shell(options: argparse.Namespace) -> int:

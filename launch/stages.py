@@ -12,9 +12,9 @@ from typing import Callable, Dict, List, Mapping, Tuple
 
 from launch.pipeline import CHECKPOINT, Pipeline, Planned, edges_to, option
 from launch.state.task import ANY, OK, Task
-from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FINAL
 from textocvp.config.schema import Settings, given
+from textocvp.files import UserError, nearest
 
 CAPTIONS = "data/*_explicit.json"
 WEIGHTS = "weights/*"

@@ -34,8 +34,7 @@ from slurm.container import image_digest, python_words
 from slurm.options import Resources
 from slurm.queue import slurm_settings
 from slurm.site import ClusterConfig
-from textocvp.config.errors import UserError, nearest
-from textocvp.files import code_revision, write_json
+from textocvp.files import UserError, code_revision, nearest, write_json
 
 TRAININGS = frozenset(stage for stage, distributed in DISTRIBUTED.items() if distributed)
 RESOURCES = tuple(Resources.model_fields)

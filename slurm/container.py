@@ -13,8 +13,7 @@ from typing import Any, Dict, Iterable, List, Optional
 from slurm.options import option_words
 from slurm.queue import MISSING, attached
 from slurm.site import IMAGE_JOB, ClusterConfig
-from textocvp.config.errors import UserError
-from textocvp.files import read_json
+from textocvp.files import UserError, read_json
 
 KEYED = ("requirements-{lock}.lock", "textocvp.def", "selftest.py")
 """Files of containers/ that an image is made from; their bytes are its key, as in containers/build.sh."""

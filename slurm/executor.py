@@ -13,7 +13,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from slurm.options import ArrayJob, array_indices, outside_of_a_job, setup_lines, teardown_lines
 from slurm.site import ClusterConfig
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 
 def submit_array(cluster: ClusterConfig, job: ArrayJob) -> List[str]:

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass, replace
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence
 
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 PENDING, RUNNING = "PENDING", "RUNNING"
 ACTIVE = frozenset(

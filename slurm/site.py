@@ -9,8 +9,8 @@ from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple, Union
 from pydantic import Field, field_validator
 
 from slurm.options import Resources, option_words
-from textocvp.config.errors import ConfigError, UserError, nearest
 from textocvp.config.schema import Settings, build, read_yaml, refuse_control_characters, to_dict
+from textocvp.files import ConfigError, UserError, nearest
 
 DEFAULT = "default"
 IMAGE_JOB = "image"

@@ -14,14 +14,13 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Type
 
 from textocvp.compat import native_files
 from textocvp.config.data import EvaluationConfig
-from textocvp.config.errors import DiskFullError, UserError
 from textocvp.config.experiment import FINAL
 from textocvp.config.job import job_folder
 from textocvp.config.options import OneLineParser, add_options, count, folder_name, name_in, settings_from
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS, Registry
 from textocvp.config.schema import Settings
 from textocvp.config.synthetic import VideoSettings, WeightsSettings
-from textocvp.files import writing
+from textocvp.files import DiskFullError, UserError, writing
 from textocvp.stopping import skip_teardown
 from textocvp.terminal import set_up_logging
 

@@ -7,6 +7,7 @@ A write that fails for lack of space raises DiskFullError, which names the path.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import fcntl
 import functools
@@ -19,7 +20,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 VERSIONED_PACKAGES = ("torch", "deepspeed", "transformers", "h5py", "numpy")
 FULL = {errno.ENOSPC: "no space left on device", errno.EDQUOT: "disk quota exceeded"}
@@ -38,6 +39,19 @@ class UserError(Exception):
 
 class DiskFullError(UserError):
     """Nothing more can be written: the disk is full or a quota is exceeded. What is finished is kept."""
+
+
+class ConfigError(UserError):
+    """A value in a configuration file is missing, unknown, of the wrong type or out of range."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: ", did you mean 'x'?", or the known names where none is near."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f", did you mean {close[0]!r}?"
+    return f"; known: {', '.join(sorted(known)) or 'none'}"
 
 
 def sha256_file(path: Path) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import experiment_root
+from textocvp.files import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,7 +19,7 @@ from launch.doctor.probe import MARK
 from launch.pipeline import from_folder
 from launch.state.snapshot import snapshot_folder, take_snapshot
 from slurm.probe import PASSING, Outcome, run_probe, telling
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 STAGE = "train_decomp"
 """Whose resources, container and environment the probe gets."""

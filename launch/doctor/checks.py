@@ -18,8 +18,7 @@ from slurm import probe
 from slurm.container import find_image, image_key, image_record, interpreter
 from slurm.queue import SlurmError, slurm_settings
 from slurm.site import ClusterConfig, Container
-from textocvp.config.errors import UserError
-from textocvp.files import bytes_below, file_lock, format_bytes
+from textocvp.files import UserError, bytes_below, file_lock, format_bytes
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 HOST, SLURM, NODE = "this host", "scheduler", "compute node"

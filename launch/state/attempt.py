@@ -14,9 +14,8 @@ from typing import Callable, Dict, Mapping, Optional
 from launch.state import ledger
 from launch.state.manifest import output_files
 from launch.state.task import Task
-from textocvp.config.errors import UserError
 from textocvp.config.job import ATTEMPT_FILE, ATTEMPT_VARIABLE, TERM_WAIT_VARIABLE
-from textocvp.files import read_json, write_json
+from textocvp.files import UserError, read_json, write_json
 
 PATIENCE = 600.0
 """Seconds that a rank waits for rank 0's checks."""

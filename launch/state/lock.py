@@ -6,8 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Iterator
 
-from textocvp.config.errors import UserError
-from textocvp.files import file_lock, full_disk_reason
+from textocvp.files import UserError, file_lock, full_disk_reason
 
 
 @contextlib.contextmanager

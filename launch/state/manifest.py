@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
 from launch.state.task import ANY, Edge, Task, TaskId, job_folder, read_task
-from textocvp.config.errors import UserError
 from textocvp.config.schema import Change, difference
-from textocvp.files import read_json, sha256_file, sha256_json, write_json
+from textocvp.files import UserError, read_json, sha256_file, sha256_json, write_json
 
 SCHEMA = 1
 DELETE = "delete the file, then its task counts as not done and runs again"

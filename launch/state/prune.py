@@ -23,9 +23,8 @@ from typing import Dict, FrozenSet, Iterator, List, Optional, Set, Tuple
 from launch.state import ledger
 from launch.state.manifest import Records, reasons_to_run
 from launch.state.task import Task, TaskId, job_folder
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL
-from textocvp.files import bytes_below
+from textocvp.files import UserError, bytes_below
 
 OLD_SECONDS = 24 * 3600
 """How long ago a temporary file must have been changed last."""

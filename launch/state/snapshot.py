@@ -13,8 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import List
 
-from textocvp.config.errors import UserError
-from textocvp.files import atomic_folder
+from textocvp.files import UserError, atomic_folder
 
 MAX_BYTES = 50 << 20
 """A larger tree holds something that is not code."""

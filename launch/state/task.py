@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from textocvp.config.errors import UserError
-from textocvp.files import read_json, write_json
+from textocvp.files import UserError, read_json, write_json
 
 OK = "ok"
 ANY = "any"

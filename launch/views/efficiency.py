@@ -14,7 +14,7 @@ from launch.state.task import TaskId
 from launch.views.plan import shown
 from slurm.accounting import Usage, usages
 from slurm.options import format_time, parse_time
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 from textocvp.terminal import duration, format_table
 
 GB = 2**30

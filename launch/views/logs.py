@@ -13,7 +13,7 @@ from launch.state import ledger
 from launch.state.task import TaskId
 from launch.views.plan import tasks_text
 from launch.views.status import Overview
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 TAIL_BYTES = 64 * 1024
 HANG = "Timeout ("

@@ -14,8 +14,8 @@ from launch.state.task import Task, TaskId
 from launch.views.logs import failure_lines
 from slurm.queue import JobState, SlurmError, job_states
 from slurm.site import ClusterConfig
-from textocvp.config.errors import UserError
 from textocvp.config.job import read_progress
+from textocvp.files import UserError
 from textocvp.terminal import duration, progress_line
 
 TERMINAL_SECONDS = 0.5

@@ -16,7 +16,7 @@ from launch.state.task import TaskId
 from launch.views.logs import HANG, failure_lines
 from launch.views.plan import shown, tasks_text
 from launch.views.status import INTERRUPTED, LOST, Overview, TaskRow
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 AGAIN = "run the same command again: what is done is skipped, training continues from its last state"
 

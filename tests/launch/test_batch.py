@@ -9,7 +9,7 @@ from launch.state.task import Edge, Task, TaskId
 from launch.submit import submit_jobs
 from slurm.executor import sbatch_text
 from slurm.site import parse_cluster
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 ABOUT = {"cluster": "site", "revision": "abc", "dirty": True, "image": "sha"}
 

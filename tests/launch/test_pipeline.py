@@ -4,8 +4,8 @@ import pytest
 
 from launch.pipeline import from_folder, from_recipe, shorten, with_decomposition_seeds, with_predictors
 from launch.recipe import load_recipe, write_experiment
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import create_experiment, create_predictor_experiment
+from textocvp.files import UserError
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from launch.plan import Action, Job, make_plan
 from launch.state.manifest import Reason, Records, Why, input_hashes, write_manifest
 from launch.state.task import ANY, Edge, Task, job_folder, write_task
 from slurm.queue import JobState
-from textocvp.config.errors import UserError
-from textocvp.files import provenance
+from textocvp.files import UserError, provenance
 
 DONE, QUEUED, RUN, OUTSIDE = Action.DONE, Action.QUEUED, Action.RUN, Action.OUTSIDE
 

@@ -6,8 +6,8 @@ import yaml
 
 from launch.cli import main
 from launch.recipe import experiment_files, load_recipe, write_experiment
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment, load_predictor_experiment
+from textocvp.files import UserError
 
 RECIPES = sorted((Path(__file__).parents[2] / "experiments" / "recipes").glob("*.yaml"))
 DECOMPOSITION = {"model": "SAVi", "dataset": "CATER_Hard"}

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from slurm.container import bind_specs, find_image, image_digest, image_key, interpreter, python_words
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 CODE = Path(__file__).parents[2]
 

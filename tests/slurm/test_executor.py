@@ -4,7 +4,7 @@ import pytest
 
 from slurm.executor import make_executor, sbatch_parameters, sbatch_text, submit_array
 from slurm.options import Resources
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 
 def program(folder, name, text=""):

@@ -5,7 +5,7 @@ import yaml
 
 from slurm.options import Resources
 from slurm.site import load_cluster
-from textocvp.config.errors import ConfigError, UserError
+from textocvp.files import ConfigError, UserError
 
 CODE = Path(__file__).parents[2]
 KINDS = {"make_data": False, "train_decomp": True}

@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 
 from textocvp import files
-from textocvp.config.errors import DiskFullError, UserError
 from textocvp.config.experiment import experiment_root
-from textocvp.files import append_jsonl, atomic_folder, atomic_path, file_lock, format_bytes, full_disk_reason
+from textocvp.files import (
+    DiskFullError,
+    UserError,
+    append_jsonl,
+    atomic_folder,
+    atomic_path,
+    file_lock,
+    format_bytes,
+    full_disk_reason,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):

@@ -2,10 +2,10 @@ import pytest
 import torch
 from transformers import Dinov2Model
 
-from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.models import ViTEncoderConfig
 from textocvp.config.synthetic import WeightsSettings
 from textocvp.data.tokenizers import T5Tokenizer
+from textocvp.files import ConfigError, UserError
 from textocvp.modules.encoders import ARCHITECTURES, ViTEncoder
 from textocvp.pretrained import find_weights, read_model, read_tokenizer
 from textocvp.synthetic.weights import make_weights

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, FINAL
+from textocvp.files import UserError
 
 log = logging.getLogger(__name__)
 COPIES = ".native"

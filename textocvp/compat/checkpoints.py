@@ -16,12 +16,11 @@ from torch import Tensor
 from transformers import Dinov2Config, PretrainedConfig, T5Config, ViTConfig
 
 from textocvp.compat.keys import TEXT, VIT, Names, from_original, names_of, original_name
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, load_experiment, load_predictor_experiment
 from textocvp.config.models import ExtendedDINOSAURConfig
 from textocvp.config.schema import to_dict
 from textocvp.decomposition import SlotDecomposition, build_model
-from textocvp.files import atomic_folder, sha256_file, sha256_json
+from textocvp.files import UserError, atomic_folder, sha256_file, sha256_json
 from textocvp.modules.encoders import ARCHITECTURES, weights_name
 from textocvp.predictors import SlotForecaster, build_forecaster
 from textocvp.pretrained import (

@@ -16,9 +16,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 
 from textocvp.compat.import_experiment import import_checkpoint
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME
-from textocvp.files import format_bytes
+from textocvp.files import UserError, format_bytes
 from textocvp.terminal import Progress
 
 BLOCK = 1 << 20

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from textocvp.compat.checkpoints import Trained
 from textocvp.compat.keys import to_original
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL, Experiment
 from textocvp.config.models import SAViConfig
 from textocvp.config.predictors import TextGuidedConfig, TextOCVPConfig
-from textocvp.files import atomic_path
+from textocvp.files import UserError, atomic_path
 from textocvp.modules.encoders import IMAGENET_MEAN, IMAGENET_STD
 from textocvp.training.checkpoint import find_checkpoint, load_pth
 

@@ -14,10 +14,9 @@ from typing import Any
 
 from textocvp.compat import is_original
 from textocvp.compat.checkpoints import Trained, copy_tokenizer, read_original, save_encoder
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, parse_experiment
 from textocvp.config.schema import apply_overrides
-from textocvp.files import atomic_folder, read_json, write_json
+from textocvp.files import UserError, atomic_folder, read_json, write_json
 from textocvp.pretrained import WEIGHTS_FOLDER, own_place
 from textocvp.training import checkpoint
 

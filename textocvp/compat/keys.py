@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from textocvp.config.errors import UserError
 from textocvp.config.models import ConvDecoderConfig, ExtendedDINOSAURConfig, SAViConfig
+from textocvp.files import UserError
 from textocvp.modules.encoders import ARCHITECTURES
 
 Names = dict[str, str]

@@ -14,12 +14,11 @@ from pydantic import Field, field_validator
 from typing_extensions import Annotated
 
 from textocvp.config.data import DatasetConfig, PredictionConfig, SlotStoreConfig
-from textocvp.config.errors import ConfigError, UserError, nearest
 from textocvp.config.models import DecompositionConfig
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
 from textocvp.config.schema import Settings, apply_overrides, build, difference, parse_overrides, to_dict
 from textocvp.config.training import LossTerm, TrainingConfig
-from textocvp.files import read_json, write_json
+from textocvp.files import ConfigError, UserError, nearest, read_json, write_json
 
 FILE_NAME = "experiment_params.json"
 FINAL = "checkpoint_epoch_final.pth"

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from textocvp.config.errors import UserError
-from textocvp.files import read_json, write_json
+from textocvp.files import UserError, read_json, write_json
 
 JOB_DIR_VARIABLE = "TEXTOCVP_JOB_DIR"
 """A job's own folder EXP/jobs/STAGE/TASK; unset where a command runs by hand."""

@@ -19,9 +19,9 @@ from typing import (
     get_origin,
 )
 
-from textocvp.config.errors import UserError
 from textocvp.config.registry import Registry
 from textocvp.config.schema import Settings, build
+from textocvp.files import UserError
 
 S = TypeVar("S", bound=Settings)
 

@@ -15,8 +15,8 @@ from typing import Any, Dict, Iterator, Type, Union
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from textocvp.config.errors import UserError, nearest
 from textocvp.config.schema import Settings, filled_in, to_dict
+from textocvp.files import UserError, nearest
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
-from textocvp.config.errors import ConfigError, UserError, nearest
+from textocvp.files import ConfigError, UserError, nearest
 
 T = TypeVar("T", bound="Settings")
 Location = Tuple[Union[int, str], ...]

@@ -12,13 +12,12 @@ from PIL import Image, ImageDraw
 
 from textocvp.config import registry
 from textocvp.config.data import SPLITS, DatasetConfig
-from textocvp.config.errors import UserError
 from textocvp.config.job import available_cores
 from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import resize_frames
 from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.data.worker_pool import in_processes
-from textocvp.files import atomic_path
+from textocvp.files import UserError, atomic_path
 from textocvp.terminal import Progress
 
 SHEET_VIDEOS, SHEET_FRAMES, SHEET_PIXELS = 6, 6, 96

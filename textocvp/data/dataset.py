@@ -14,9 +14,8 @@ import numpy as np
 
 from textocvp.config import registry
 from textocvp.config.data import SPLITS
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import FILE_NAME, Experiment, dataset_root, load_predictor_experiment
-from textocvp.files import read_json
+from textocvp.files import UserError, read_json
 
 
 class VideoDataset(Protocol):

@@ -23,7 +23,6 @@ import torch.nn.functional as F
 
 from textocvp import stopping
 from textocvp.config.data import SPLITS
-from textocvp.config.errors import DiskFullError, UserError
 from textocvp.config.experiment import Experiment, experiment_root, load_experiment
 from textocvp.config.job import available_cores
 from textocvp.config.schema import to_dict
@@ -31,6 +30,7 @@ from textocvp.data.dataset import VideoDataset, load_predictors, open_dataset
 from textocvp.data.part_files import Part, create_rows, is_finished, plan_parts, write_part
 from textocvp.data.tokenizers import CustomTokenizer, open_custom_tokenizer, open_tokenizer
 from textocvp.data.worker_pool import in_processes
+from textocvp.files import DiskFullError, UserError
 from textocvp.terminal import Progress, duration
 
 COMMAND = "prepare-data"

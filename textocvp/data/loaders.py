@@ -8,7 +8,6 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.job import available_cores
 from textocvp.data.dataset import VideoDataset, open_dataset
@@ -24,6 +23,7 @@ from textocvp.data.order import (
 from textocvp.data.slot_store import SlotStore, slots_folder, slots_key
 from textocvp.data.tokenizers import Tokenizer, open_tokenizer, tokenize
 from textocvp.data.videos import StoredVideos, Videos, open_videos
+from textocvp.files import UserError
 
 
 class ClipDataset(Dataset):

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from textocvp.config.data import SlotStoreConfig
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, experiment_root
 from textocvp.config.training import CurriculumStage
 from textocvp.data.dataset import VideoDataset, load_predictors
+from textocvp.files import UserError
 
 
 class Sample(NamedTuple):

@@ -19,8 +19,15 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 import h5py
 import numpy as np
 
-from textocvp.config.errors import UserError
-from textocvp.files import atomic_path, full_disk_reason, provenance, read_json, sha256_file, write_json
+from textocvp.files import (
+    UserError,
+    atomic_path,
+    full_disk_reason,
+    provenance,
+    read_json,
+    sha256_file,
+    write_json,
+)
 
 PART_VIDEOS = 64
 SCHEMA = 1

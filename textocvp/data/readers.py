@@ -23,9 +23,8 @@ import numpy as np
 from PIL import Image
 
 from textocvp.config.data import EVAL_START, LEVELS, SPLITS, DatasetConfig
-from textocvp.config.errors import UserError
 from textocvp.data.dataset import read_masks, read_states, read_text, read_video, split_folder
-from textocvp.files import read_json, sha256_file, sha256_json
+from textocvp.files import UserError, read_json, sha256_file, sha256_json
 
 VALID_FRACTION = 0.05
 SPLIT_FOLDERS = {"train": "train", "valid": "val", "test": "test"}

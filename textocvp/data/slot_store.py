@@ -17,13 +17,13 @@ import h5py
 import numpy as np
 import torch
 
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, experiment_root
 from textocvp.data.dataset import VideoDataset
 from textocvp.data.frame_store import frame_parts
 from textocvp.data.order import Window, enumerate_windows, slots_config
 from textocvp.data.part_files import Part, PartReader, create_rows, is_finished, read_manifests, write_part
 from textocvp.data.videos import Videos
+from textocvp.files import UserError
 
 COMMAND = "precompute-slots"
 Batch = Tuple[Sequence[Window], np.ndarray]

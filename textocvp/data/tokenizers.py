@@ -12,10 +12,9 @@ import torch
 
 from textocvp.config import registry
 from textocvp.config.data import DatasetConfig
-from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import VOCABULARIES, Experiment, experiment_root
 from textocvp.data.dataset import VideoDataset, read_text
-from textocvp.files import read_json, write_json
+from textocvp.files import UserError, nearest, read_json, write_json
 
 SPECIAL_WORDS = ("[PAD]", "[CLS]", "[SEP]")
 _CLITIC = re.compile(r"(?i)(?<=\w)(?=(?:n't|'(?:s|m|d|ll|re|ve))\b)")

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment, experiment_root
 from textocvp.data.dataset import VideoDataset, open_dataset
 from textocvp.data.frame_store import COMMAND, frames_key, read_resized
 from textocvp.data.part_files import PartReader, read_manifests
-from textocvp.files import atomic_path, sha256_json
+from textocvp.files import UserError, atomic_path, sha256_json
 
 FAR = 0.06
 """Difference from which a pixel counts as changed: above the noise of renderer and codec."""

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Callable, Iterator, List, Optional, Sequence, TypeVar
 
-from textocvp.config.errors import DiskFullError
+from textocvp.files import DiskFullError
 
 ASK_SECONDS, KILL_SECONDS = 0.3, 5.0
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textocvp.config import registry
-from textocvp.config.errors import ConfigError
 from textocvp.config.models import ExtendedDINOSAURConfig
 from textocvp.decomposition.base import Rendering, SlotDecomposition
+from textocvp.files import ConfigError
 from textocvp.modules import xavier_
 
 

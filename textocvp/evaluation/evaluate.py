@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL, Experiment, load_experiment, load_predictor_experiment
 from textocvp.data.dataset import open_dataset
 from textocvp.data.order import slots_config
@@ -29,7 +28,7 @@ from textocvp.evaluation.forecast import (
     training_median,
 )
 from textocvp.evaluation.report import decomposition_table, prediction_table
-from textocvp.files import read_json, sha256_file, write_json
+from textocvp.files import UserError, read_json, sha256_file, write_json
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition, load_forecaster
 

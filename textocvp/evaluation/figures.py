@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import (
     FILE_NAME,
     FINAL,
@@ -32,6 +31,7 @@ from textocvp.evaluation.forecast import (
     encode_clips,
 )
 from textocvp.evaluation.report import PLOTS
+from textocvp.files import UserError
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
 

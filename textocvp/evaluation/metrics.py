@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from textocvp.config.errors import UserError
 from textocvp.data.videos import far_from
+from textocvp.files import UserError
 
 PSNR_EPSILON = 1e-8
 """Added to the mean squared error: identical images score exactly 80 dB."""

@@ -15,12 +15,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FILE_NAME, FINAL
 from textocvp.config.schema import build, read_yaml
 from textocvp.config.training import Bounds
 from textocvp.evaluation import SELECTED_MARK, figures_table, find_seeds
-from textocvp.files import atomic_path, read_json, write_json
+from textocvp.files import UserError, atomic_path, nearest, read_json, write_json
 from textocvp.terminal import format_table
 
 SUMMARY, TABLES, RECIPE = "summary.json", "summary.txt", "recipe.yaml"

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from textocvp.config.errors import UserError, nearest
 from textocvp.config.experiment import FINAL, Experiment, load_experiment
 from textocvp.config.training import CRITERIA
 from textocvp.data.order import slots_config
@@ -28,7 +27,7 @@ from textocvp.data.videos import far_from
 from textocvp.decomposition import SlotDecomposition
 from textocvp.evaluation import SELECTED_MARK, figures_table, find_seeds, seed_checkpoint
 from textocvp.evaluation.forecast import best_device, clip_loader, decode_slots, encode_clips, training_median
-from textocvp.files import atomic_path, sha256_file, write_json
+from textocvp.files import UserError, atomic_path, nearest, sha256_file, write_json
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import load_decomposition
 from textocvp.training.task import frame_loss

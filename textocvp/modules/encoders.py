@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model, PreTrainedModel, ViTConfig, ViTModel
 
-from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.models import ConvEncoderConfig, ViTEncoderConfig, per_layer, vit_patch_size
+from textocvp.files import ConfigError, UserError
 from textocvp.pretrained import FrozenEncoder, find_weights, read, read_model
 
 

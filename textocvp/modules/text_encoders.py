@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from textocvp.config.errors import UserError
 from textocvp.config.predictors import FusionConfig, T5EncoderConfig, TextTransformerConfig, TransformerConfig
+from textocvp.files import UserError
 from textocvp.modules import xavier_
 from textocvp.modules.attention import AttentionAndMLP, EncoderLayer, MultiHeadAttention
 from textocvp.pretrained import FrozenEncoder, find_weights, read, read_model

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from textocvp.config import registry
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
+from textocvp.files import UserError
 from textocvp.predictors.rollout import SlotForecaster, SlotPredictor, TextEmbedding
 
 __all__ = ["SlotForecaster", "SlotPredictor", "TextEmbedding", "build_forecaster"]

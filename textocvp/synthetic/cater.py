@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from textocvp.config.data import LEVELS, SPLITS
-from textocvp.config.errors import UserError
 from textocvp.config.synthetic import VideoSettings
 from textocvp.data.dataset import write_video
-from textocvp.files import atomic_path, read_json
+from textocvp.files import UserError, atomic_path, read_json
 from textocvp.synthetic.geometry import make_camera
 from textocvp.synthetic.motion import Action, Track, sample_actions
 from textocvp.synthetic.render import render_video

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from textocvp.config.data import SPLITS
-from textocvp.config.errors import UserError
 from textocvp.config.job import available_cores
 from textocvp.config.schema import difference
 from textocvp.config.synthetic import CLIPORT, VideoSettings
 from textocvp.data.worker_pool import in_processes
-from textocvp.files import file_lock, read_json, write_json
+from textocvp.files import UserError, file_lock, read_json, write_json
 from textocvp.synthetic.cater import CATERWriter
 from textocvp.synthetic.cliport import CLIPortWriter
 from textocvp.terminal import Progress

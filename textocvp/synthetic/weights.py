@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
-from textocvp.config.errors import UserError
 from textocvp.config.schema import to_dict
 from textocvp.config.synthetic import WeightsSettings
 from textocvp.data.tokenizers import VOCABULARIES
-from textocvp.files import atomic_folder, read_json
+from textocvp.files import UserError, atomic_folder, read_json
 
 NOTE = "made_by_make_weights.json"
 """In the folder of the weights: their kind and sizes."""

@@ -18,10 +18,9 @@ from functools import partial
 from pathlib import Path
 
 from textocvp import stopping
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL, load_experiment, load_predictor_experiment
 from textocvp.config.schema import to_dict
-from textocvp.files import sha256_file
+from textocvp.files import UserError, sha256_file
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,10 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.schema import difference, to_dict
 from textocvp.decomposition import SlotDecomposition, build_model
-from textocvp.files import atomic_path, provenance
+from textocvp.files import UserError, atomic_path, provenance
 from textocvp.predictors import SlotForecaster, build_forecaster
 from textocvp.pretrained import FrozenEncoder
 

@@ -16,8 +16,8 @@ import time
 import torch
 
 from textocvp import stopping
-from textocvp.config.errors import UserError
 from textocvp.config.training import TrainingConfig
+from textocvp.files import UserError
 from textocvp.stopping import StopRequest
 from textocvp.terminal import Progress
 from textocvp.training.deepspeed_engine import Engine, StepResult, learning_rate

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.training import LossTerm
 from textocvp.data.loaders import SlotWindowDataset, collate, evaluation_loader, open_windows
 from textocvp.data.order import slots_config, windows_of
-from textocvp.files import sha256_file
+from textocvp.files import UserError, sha256_file
 from textocvp.predictors import SlotForecaster, build_forecaster
 from textocvp.training.checkpoint import load_decomposition
 from textocvp.training.deepspeed_engine import World

@@ -18,8 +18,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from textocvp.config.errors import UserError
-from textocvp.files import atomic_folder, atomic_path, read_json, sha256_file, write_json, writing
+from textocvp.files import UserError, atomic_folder, atomic_path, read_json, sha256_file, write_json, writing
 from textocvp.training.deepspeed_engine import Engine
 
 KEEP = 2

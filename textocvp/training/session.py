@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from textocvp import stopping
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL, Experiment
 from textocvp.config.schema import difference, to_dict
-from textocvp.files import read_json
+from textocvp.files import UserError, read_json
 from textocvp.stopping import StopRequest
 from textocvp.training.checkpoint import (
     Part,

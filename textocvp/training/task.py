@@ -12,12 +12,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import Experiment
 from textocvp.config.training import LossTerm
 from textocvp.data.loaders import ClipDataset, Loader, SlotWindowDataset, evaluation_loader
 from textocvp.data.order import RankBatches, TrainingOrder, hashed
 from textocvp.data.videos import far_from, median_image, open_videos
+from textocvp.files import UserError
 from textocvp.training.deepspeed_engine import World
 
 Batch = dict[str, Any]

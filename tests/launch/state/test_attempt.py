@@ -6,8 +6,8 @@ import pytest
 
 from launch.state import attempt, ledger
 from launch.state.task import Task
-from textocvp.config.errors import UserError
 from textocvp.config.job import ATTEMPT_VARIABLE, JOB_DIR_VARIABLE, refuse_if_superseded
+from textocvp.files import UserError
 
 FIRST = Task("make_data", 0, "", ("make-data",), outputs=("data.txt",))
 SECOND = Task("train_decomp", 0, "", ("train-decomp",), outputs=("model.txt",))

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from launch.state.lock import locked
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 
 def test_one_at_a_time(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 
 from launch.state.manifest import Manifest, Why, describe_outputs
 from launch.state.task import ANY, Edge, Task, read_task, write_task
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 
 def test_manifest_round_trip_and_damage(tmp_path):

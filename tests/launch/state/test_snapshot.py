@@ -4,7 +4,7 @@ import pytest
 
 from launch.state import snapshot
 from launch.state.snapshot import take_snapshot
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 
 
 def git(folder, *arguments):

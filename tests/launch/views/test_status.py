@@ -10,8 +10,7 @@ from launch.state import ledger
 from launch.views import status
 from launch.views.status import Overview, task_state
 from slurm.queue import JobState
-from textocvp.config.errors import UserError
-from textocvp.files import write_json
+from textocvp.files import UserError, write_json
 
 
 def test_a_table_of_what_is_known(written, submitted, capsys):

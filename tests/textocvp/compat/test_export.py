@@ -6,8 +6,8 @@ import torch
 from textocvp.cli import main
 from textocvp.compat.checkpoints import Trained
 from textocvp.compat.export import refuse_settings
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import experiment_values, parse_experiment
+from textocvp.files import UserError
 
 from .conftest import CHECKPOINT
 

@@ -6,10 +6,10 @@ import torch
 from torch.testing import assert_close
 
 from textocvp.cli import main
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
 from textocvp.config.synthetic import WeightsSettings
 from textocvp.data.tokenizers import T5Tokenizer
+from textocvp.files import UserError
 from textocvp.synthetic.weights import make_weights
 from textocvp.training.checkpoint import load_decomposition, load_pth
 

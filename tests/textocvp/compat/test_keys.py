@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from textocvp.compat.keys import from_original, names_of, savi_names, to_original
-from textocvp.config.errors import UserError
 from textocvp.config.models import SAViConfig
 from textocvp.config.schema import build
+from textocvp.files import UserError
 
 
 def config(**decoder):

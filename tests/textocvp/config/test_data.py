@@ -4,7 +4,7 @@ import pytest
 
 from textocvp.config import schema
 from textocvp.config.data import DatasetConfig, PredictionConfig, SlotStoreConfig
-from textocvp.config.errors import ConfigError
+from textocvp.files import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from textocvp.config import experiment as module
-from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.models import DecompositionConfig
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
 from textocvp.config.schema import apply_overrides, difference, to_dict
+from textocvp.files import ConfigError, UserError
 
 ORIGINAL = json.loads((Path(__file__).parent / "original_defaults.json").read_text())
 """The original's default files."""

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from textocvp.config.errors import ConfigError
 from textocvp.config.models import ExtendedDINOSAURConfig, SAViConfig, per_layer
 from textocvp.config.predictors import TextOCVPConfig, VanillaTransformerConfig
 from textocvp.config.schema import apply_overrides, build, to_dict
+from textocvp.files import ConfigError
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

@@ -4,7 +4,6 @@ from typing import Any, Dict, Literal, Optional, Tuple, Union
 import pytest
 from pydantic import Field, model_validator
 
-from textocvp.config.errors import ConfigError, UserError
 from textocvp.config.schema import (
     Change,
     Settings,
@@ -17,6 +16,7 @@ from textocvp.config.schema import (
     refuse_control_characters,
     to_dict,
 )
+from textocvp.files import ConfigError, UserError
 
 
 class Inner(Settings):

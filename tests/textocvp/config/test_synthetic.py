@@ -1,8 +1,8 @@
 import pytest
 
-from textocvp.config.errors import ConfigError
 from textocvp.config.schema import build
 from textocvp.config.synthetic import VideoSettings, WeightsSettings
+from textocvp.files import ConfigError
 
 CATER = {"dataset": "CATER_Hard", "num_train": 5, "num_valid": 2, "num_test": 3, "size": 16, "max_objects": 3}
 CLIPORT = {"dataset": "CLIPort", "num_train": 4, "num_valid": 1, "num_test": 2}

@@ -1,8 +1,8 @@
 import pytest
 
-from textocvp.config.errors import ConfigError
 from textocvp.config.schema import build
 from textocvp.config.training import LossTerm, TrainingConfig
+from textocvp.files import ConfigError
 
 SINGLE = {"num_frames": 1, "batch_size": 2}
 FALLING = [{"until": 1.0, **SINGLE}, {"until": 0.5, **SINGLE}]

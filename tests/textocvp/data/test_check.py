@@ -4,10 +4,10 @@ import pytest
 from PIL import Image
 
 from textocvp.config.data import DatasetConfig
-from textocvp.config.errors import UserError
 from textocvp.data.check import check_data
 from textocvp.data.dataset import write_video
 from textocvp.data.readers import CATER
+from textocvp.files import UserError
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -8,11 +8,11 @@ import pytest
 
 from textocvp import stopping
 from textocvp.cli import main
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import create_experiment, create_predictor_experiment
 from textocvp.config.registry import DATASETS, Entry
 from textocvp.data.dataset import read_video, write_video
 from textocvp.data.tokenizers import build_vocabulary
+from textocvp.files import UserError
 
 
 @pytest.fixture

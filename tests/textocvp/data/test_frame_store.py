@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from textocvp.config.data import DatasetConfig
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import create_predictor_experiment
 from textocvp.data import part_files
 from textocvp.data.dataset import open_dataset, write_video
 from textocvp.data.frame_store import frame_parts, prepare_data, resize_frames, resize_masks, write_frame_part
 from textocvp.data.readers import CATER
 from textocvp.data.videos import StoredVideos, open_videos
+from textocvp.files import UserError
 
 SIZE = (4, 4)
 

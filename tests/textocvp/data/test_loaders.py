@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from textocvp.config import experiment as config
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import PredictorSection, create_predictor_experiment
 from textocvp.data.frame_store import prepare_data
 from textocvp.data.loaders import ClipDataset, Loader, collate, evaluation_loader, open_windows
@@ -10,6 +9,7 @@ from textocvp.data.order import RankBatches, Sample, TrainingOrder
 from textocvp.data.part_files import PartReader
 from textocvp.data.slot_store import plan_slot_parts
 from textocvp.data.videos import DecodedVideos, open_videos
+from textocvp.files import UserError
 
 SHA = "c" * 64
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from textocvp.config.data import SlotStoreConfig
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import create_predictor_experiment
 from textocvp.config.training import CurriculumStage
 from textocvp.data import order
 from textocvp.data.order import RankBatches, Sample, TrainingOrder, Window, window_frames, window_noise
+from textocvp.files import UserError
 
 CURRICULUM = tuple(
     CurriculumStage(until=until, num_frames=frames, batch_size=batch)

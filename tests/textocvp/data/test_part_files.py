@@ -6,7 +6,6 @@ import h5py
 import numpy as np
 import pytest
 
-from textocvp.config.errors import DiskFullError, UserError
 from textocvp.data import part_files
 from textocvp.data.part_files import (
     PartReader,
@@ -16,6 +15,7 @@ from textocvp.data.part_files import (
     read_manifests,
     write_part,
 )
+from textocvp.files import DiskFullError, UserError
 
 KEY = {"kind": "test", "made_from": "a" * 64}
 

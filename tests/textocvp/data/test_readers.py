@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from textocvp.config.data import DatasetConfig
-from textocvp.config.errors import UserError
 from textocvp.data.readers import CATER, EXCLUDED, CLIPort, held_out_ids
+from textocvp.files import UserError
 
 CONFIG = DatasetConfig(dataset_name="CATER_Hard")
 CLIPORT = DatasetConfig(dataset_name="CLIPort")

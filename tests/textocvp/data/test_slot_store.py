@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from textocvp.config.errors import UserError
 from textocvp.data.frame_store import prepare_data
 from textocvp.data.slot_store import SlotStore, plan_slot_parts, slots_key
 from textocvp.data.videos import open_videos
+from textocvp.files import UserError
 
 SHA = "c" * 64
 SHAPE = (4, 3, 2)  # T, N, D

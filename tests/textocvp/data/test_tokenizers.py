@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from textocvp.cli import main
-from textocvp.config.errors import UserError
 from textocvp.data.tokenizers import CustomTokenizer, build_vocabulary, split_words, tokenize
+from textocvp.files import UserError
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "tokenizer.json").read_text())
 VOCABULARIES = {name: name.replace("_train", "") for name in GOLDEN if "vocab_size" in GOLDEN[name]}

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from textocvp.config.errors import UserError
 from textocvp.data.videos import FAR, far_from, median_image
+from textocvp.files import UserError
 
 
 class MovingDot:

@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from textocvp.config.errors import ConfigError
 from textocvp.config.experiment import experiment_values, parse_experiment
 from textocvp.config.models import SAViConfig
 from textocvp.config.schema import build
 from textocvp.decomposition import build_model
 from textocvp.decomposition.savi import SAVi
+from textocvp.files import ConfigError
 from textocvp.modules.decoders import TransposedConvDecoder
 from textocvp.modules.slot_attention import BackgroundRandom
 

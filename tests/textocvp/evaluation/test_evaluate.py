@@ -3,14 +3,13 @@ import json
 import pytest
 import torch
 
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
 from textocvp.data.frame_store import prepare_data
 from textocvp.data.videos import open_videos
 from textocvp.evaluation.evaluate import evaluate_decomp, evaluate_predictor, mean_figures
 from textocvp.evaluation.forecast import clip_loader
 from textocvp.evaluation.metrics import psnr
-from textocvp.files import sha256_file, write_json
+from textocvp.files import UserError, sha256_file, write_json
 
 FINAL = "models/checkpoint_epoch_final.pth"
 DECOMPOSITION = {"object_miou", "background_iou", "ari", "fg_ari", "psnr"}

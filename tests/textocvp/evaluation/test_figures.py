@@ -2,10 +2,10 @@ import pytest
 import torch
 from PIL import Image
 
-from textocvp.config.errors import UserError
 from textocvp.evaluation import sheets
 from textocvp.evaluation.figures import figures
 from textocvp.evaluation.sheets import EMPTY, GAP, LINE, Row, draw_sheet, shown_frames
+from textocvp.files import UserError
 
 
 def test_frames_are_enlarged_without_smoothing_and_clamped():

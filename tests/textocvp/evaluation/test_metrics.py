@@ -4,9 +4,9 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from torch.testing import assert_close
 
-from textocvp.config.errors import UserError
 from textocvp.evaluation import metrics
 from textocvp.evaluation.metrics import METRICS, PredictionScores, decibels, psnr, segmentation_scores, ssim
+from textocvp.files import UserError
 
 
 def test_golden_psnr_and_ssim_of_each_frame(golden):

@@ -5,11 +5,10 @@ import sys
 import pytest
 
 from launch.state.manifest import Manifest
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import FINAL
 from textocvp.evaluation import find_seeds, seed_checkpoint
 from textocvp.evaluation.report import check_summary, report, stage_seconds
-from textocvp.files import write_json
+from textocvp.files import UserError, write_json
 
 SEGMENTATION = {"object_miou": 0.46, "background_iou": 0.91, "ari": 0.62, "fg_ari": 0.72}
 REFERENCES = ("copy_frame", "copy_slots", "ceiling")

@@ -3,10 +3,9 @@ import json
 import pytest
 import torch
 
-from textocvp.config.errors import UserError
 from textocvp.config.training import CRITERIA
 from textocvp.evaluation.select import Observation, best_seed, select_decomp
-from textocvp.files import sha256_file
+from textocvp.files import UserError, sha256_file
 
 FINAL = "models/checkpoint_epoch_final.pth"
 

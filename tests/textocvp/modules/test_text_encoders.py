@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from textocvp.config.errors import UserError
 from textocvp.config.predictors import TextTransformerConfig
+from textocvp.files import UserError
 from textocvp.modules.text_encoders import TextTransformer
 
 CONFIG = TextTransformerConfig(input_dim=8, num_layers=2, num_heads=2, vocab_size=20, context_length=10)

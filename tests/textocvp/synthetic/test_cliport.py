@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from textocvp.config.data import DatasetConfig
-from textocvp.config.errors import UserError
 from textocvp.config.synthetic import VideoSettings
 from textocvp.data.readers import EXCLUDED, CLIPort
 from textocvp.data.tokenizers import CustomTokenizer
+from textocvp.files import UserError
 from textocvp.synthetic.cliport import RGB, episode_name, render_episode
 from textocvp.synthetic.cliport_scene import BOWL, TRAIN_COLORS, UNSEEN_COLORS, sample_episode
 from textocvp.synthetic.generate import make_data

@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from textocvp.config.errors import UserError
 from textocvp.config.schema import build
 from textocvp.config.synthetic import VideoSettings
 from textocvp.data.dataset import read_video
+from textocvp.files import UserError
 from textocvp.synthetic import cater, generate
 from textocvp.synthetic.cater import CATERWriter
 from textocvp.synthetic.generate import make_data

@@ -1,8 +1,8 @@
 import pytest
 from transformers import Dinov2Model, T5EncoderModel, ViTModel
 
-from textocvp.config.errors import UserError
 from textocvp.config.synthetic import WeightsSettings
+from textocvp.files import UserError
 from textocvp.pretrained import read_model
 from textocvp.synthetic.weights import make_weights
 

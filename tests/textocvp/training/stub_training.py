@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from textocvp import stopping
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
+from textocvp.files import UserError
 from textocvp.terminal import set_up_logging
 from textocvp.training.session import Session
 

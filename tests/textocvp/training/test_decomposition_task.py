@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from textocvp.cli import main
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_experiment
 from textocvp.data.frame_store import prepare_data
+from textocvp.files import UserError
 from textocvp.training.checkpoint import load_decomposition, load_pth
 from textocvp.training.decomposition_task import DecompositionTask
 from textocvp.training.deepspeed_engine import Engine, World

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from textocvp.cli import main
-from textocvp.config.errors import UserError
 from textocvp.config.experiment import load_predictor_experiment
-from textocvp.files import sha256_file
+from textocvp.files import UserError, sha256_file
 from textocvp.training import precompute_slots
 from textocvp.training.checkpoint import load_forecaster, load_pth
 from textocvp.training.deepspeed_engine import World

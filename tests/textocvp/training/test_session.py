@@ -15,7 +15,7 @@ import torch
 from torch.testing import assert_close
 
 from textocvp import stopping
-from textocvp.config.errors import UserError
+from textocvp.files import UserError
 from textocvp.training.checkpoint import load_pth
 from textocvp.training.loop import DivergedError
 
