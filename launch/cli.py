@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Sequence
 
-from launch.batch import load_cluster
 from launch.doctor import run_doctor
 from launch.fork import fork
-from launch.jobs import cancel_experiment
+from launch.jobs import cancel_experiment, load_cluster
 from launch.pipeline import from_folder
 from launch.prune import prune
 from launch.shell import run_shell, run_tensorboard

@@ -1,19 +1,135 @@
-"""Which jobs an experiment has: what the ledger and the scheduler say of them."""
+"""Tasks as jobs of a site: their environment, arrays and dependencies, and what has become of them.
+
+The ledger says what was submitted, the scheduler what has become of it.
+"""
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from launch.batch import load_cluster
+from launch import CODE
+from launch.job import run_task_file
 from launch.plan import Job
+from launch.stages import DISTRIBUTED
 from launch.state import ledger
-from launch.state.task import TaskId
+from launch.state.task import ANY, OK, Task, TaskId, job_folder
+from slurm.container import image_digest, python_line, python_words
+from slurm.dependency import AFTERANY, AFTEROK, group_by_dependency
+from slurm.options import ArrayJob, Resources, export_lines, setup_lines
 from slurm.queue import JobState, SlurmError, cancel, job_states
+from slurm.site import ClusterConfig
+from slurm.site import load_cluster as load_site
+from textocvp.config.job import REQUEUE_FILE, TERM_WAIT_VARIABLE
+from textocvp.config.schema import to_dict
 from textocvp.files import UserError
 
+TERM_WAIT = 3600
+"""Seconds that a task waits after SIGTERM for the scheduler to end it or queue it again; more than a
+GraceTime."""
+KINDS = {OK: AFTEROK, ANY: AFTERANY}
 ENDED = (ledger.FINISHED, ledger.CANCELLED)
 """Events after which the scheduler need not be asked. A job that failed or stopped may be queued again."""
+
+
+def load_cluster(name: Optional[str]) -> ClusterConfig:
+    """A site's config: a name in cluster_configs/, a YAML file, or None (local, where there is no sbatch)."""
+    return load_site(name, CODE, DISTRIBUTED)
+
+
+def job_variables(cluster: ClusterConfig, code: Path, cores: Optional[int]) -> Dict[str, str]:
+    """The environment of whatever runs as tasks do: jobs, tasks on this machine, an interactive shell.
+
+    Args:
+        code: the folder that holds launch and textocvp.
+        cores: of each process; None: one.
+    """
+    weights = {"TEXTOCVP_WEIGHTS": str(CODE / cluster.paths.weights)} if cluster.paths.weights else {}
+    return {"PYTHONPATH": str(code), "OMP_NUM_THREADS": str(cores or 1), **weights, **cluster.variables}
+
+
+def python_script(cluster: ClusterConfig, code: Path, root: Path, stage: str) -> Tuple[List[str], str]:
+    """Shell lines, and the words that start python after them, as tasks of a stage run: in a job, or here."""
+    if cluster.scheduler != "local":
+        about = {"revision": "", "dirty": False, "image": image_digest(cluster)}
+        job = Submission(cluster, root, code, about).array_job(stage, [0])
+        return setup_lines(cluster.setup, job), job.python
+    resources = cluster.job_resources(stage)
+    lines = export_lines(job_variables(cluster, code, resources.cpus_per_task))
+    return lines, shlex.join(python_words(cluster, code, root, resources.gpus_per_node > 0))
+
+
+def record_submission(
+    root: Path, task: Task, resources: Resources, about: Mapping[str, Any], log: Path, **more: str
+) -> None:
+    """The ledger's line on a task that is submitted, or started here.
+
+    Args:
+        about: what is recorded of all tasks of one submission: cluster, revision, dirty, image.
+        more: what only jobs have: job_id, depends_on, snapshot.
+    """
+    details = {"job_id": "", "depends_on": "", "log": log.relative_to(root).as_posix(), **about, **more}
+    argv, asked = list(task.argv), to_dict(resources)
+    ledger.record(root, ledger.SUBMITTED, *task.id, **details, argv=argv, resources=asked)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What all jobs of one submission have in common."""
+
+    cluster: ClusterConfig
+    root: Path
+    """EXP."""
+    code: Path
+    """The snapshot that the jobs run."""
+    about: Mapping[str, Any]
+    """What the ledger records of them: cluster, revision, dirty, image."""
+
+    def array_job(self, stage: str, indices: Sequence[int], dependency: str = "") -> ArrayJob:
+        """Tasks of one stage as one array; array index = task index."""
+        folder, resources = job_folder(self.root, stage, 0).parent, self.cluster.job_resources(stage)
+        gpus = resources.gpus_per_node > 0
+        return ArrayJob(
+            name=f"{self.root.name}.{stage.replace('_', '-')}",
+            function=run_task_file,
+            arguments=[str(folder / str(index) / "task.json") for index in range(max(indices) + 1)],
+            indices=indices,
+            resources=resources,
+            python=python_line(self.cluster, self.code, self.root, gpus),
+            environment={
+                "PYTHONSAFEPATH": "1",  # else the current folder, the checkout, would come first
+                "TEXTOCVP_REVISION": self.about["revision"],
+                "TEXTOCVP_DIRTY": str(int(self.about["dirty"])),
+                "TEXTOCVP_IMAGE": self.about["image"],
+                TERM_WAIT_VARIABLE: str(TERM_WAIT),
+                "TEXTOCVP_HANG_MINUTES": str(self.cluster.hang_minutes),
+                **job_variables(self.cluster, self.code, resources.cpus_per_task),
+            },
+            logs=folder / "logs",
+            requeue_file=f"{folder.resolve()}/{{index}}/{REQUEUE_FILE}",
+            dependency=dependency,
+        )
+
+    def array_jobs(
+        self, tasks: Sequence[Task], jobs: Mapping[TaskId, str], earlier: Iterable[str]
+    ) -> List[Tuple[ArrayJob, List[Task]]]:
+        """Tasks of one stage as one array for each set of equal dependencies.
+
+        Args:
+            jobs: job id of every task that is queued or runs; an edge to any other task is already met.
+            earlier: ids of all jobs that were ever submitted, whatever has become of them.
+        """
+        by_index = {task.index: task for task in tasks}
+        edges = {
+            task.index: [(KINDS[edge.mode], jobs[edge.id]) for edge in task.after if edge.id in jobs]
+            for task in tasks
+        }
+        return [
+            (self.array_job(tasks[0].stage, indices, dependency), [by_index[index] for index in indices])
+            for dependency, indices in group_by_dependency(edges, (*jobs.values(), *earlier))
+        ]
 
 
 def cluster_environment(name: str) -> Dict[str, str]:

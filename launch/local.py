@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, TextIO, Tuple
 
 from launch import CODE
-from launch.batch import job_variables, record_submission
+from launch.jobs import job_variables, record_submission
 from launch.state import ledger
 from launch.state.attempt import free_port, local_rank_variables
 from launch.state.task import OK, Task, TaskId, job_folder

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import List
 
 from launch import CODE
-from launch.batch import job_variables, load_cluster
+from launch.jobs import job_variables, load_cluster
 from launch.pipeline import from_folder
 from launch.stages import all_tasks, stage_named
 from launch.state.task import Task

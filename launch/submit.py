@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 from launch import CODE
-from launch.batch import Submission, load_cluster, record_submission
-from launch.jobs import active_jobs, cancel_jobs
+from launch.jobs import Submission, active_jobs, cancel_jobs, load_cluster, record_submission
 from launch.local import LocalRunner
 from launch.pipeline import (
     INDICES,

@@ -126,7 +126,7 @@ for name in sys.argv[1:]: importlib.import_module(name)
 from textocvp.config.experiment import experiment_values, predictor_values
 values = experiment_values("SAVi", "CATER_Hard", {{"training.lr": 0.5}})
 predictor_values(values, "TextOCVP_CustomTF", {{}})
-from launch.batch import load_cluster
+from launch.jobs import load_cluster
 load_cluster("local").job_resources("report")
 print(values["training"]["lr"])
 """

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from launch import CODE
-from launch.batch import load_cluster, python_script
 from launch.doctor.checks import FAIL, HOST, NODE, OK, SLURM, TABLE, WARN, Checks, Fact, Finding, own_folder
 from launch.doctor.probe import MARK
+from launch.jobs import load_cluster, python_script
 from launch.pipeline import from_folder
 from launch.state.snapshot import snapshot_folder, take_snapshot
 from slurm.probe import PASSING, Outcome, run_probe, telling

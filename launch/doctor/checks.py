@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from launch import CODE
-from launch.batch import Submission
 from launch.doctor.probe import problem
+from launch.jobs import Submission
 from launch.pipeline import from_folder
 from launch.stages import DISTRIBUTED, all_tasks
 from slurm import probe

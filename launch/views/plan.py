@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Sequence
 
 from launch import CODE
-from launch.batch import Submission
+from launch.jobs import Submission
 from launch.pipeline import Pipeline
 from launch.plan import Action, Plan, Step
 from launch.state import ledger

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.batch import load_cluster
 from launch.cli import main
+from launch.jobs import load_cluster
 from launch.state.ledger import last_events, read_ledger
 from slurm.container import image_key
 from slurm.queue import cancel, job_states

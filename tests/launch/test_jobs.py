@@ -1,7 +1,7 @@
 import pytest
 
 from launch import CODE
-from launch.batch import Submission
+from launch.jobs import Submission
 from launch.plan import Action, Plan, Step
 from launch.state.ledger import read_ledger
 from launch.state.manifest import Records
