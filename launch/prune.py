@@ -7,7 +7,7 @@ from typing import Dict, Iterator, List, Sequence, Tuple
 
 from launch.jobs import ENDED, scheduler_states
 from launch.state import ledger
-from launch.state.lock import locked
+from launch.state.ledger import locked
 from launch.state.prune import Alive, Leftover, leftovers
 from textocvp.files import format_bytes
 from textocvp.terminal import format_table

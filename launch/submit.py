@@ -23,7 +23,7 @@ from launch.plan import Plan, make_plan
 from launch.recipe import load_recipe, write_experiment
 from launch.stages import DISTRIBUTED, all_tasks
 from launch.state import ledger
-from launch.state.lock import locked
+from launch.state.ledger import locked
 from launch.state.manifest import set_aside
 from launch.state.snapshot import snapshot_folder, take_snapshot
 from launch.state.task import TaskId, write_task

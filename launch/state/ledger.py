@@ -1,15 +1,16 @@
-"""EXP/jobs/ledger.jsonl: what was submitted, started and ended, one line each, never rewritten."""
+"""EXP/jobs/ledger.jsonl: what was submitted, started and ended, one line each, never rewritten; its lock."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from enum import Enum
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List
 
 from launch.state.task import TaskId
-from textocvp.files import append_jsonl
+from textocvp.files import UserError, append_jsonl, file_lock, full_disk_reason
 
 
 class Event(str, Enum):
@@ -95,3 +96,32 @@ def last_events(root: Path) -> Dict[TaskId, Dict[str, Any]]:
             kept = {"time": last[task]["time"], "event_time": event["time"], "starts": starts}
             last[task].update({**event, **kept})
     return last
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[int]:
+    """Hold the experiment's lock, as one process at a time plans, submits or runs here; yields its descriptor.
+
+    Processes that inherit the descriptor hold the lock too: after a runner was killed it stays locked until
+    the last orphan has ended.
+
+    Raises:
+        UserError: another process holds it, or the file system has no locks.
+    """
+    path = Path(root) / "jobs" / "lock"
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(file_lock(path, wait=False))
+        except BlockingIOError:
+            raise UserError(
+                f"{root}: another run is working on it (it holds {path}); wait for it or end it"
+            ) from None
+        except PermissionError:
+            raise UserError(f"{path}: permission denied; does {root} belong to another user?") from None
+        except OSError as error:
+            if full_disk_reason(error):
+                raise
+            raise UserError(
+                f"{path}: cannot be locked: {error.strerror}; use a file system with locks (Lustre: -o flock)"
+            ) from None
+        yield descriptor

@@ -1,4 +1,12 @@
+import errno
+import fcntl
+import os
+
+import pytest
+
 from launch.state import ledger
+from launch.state.ledger import locked
+from textocvp.files import UserError
 
 
 def test_a_tasks_last_submission_and_what_its_job_said_since(tmp_path):
@@ -29,3 +37,25 @@ def test_a_line_cut_short_is_left_out(tmp_path):
         file.write('[1, 2]\n{"foo": 1}\n7\n')
     assert len(ledger.read_ledger(tmp_path)) == 2
     assert ledger.read_ledger(tmp_path / "none") == []
+
+
+def test_one_at_a_time(tmp_path):
+    with locked(tmp_path), pytest.raises(UserError, match="another run"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "number", "message"),
+    [(fcntl, "flock", errno.ENOSYS, "jobs/lock: .*locks"), (os, "open", errno.EACCES, "permission denied")],
+)
+def test_a_file_system_without_locks_and_another_users_experiment(
+    tmp_path, monkeypatch, module, name, number, message
+):
+    def refuse(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, name, refuse)
+    with pytest.raises(UserError, match=message), locked(tmp_path):
+        pass
