@@ -10,11 +10,12 @@ from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Sequenc
 
 from launch.doctor import run_doctor
 from launch.fork import fork
-from launch.jobs import cancel_experiment, load_cluster
+from launch.jobs import alive, cancel_experiment, load_cluster
 from launch.pipeline import from_folder
-from launch.prune import prune
 from launch.shell import run_shell, run_tensorboard
 from launch.stages import DISTRIBUTED
+from launch.state.ledger import locked
+from launch.state.prune import prune
 from launch.submit import make_request, plan_request, submission_details, submit
 from launch.views.efficiency import efficiency_lines
 from launch.views.logs import run_logs
@@ -108,7 +109,9 @@ def run_fork(options: argparse.Namespace) -> int:
 
 def run_prune(options: argparse.Namespace) -> int:
     """Free what is never needed again, or list it."""
-    print("\n".join(prune(from_folder(options.exp).root, options.dry)))
+    root = from_folder(options.exp).root
+    with locked(root):
+        print("\n".join(prune(root, alive(root), options.dry)))
     return 0
 
 

@@ -15,6 +15,7 @@ from launch.job import run_task_file
 from launch.plan import Job
 from launch.stages import DISTRIBUTED
 from launch.state import ledger
+from launch.state.prune import Alive
 from launch.state.task import ANY, OK, Task, TaskId, job_folder
 from slurm.container import image_digest, python_line, python_words
 from slurm.dependency import AFTERANY, AFTEROK, group_by_dependency
@@ -32,6 +33,8 @@ GraceTime."""
 KINDS = {OK: AFTEROK, ANY: AFTERANY}
 ENDED = (ledger.FINISHED, ledger.CANCELLED)
 """Events after which the scheduler need not be asked. A job that failed or stopped may be queued again."""
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE")
+"""States that a job does not come back from by itself."""
 
 
 def load_cluster(name: Optional[str]) -> ClusterConfig:
@@ -157,16 +160,35 @@ def scheduler_states(last: Mapping[TaskId, Mapping[str, Any]]) -> Dict[TaskId, J
     return states
 
 
+def _asked(root: Path) -> Tuple[Dict[TaskId, Dict[str, Any]], Dict[TaskId, JobState]]:
+    """The last submission of each task that has not ended, and what the schedulers say of it."""
+    last = {task: event for task, event in ledger.last_events(root).items() if event["event"] not in ENDED}
+    return last, scheduler_states(last)
+
+
 def active_jobs(root: Path) -> Dict[TaskId, Job]:
     """The jobs of an experiment that wait or run."""
-    last = ledger.last_events(root)
-    open_ones = {task: event for task, event in last.items() if event["event"] not in ENDED}
-    states = scheduler_states(open_ones)
+    last, states = _asked(root)
     return {
-        task: Job(open_ones[task]["job_id"], open_ones[task]["cluster"], state)
+        task: Job(last[task]["job_id"], last[task]["cluster"], state)
         for task, state in states.items()
         if state.active
     }
+
+
+def alive(root: Path) -> Alive:
+    """The tasks and jobs of an experiment that are queued or run, as the scheduler says.
+
+    Whoever calls holds the experiment's lock: nothing runs without a scheduler.
+    """
+    last, states = _asked(root)
+    tasks = [task for task, state in states.items() if state.state not in OVER]
+    snapshots: List[str] = [name for task in tasks if (name := last[task].get("snapshot"))]
+    return Alive(
+        frozenset(tasks),
+        frozenset(last[task]["job_id"] for task in tasks),
+        frozenset(snapshots) if len(snapshots) == len(tasks) else None,
+    )
 
 
 def cancel_jobs(jobs: Iterable[Job]) -> None:

@@ -1,4 +1,4 @@
-"""What an experiment's folder holds that is never needed again.
+"""`make prune`: frees what an experiment's folder holds that is never needed again.
 
     EXP/.../resume                        of trainings that are done
     EXP/.../models/checkpoint_epoch_N.pth of trainings that are done; the final checkpoint stays
@@ -18,16 +18,19 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, FrozenSet, Iterator, List, Optional, Set, Tuple
+from typing import Dict, FrozenSet, Iterator, List, Optional, Sequence, Set, Tuple
 
 from launch.state import ledger
 from launch.state.manifest import Records, reasons_to_run
 from launch.state.task import Task, TaskId, job_folder
 from textocvp.config.experiment import FINAL
-from textocvp.files import UserError, bytes_below
+from textocvp.files import UserError, bytes_below, format_bytes
+from textocvp.terminal import format_table
 
 OLD_SECONDS = 24 * 3600
 """How long ago a temporary file must have been changed last."""
+SEVERAL = 4
+"""Things of one kind in one folder that are shown as one line."""
 _ON_THE_WAY = re.compile(r"checkpoint_epoch_\d+\.pth")
 _PICKLE = re.compile(r"(\d+)(?:_\d+)*_(?:submitted|result)\.pkl")
 
@@ -65,6 +68,37 @@ def alive_by_ledger(root: Path) -> Alive:
     last = {task: event for task, event in ledger.last_events(root).items() if event["event"] not in ended}
     job_ids = frozenset(str(event["job_id"]) for event in last.values())
     return Alive(frozenset(last), job_ids, None if last else frozenset())
+
+
+def prune(root: Path, alive: Alive, dry: bool) -> List[str]:
+    """Remove what is never needed again (with `dry` nothing); returns the lines that say what it was.
+
+    Whoever calls holds the experiment's lock.
+    """
+    found = leftovers(root, alive)
+    for leftover in () if dry else found:
+        leftover.remove()
+    if not found:
+        return [f"{root}: nothing to prune"]
+    rows = [
+        (format_bytes(each.bytes).rjust(8), each.path.relative_to(root.resolve()).as_posix(), each.what)
+        for each in _together(found)
+    ]
+    total = format_bytes(sum(each.bytes for each in found))
+    end = "would be freed; nothing was removed" if dry else "freed"
+    return [*format_table(("   bytes", "path", "what"), rows), f"{root}: {total} {end}"]
+
+
+def _together(found: Sequence[Leftover]) -> Iterator[Leftover]:
+    """For people: many small files of one kind in one folder as one."""
+    groups: Dict[Tuple[Path, str], List[Leftover]] = {}
+    for each in found:
+        groups.setdefault((each.path.parent, each.what), []).append(each)
+    for (folder, what), group in groups.items():
+        if len(group) < SEVERAL:
+            yield from group
+        else:
+            yield Leftover(folder / f"{len(group)} files", sum(each.bytes for each in group), what)
 
 
 def leftovers(root: Path, alive: Alive) -> List[Leftover]:
