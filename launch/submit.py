@@ -108,10 +108,6 @@ def parse_seeds(text: str) -> Tuple[int, ...]:
     return tuple(seeds)
 
 
-SAFE_ARRAY_SIZE = 1000
-"""Slurm's default MaxArraySize is 1001; larger arrays are compared with the site's own."""
-
-
 def plan_request(request: Request) -> Plan:
     """The plan of a request; writes nothing."""
     root = request.pipeline.root

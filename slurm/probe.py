@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import logging
 import math
@@ -12,7 +13,8 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from subprocess import DEVNULL, PIPE, STDOUT
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from slurm.options import Resources, outside_of_a_job, parse_time
 from slurm.queue import SlurmError, run
@@ -64,56 +66,41 @@ def run_probe(
             "": it is a program on this machine.
     """
     with outside_of_a_job():
-        variables = {**os.environ, **environment}
+        own = {**os.environ, **environment}
     process = subprocess.Popen(
-        command,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
+        command, env=own, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, errors="replace", start_new_session=True
     )
     outcome = Outcome()
-    reader = threading.Thread(target=_read, args=(process, outcome, started), daemon=True)
+
+    def read() -> None:
+        for line in process.stdout or ():
+            if outcome.lines or started(line):
+                outcome.lines.append((time.time(), line.rstrip()))
+            elif line.strip():
+                outcome.before.append(line.rstrip())
+
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
+    since, running, asked = time.monotonic(), False, 0.0
     try:
-        _wait(process, outcome, timeout, job_name, environment)
+        while process.poll() is None and time.monotonic() - since <= timeout:
+            if not running and (outcome.lines or outcome.state == "RUNNING"):
+                since, running = time.monotonic(), True
+            if job_name and not outcome.lines and time.monotonic() - asked > ASK_SECONDS:
+                asked = time.monotonic()
+                _ask(outcome, job_name, environment)
+            time.sleep(POLL_SECONDS)
+        outcome.status = process.returncode
     finally:
-        _end(process, job_name, environment)
+        if process.poll() is None:
+            if job_name:
+                subprocess.run(["scancel", f"--name={job_name}"], env=own, check=False)
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(process.pid, number)
+                    process.wait(timeout=5)
     reader.join(timeout=5)
     return outcome
-
-
-def _read(process: "subprocess.Popen[str]", outcome: Outcome, started: Callable[[str], bool]) -> None:
-    for line in process.stdout or ():
-        if outcome.lines or started(line):
-            outcome.lines.append((time.time(), line.rstrip()))
-        elif line.strip():
-            outcome.before.append(line.rstrip())
-
-
-def _wait(
-    process: "subprocess.Popen[str]",
-    outcome: Outcome,
-    timeout: float,
-    job_name: str,
-    environment: Mapping[str, str],
-) -> None:
-    """Until the process has ended or its time is over."""
-    since, running, asked = time.monotonic(), False, 0.0
-    while process.poll() is None:
-        now = time.monotonic()
-        if not running and (outcome.lines or outcome.state == "RUNNING"):
-            since, running = now, True
-        if now - since > timeout:
-            return
-        if job_name and not outcome.lines and now - asked > ASK_SECONDS:
-            asked = now
-            _ask(outcome, job_name, environment)
-        time.sleep(POLL_SECONDS)
-    outcome.status = process.returncode
 
 
 def _ask(outcome: Outcome, job_name: str, environment: Mapping[str, str]) -> None:
@@ -128,21 +115,6 @@ def _ask(outcome: Outcome, job_name: str, environment: Mapping[str, str]) -> Non
     outcome.job_id, outcome.state, outcome.reason = found
     reason = f" ({outcome.reason})" if outcome.state == "PENDING" else ""
     log.info("waiting for job %s: %s%s", outcome.job_id, outcome.state, reason)
-
-
-def _end(process: "subprocess.Popen[str]", job_name: str, environment: Mapping[str, str]) -> None:
-    """Leave neither a job nor a process behind, whatever has happened."""
-    if process.poll() is not None:
-        return
-    if job_name:
-        command = ["scancel", f"--name={job_name}"]
-        subprocess.run(command, env={**os.environ, **environment}, check=False)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(timeout=5)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
 
 
 def telling(lines: Sequence[str]) -> str:
@@ -192,38 +164,6 @@ def partition_problems(
     return problems
 
 
-class Preemption(NamedTuple):
-    """What becomes of preempted jobs of a partition."""
-
-    kind: str
-    """PreemptType."""
-    mode: str
-    """PreemptMode; OFF: there are none."""
-    grace: int
-    """Seconds until they are killed."""
-
-    @property
-    def loss(self) -> str:
-        """What is lost; "" where nothing is."""
-        if "CANCEL" in self.mode:
-            return "preempted jobs end for good"
-        saved = self.mode == "OFF" or self.grace > 0 or "SUSPEND" in self.mode
-        return "" if saved else "preempted jobs lose what they did since their last periodic save"
-
-    def __str__(self) -> str:
-        qos = "; the GraceTime of a QOS counts too: sacctmgr show qos format=Name,GraceTime"
-        text = f"PreemptMode {self.mode}, GraceTime {self.grace} s ({self.kind})"
-        return text + qos * (self.kind == "preempt/qos") + (f": {self.loss}" if self.loss else "")
-
-
-def preemption(settings: Mapping[str, str], values: Mapping[str, str]) -> Optional[Preemption]:
-    """Of one partition (see `partition`) of a cluster with these settings; None: it never preempts."""
-    kind, grace = settings.get("PreemptType", "preempt/none"), limit(values.get("GraceTime", "0"))
-    mode = values.get("PreemptMode", settings.get("PreemptMode", "?"))
-    found = Preemption(kind, mode, 0 if math.isinf(grace) else int(grace))
-    return None if kind in ("preempt/none", "(null)") else found
-
-
 def refusal(command: Sequence[str], environment: Mapping[str, str], text: Optional[str] = None) -> str:
     """What one of Slurm's programs says when it fails, in one line; "" where it succeeds."""
     try:
@@ -236,12 +176,10 @@ def refusal(command: Sequence[str], environment: Mapping[str, str], text: Option
 
 def max_submit_jobs(account: Optional[str], environment: Mapping[str, str]) -> List[Tuple[str, int]]:
     """Accounts of this user that limit how many jobs may be queued at once; [] where accounting is silent."""
-    words = ["show", "assoc", f"user={getpass.getuser()}", "format=Account,MaxSubmit"]
-    words += [f"account={account}"] if account else []
+    command = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={getpass.getuser()}"]
+    command += ["format=Account,MaxSubmit", *([f"account={account}"] if account else [])]
     try:
-        rows = [
-            line.split("|") for line in run(["sacctmgr", "--noheader", "--parsable2", *words], environment)
-        ]
+        rows = [line.split("|") for line in run(command, environment)]
     except SlurmError:
         return []
     return [(name, int(most)) for name, most in rows if most.isdecimal()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import tempfile
 import time
@@ -59,10 +60,8 @@ class Row(NamedTuple):
             results += [(FAIL, fact["error"])] if "error" in fact else self.test(checks, fact)
         except OSError as error:
             results.append((FAIL, f"{error.filename}: {error.strerror}"))
-        except SlurmError as error:
-            results.append((FAIL, str(error)))
-        except UserError as error:  # says itself what to do
-            results.append((FAIL, str(error), self.name, ""))
+        except UserError as error:  # but for Slurm's own it says what to do
+            results.append((FAIL, str(error), *(() if isinstance(error, SlurmError) else (self.name, ""))))
         for level, found, *own in results:
             name, advice = [*own, *self[1:3][len(own) :]]
             yield Finding(level, name, found, "" if level == OK else advice)
@@ -253,14 +252,24 @@ class Checks:
 
     @row(SLURM, "preemption", "save more often; `make pipeline` again continues what has ended")
     def preemption(self, fact: Fact) -> Results:
-        graces = []
+        graces, kind = [], self.settings.get("PreemptType", "preempt/none")
+        if kind in ("preempt/none", "(null)"):
+            yield OK, "none on this cluster"
+            return
         for name, values in self.partitions.items():
-            found = probe.preemption(self.settings, values)
-            if found is None:
-                yield OK, "none on this cluster"
-                return
-            yield WARN if found.loss else OK, str(found), f"preemption in {name}" if name else "preemption"
-            graces += [found.grace] if found.mode != "OFF" else []
+            mode = values.get("PreemptMode", self.settings.get("PreemptMode", "?"))
+            grace = probe.limit(values.get("GraceTime", "0"))
+            grace = 0 if grace == math.inf else grace
+            graces += [int(grace)] if mode != "OFF" else []
+            text = f"PreemptMode {mode}, GraceTime {grace} s ({kind})"
+            if kind == "preempt/qos":
+                text += "; the GraceTime of a QOS counts too: sacctmgr show qos format=Name,GraceTime"
+            lost, title = mode != "OFF" and not grace and "SUSPEND" not in mode, f"preemption in {name}"
+            if "CANCEL" in mode:
+                text, lost = f"{text}: preempted jobs end for good", True
+            elif lost:
+                text += ": preempted jobs lose what they did since their last periodic save"
+            yield WARN if lost else OK, text, title if name else "preemption"
         self.grace = min(graces, default=None)
 
     @row(NODE, "clock", "file times and certificates mislead: tell the administrators (NTP)")
@@ -273,12 +282,8 @@ class Checks:
     @row(NODE, "shared folder", "set paths.experiments to a folder that login host and nodes share")
     def shared_folder(self, fact: Fact) -> Results:
         """Whether node, image and host see the same experiments folder, and each what the other wrote."""
-        folder, answer, trouble, text = (
-            self.folder,
-            self.root / f"node_{fact['node']}",
-            fact.get("trouble"),
-            "",
-        )
+        folder, trouble, text = self.folder, fact.get("trouble"), ""
+        answer = self.root / f"node_{fact['node']}"
         deadline = time.monotonic() + (SEEN_SECONDS if trouble == "" else 0)
         while text != self.nonce and time.monotonic() < deadline:
             list(self.root.iterdir())  # makes a network file system look again
@@ -350,10 +355,8 @@ class Checks:
         size = max((bytes_below(state) for state in states), default=EXAMPLE_STATE)
         whose = f"a saved state of {self.exp}" if states else "an example: EXP= takes its own"
         speed = fact["bytes"] / max(fact["seconds"], 1e-3)
-        text = (
-            f"{format_bytes(fact['bytes'])} safe on disk in {fact['seconds']:.1f} s, {format_bytes(speed)}/s"
-        )
-        text += f"; {format_bytes(size)} ({whose}) take at least {size / max(speed, 1):.1f} s"
+        text = f"{format_bytes(fact['bytes'])} safe on disk in {fact['seconds']:.1f} s, "
+        text += f"{format_bytes(speed)}/s; {format_bytes(size)} ({whose}) take at least {size / max(speed, 1):.1f} s"
         limits = [(FAIL, "stop_seconds", self.cluster.stop_seconds)] if self.is_slurm else []
         limits += [(WARN, "GraceTime", self.grace)] if self.grace is not None else []
         text += "".join(f", {name} is {most} s" for _, name, most in limits)

@@ -3,7 +3,7 @@
 import math
 import sys
 
-from slurm.probe import Preemption, limit, run_probe, telling
+from slurm.probe import limit, run_probe, telling
 
 
 def test_the_lines_that_say_most():
@@ -13,10 +13,9 @@ def test_the_lines_that_say_most():
     assert telling(["an error", "FATAL: image"]) == "FATAL: image"
 
 
-def test_limits_and_what_is_lost_by_preemption():
+def test_limits():
     texts = ("12", "1-00:00:00", "00:00:30", "UNLIMITED", "")
     assert [limit(text) for text in texts] == [12, 1440, 1, math.inf, math.inf]
-    assert Preemption("preempt/qos", "REQUEUE", 20).loss == Preemption("preempt/none", "OFF", 0).loss == ""
 
 
 def test_output_before_and_after_the_start():
