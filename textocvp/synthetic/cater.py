@@ -84,24 +84,20 @@ def sample_objects(
 
 
 def caption(actions: Sequence[Action], objects: Sequence[SceneObject], easy: bool) -> str:
-    """One sentence for each action, in words of CATER's vocabularies; the actions happen at the same time."""
-    return " ".join(_sentence(action, objects, easy) for action in actions)
+    """A sentence for each action (they happen at the same time), in words of CATER's vocabularies.
 
-
-def _sentence(action: Action, objects: Sequence[SceneObject], easy: bool) -> str:
-    """One action in words, e.g. "the medium green rubber cone is sliding to (2, 3)."."""
-    subject = _name(objects[action.subject], easy)
-    if action.target is not None:
-        return f"{subject} is containing {_name(objects[action.target], easy)}."
-    if action.goal is not None:
-        verb = "sliding" if action.name == "slide" else "picked up and placed"
-        return f"{subject} is {verb} to ({action.goal[0]}, {action.goal[1]})."
-    return f"{subject} is rotating."
-
-
-def _name(thing: SceneObject, easy: bool) -> str:
-    """For example "the small gold metal snitch"; "the snitch" in CATER_Easy."""
-    return f"the {thing.shape}" if easy else "the " + " ".join(thing.looks)
+    For example "the medium green rubber cone is sliding to (2, 3)."; in CATER_Easy shapes alone, "the cone".
+    """
+    sentences = []
+    names = [f"the {thing.shape}" if easy else "the " + " ".join(thing.looks) for thing in objects]
+    for action in actions:
+        verb = {"slide": "sliding to", "pick_place": "picked up and placed to"}.get(action.name, "rotating")
+        if action.target is not None:
+            verb = f"containing {names[action.target]}"
+        elif action.goal is not None:
+            verb += f" {action.goal}"
+        sentences.append(f"{names[action.subject]} is {verb}.")
+    return " ".join(sentences)
 
 
 class CATERWriter:

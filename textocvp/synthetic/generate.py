@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import shutil
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import Optional, Union
 
 from textocvp.config.data import SPLITS
 from textocvp.config.job import available_cores
@@ -26,25 +26,11 @@ from textocvp.terminal import Progress
 
 CHUNK = 16
 """Videos that a worker takes at a time."""
-Names = list[tuple[str, int]]
-"""(split, index) of some videos."""
+Writer = Union[CATERWriter, CLIPortWriter]
+"""Writes videos below `places`, and says what their lists, which go into `folder`, say of each.
 
-
-class Writer(Protocol):
-    """What writes one kind of data."""
-
-    folder: Path
-    """Where settings.json and the lists of videos go."""
-    places: tuple[Path, ...]
-    """Folders that videos are written to."""
-    siblings: tuple[str, ...]
-    """Names that mark OUT as the folder of such a data set."""
-
-    def write(self, split: str, index: int) -> str:
-        """Write one video, unless it exists; returns its caption."""
-
-    def entry(self, split: str, index: int, text: str) -> tuple[str, Any]:
-        """Key and value of the video in {split}_explicit.json."""
+`siblings` are the names that mark OUT as the folder of such a data set.
+"""
 
 
 def make_data(settings: VideoSettings, out: Path, workers: Optional[int] = None) -> None:
@@ -60,7 +46,7 @@ def make_data(settings: VideoSettings, out: Path, workers: Optional[int] = None)
         UserError: no room for the objects; OUT contains something else or videos of other settings.
     """
     writer_class = CLIPortWriter if settings.dataset == CLIPORT else CATERWriter
-    writer: Writer = writer_class(settings, Path(out))
+    writer: Writer = writer_class(settings, out)
     check_folder(writer, settings)
     with file_lock(writer.folder / ".lock"):
         check_folder(writer, settings)
@@ -100,8 +86,8 @@ def _generate(writer: Writer, settings: VideoSettings, workers: int) -> None:
             captions.update(finished)
             progress.update(len(captions))
     for split in SPLITS:
-        count = range(settings.count(split))
-        entries = dict(writer.entry(split, index, captions[split, index]) for index in count)
+        indices = range(settings.count(split))
+        entries = dict(writer.entry(split, index, captions[split, index]) for index in indices)
         if entries:
             write_json(folder / f"{split}_explicit.json", entries)
     print(
@@ -110,6 +96,6 @@ def _generate(writer: Writer, settings: VideoSettings, workers: int) -> None:
     )
 
 
-def _write_chunk(writer: Writer, names: Names) -> dict[tuple[str, int], str]:
+def _write_chunk(writer: Writer, names: list[tuple[str, int]]) -> dict[tuple[str, int], str]:
     """Write some videos; returns captions by (split, index)."""
     return {(split, index): writer.write(split, index) for split, index in names}

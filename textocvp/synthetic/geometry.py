@@ -72,11 +72,6 @@ class Camera:
         """Where the rays start, as components ()."""
         return tuple(np.array(component, dtype=np.float32) for component in EYE)
 
-    @property
-    def num_samples(self) -> int:
-        """S."""
-        return self.rays.shape[1]
-
     def boxes(self, centres: np.ndarray, radius: float) -> Boxes:
         """Boxes around spheres (P,3); empty if none of the spheres is in view."""
         local = (centres - EYE) @ self.axes.T
@@ -92,18 +87,19 @@ class Camera:
         return Boxes(corners[:, 0], corners[:, 1], int(extent[0]), int(extent[1]))
 
 
-def default_field_of_view(size: int) -> float:
-    """Degrees. From 64 pixels on, the whole grid is in view; smaller images come closer."""
-    return float(np.interp(size, [32, 64], [42.0, 47.0]))
-
-
 @lru_cache(maxsize=4)
 def make_camera(size: int, antialias: int = 2, field_of_view: Optional[float] = None) -> Camera:
-    """The camera for square images of `size` pixels with antialias x antialias samples each."""
+    """The camera for square images of `size` pixels with antialias x antialias samples each.
+
+    By default the whole grid is in view from 64 pixels on; smaller images come closer.
+
+    Args:
+        field_of_view: degrees.
+    """
     forward = (TARGET - EYE) / np.linalg.norm(TARGET - EYE)
     right = np.array([1.0, 0.0, 0.0])
     axes = np.stack([right, np.cross(right, forward), forward])
-    focal = 0.5 / np.tan(np.radians(field_of_view or default_field_of_view(size)) / 2)
+    focal = 0.5 / np.tan(np.radians(field_of_view or np.interp(size, [32, 64], [42.0, 47.0])) / 2)
     offsets = (np.arange(antialias) + 0.5) / antialias
     down, across = (grid.reshape(-1, 1, 1) for grid in np.meshgrid(offsets, offsets, indexing="ij"))
     pixels = np.arange(size)
@@ -112,8 +108,11 @@ def make_camera(size: int, antialias: int = 2, field_of_view: Optional[float] = 
     rays = np.einsum("ac,ashw->cshw", axes, np.stack([horizontal, vertical, np.ones_like(vertical)]))
     rays /= np.sqrt((rays**2).sum(axis=0))
     table = EYE[:2, None, None, None] - rays[:2] / rays[2] * EYE[2]
-    arrays = rays.astype(np.float32), table.astype(np.float32), empty_table(table)
-    return Camera(size, *arrays, light_samples(antialias), axes, float(focal))
+    x, y = table.mean(axis=1)  # a grey table, brightest in front of the middle, as in CATER
+    brightness = 0.43 + 0.25 * np.exp(-((x - 0.8) ** 2 + (y + 0.8) ** 2) / 90.0)
+    table_rgb = brightness[..., None] * np.array([1.0, 0.985, 0.965])
+    rays, table, table_rgb = (array.astype(np.float32) for array in (rays, table, table_rgb))
+    return Camera(size, rays, table, table_rgb, light_samples(antialias), axes, float(focal))
 
 
 def light_samples(antialias: int) -> tuple[np.ndarray, ...]:
@@ -126,13 +125,6 @@ def light_samples(antialias: int) -> tuple[np.ndarray, ...]:
     lights = KEY_LIGHT[:, None] + 2 * LIGHT_SPREAD * (across * side[:, None] + along * over[:, None])
     lights = (lights / np.linalg.norm(lights, axis=0)).astype(np.float32)
     return tuple(component.reshape(1, -1, 1, 1) for component in lights)
-
-
-def empty_table(table: np.ndarray) -> np.ndarray:
-    """(H,W,3) a grey table, brightest in front of the middle, as in CATER; `table` as in Camera."""
-    x, y = table.mean(axis=1)
-    brightness = 0.43 + 0.25 * np.exp(-((x - 0.8) ** 2 + (y + 0.8) ** 2) / 90.0)
-    return (brightness[..., None] * np.array([1.0, 0.985, 0.965])).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -160,10 +152,6 @@ class Body:
     def contained(self) -> bool:
         """Whether a cone is put over it in this video."""
         return bool(np.isfinite(self.ceiling).any())
-
-    def poses_of(self, frames: np.ndarray) -> np.ndarray:
-        """The pose of each given frame: all 0 if there is only one."""
-        return frames if self.num_poses > 1 else np.zeros_like(frames)
 
     def frames_of_poses(self, num_frames: int) -> Iterator[tuple[Union[int, slice], int]]:
         """(frames, pose) pairs: one pair with all frames for a body that has only one pose."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 
@@ -77,18 +75,6 @@ CONTACT_REACH = 2.0
 """How far from its centre an object darkens the table, in radii."""
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One body as the camera sees it, without the others, in a box for each pose.
-
-    depth: (P,S,h,w), infinite where rays miss; rgb: (P,S,h,w,3).
-    """
-
-    boxes: Boxes
-    depth: np.ndarray
-    rgb: np.ndarray
-
-
 def render_video(
     camera: Camera, objects: Sequence[SceneObject], tracks: Sequence[Track]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -103,36 +89,33 @@ def render_video(
     ids = np.zeros(depth.shape, dtype=np.uint8)
     rgb = np.zeros((*depth.shape, 3), dtype=np.float32)
     for index, body in enumerate(bodies):
-        layer = draw_layer(camera, bodies, index)
-        if layer is not None:
+        boxes = camera.boxes(body.centre, body.reach)
+        if not boxes.empty:
+            own_depth, own_rgb = draw_body(camera, bodies, index, boxes)
             for frames, pose in body.frames_of_poses(num_frames):
-                box = (frames, slice(None), *layer.boxes.pixels(pose))
-                paste(layer, pose, index + 1, depth[box], ids[box], rgb[box])
+                box = (frames, slice(None), *boxes.pixels(pose))
+                nearer = own_depth[pose] < depth[box]
+                np.copyto(depth[box], own_depth[pose], where=nearer)
+                np.copyto(ids[box], np.uint8(index + 1), where=nearer)
+                np.copyto(rgb[box], own_rgb[pose], where=nearer[..., None])
     shadow, contact = draw_table_light(camera, bodies, num_frames)
     light = np.where(shadow, 1 - SHADOW, np.float32(1))
     light[ids > 0] = 0
     image = rgb.sum(axis=1)
     image += (light.sum(axis=1) * contact)[..., None] * camera.table_rgb
-    image *= np.float32(255 / camera.num_samples)  # colours and light are at most 1
+    image *= np.float32(255 / camera.rays.shape[1])  # colours and light are at most 1
     return (image + np.float32(0.5)).astype(np.uint8), majority(ids, len(bodies))
 
 
-def paste(layer: Layer, pose: int, number: int, depth: np.ndarray, ids: np.ndarray, rgb: np.ndarray) -> None:
-    """Put one pose into views of the frames' boxes ([T,]S,h,w[,3]) where it is nearer than what is there."""
-    nearer = layer.depth[pose] < depth
-    np.copyto(depth, layer.depth[pose], where=nearer)
-    np.copyto(ids, np.uint8(number), where=nearer)
-    np.copyto(rgb, layer.rgb[pose], where=nearer[..., None])
+def draw_body(
+    camera: Camera, bodies: Sequence[Body], index: int, boxes: Boxes
+) -> tuple[np.ndarray, np.ndarray]:
+    """One body as the camera sees it in these boxes, with the others' shadows on it, but nothing in front.
 
-
-def draw_layer(camera: Camera, bodies: Sequence[Body], index: int) -> Optional[Layer]:
-    """One body as the camera sees it, with the others' shadows on it; None if it is out of view."""
-    body = bodies[index]
-    boxes = camera.boxes(body.centre, body.reach)
-    if boxes.empty:
-        return None
-    rays = boxes.cut(camera.rays)
-    eye = camera.eye
+    Returns:
+        depth (P,S,h,w), infinite where rays miss; rgb (P,S,h,w,3).
+    """
+    body, eye, rays = bodies[index], camera.eye, boxes.cut(camera.rays)
     origin, direction = body.own_frame(np.arange(body.num_poses), eye, rays)
     near, _ = body.shape.intersect(origin, direction)
     met = np.isfinite(near)
@@ -146,7 +129,7 @@ def draw_layer(camera: Camera, bodies: Sequence[Body], index: int) -> Optional[L
         met &= points[2] < per_pose(body.ceiling.astype(np.float32))
     lit = shadow_on_body(camera, bodies, index, points, normals)
     rgb = shade(body.thing, normals, rays, points[2], lit)
-    return Layer(boxes, np.where(met, depth, np.float32(np.inf)), rgb)
+    return np.where(met, depth, np.float32(np.inf)), rgb
 
 
 def shadow_on_body(
@@ -164,7 +147,8 @@ def shadow_on_body(
         poses = np.flatnonzero(body.shaded_by(caster))
         if len(poses):
             starts = tuple(p[poses] + np.float32(0.02) * n[poses] for p, n in zip(points, normals))
-            origin, direction = caster.own_frame(caster.poses_of(poses), starts, camera.light_rays)
+            cast = poses if caster.num_poses > 1 else np.zeros_like(poses)
+            origin, direction = caster.own_frame(cast, starts, camera.light_rays)
             _, far = caster.shape.intersect(origin, direction)
             lit[poses] *= far <= 0
     return lit
@@ -184,7 +168,11 @@ def draw_table_light(
         foot = body.centre - KEY_LIGHT * (body.centre[:, 2:] / KEY_LIGHT[2])
         boxes = camera.boxes(foot, body.reach / KEY_LIGHT[2] * 1.08)  # the light's spread makes it larger
         if not boxes.empty:
-            hidden = table_shadow(camera, body, *boxes.cut(camera.table))
+            points = (*boxes.cut(camera.table), np.array(0, dtype=np.float32))
+            _, far = body.shape.intersect(
+                *body.own_frame(np.arange(body.num_poses), points, camera.light_rays)
+            )
+            hidden = far > np.float32(1e-3)
             for frames, pose in body.frames_of_poses(num_frames):
                 shadow[(frames, slice(None), *boxes.pixels(pose))] |= hidden[pose]
         below = body.positions * np.array([1.0, 1.0, 0.0])
@@ -194,14 +182,6 @@ def draw_table_light(
             for frames, pose in body.frames_of_poses(num_frames):
                 contact[(frames, *boxes.pixels(pose))] *= remaining[pose]
     return shadow, contact
-
-
-def table_shadow(camera: Camera, body: Body, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(P,S,h,w) whether the body hides the key light from table points (x, y), each (P,S,h,w)."""
-    poses = np.arange(body.num_poses)
-    origin, direction = body.own_frame(poses, (x, y, np.array(0, dtype=np.float32)), camera.light_rays)
-    _, far = body.shape.intersect(origin, direction)
-    return far > np.float32(1e-3)
 
 
 def contact_light(body: Body, x: np.ndarray, y: np.ndarray) -> np.ndarray:

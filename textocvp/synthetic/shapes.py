@@ -109,12 +109,9 @@ def cube_normal(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Ray:
     ax, ay, az = np.abs(x), np.abs(y), np.abs(z)
     on_z = (az >= ax) & (az >= ay)
     on_y = (ay >= ax) & ~on_z
-    zero = np.float32(0)
-    return (
-        np.where(on_z | on_y, zero, np.sign(x)),
-        np.where(on_y, np.sign(y), zero),
-        np.where(on_z, np.sign(z), zero),
-    )
+    on_x, zero = ~(on_y | on_z), np.float32(0)
+    x, y, z = (np.where(on, np.sign(part), zero) for on, part in ((on_x, x), (on_y, y), (on_z, z)))
+    return x, y, z
 
 
 def cylinder_normal(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Ray:

@@ -6,8 +6,15 @@ from textocvp.config.synthetic import VideoSettings
 from textocvp.data.readers import EXCLUDED, CLIPort
 from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.files import UserError
-from textocvp.synthetic.cliport import RGB, episode_name, render_episode
-from textocvp.synthetic.cliport_scene import BOWL, TRAIN_COLORS, UNSEEN_COLORS, sample_episode
+from textocvp.synthetic.cliport import (
+    BOWL,
+    RGB,
+    TRAIN_COLORS,
+    UNSEEN_COLORS,
+    episode_name,
+    render_episode,
+    sample_episode,
+)
 from textocvp.synthetic.generate import make_data
 
 SMALL = {"dataset": "CLIPort", "num_train": 4, "num_valid": 1, "num_test": 2, "size": 24, "num_frames": 8}
