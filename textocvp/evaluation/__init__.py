@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, List, Mapping, NamedTuple, Sequence
 
 from textocvp.config.experiment import FINAL
 from textocvp.terminal import format_table
@@ -38,18 +38,14 @@ def seed_checkpoint(folder: Path, seed: str, checkpoint: str = FINAL) -> Path:
 def figures_table(
     title: str, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]], digits: int = 3
 ) -> str:
-    """Rows of figures under a title: decibels with two digits after the point, the rest with `digits`."""
+    """Rows of figures under a title: decibels with two digits after the point, the rest with `digits`.
+
+    A dash stands for what could not be measured.
+    """
+    formats = {column: ".2f" if column.startswith("psnr") else f".{digits}f" for column in columns}
     cells = [
-        (name, *(_format_figure(column, values.get(column), digits) for column in columns))
+        (name, *("-" if values.get(c) is None else format(values[c], formats[c]) for c in columns))
         for name, values in rows.items()
     ]
-    return "\n".join(
-        format_table((title, *(TITLES.get(name, name) for name in columns)), cells, figures=True)
-    )
-
-
-def _format_figure(column: str, value: Optional[float], digits: int) -> str:
-    """A dash for what could not be measured."""
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if column.startswith("psnr") else f"{value:.{digits}f}"
+    headings = (title, *(TITLES.get(name, name) for name in columns))
+    return "\n".join(format_table(headings, cells, figures=True))

@@ -11,25 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from textocvp.config.experiment import (
-    FILE_NAME,
-    FINAL,
-    Experiment,
-    load_experiment,
-    load_predictor_experiment,
-)
+from textocvp.config.experiment import FILE_NAME, FINAL, load_experiment, load_predictor_experiment
 from textocvp.data.order import slots_config
 from textocvp.decomposition import Rendering, SlotDecomposition
-from textocvp.evaluation import sheets
-from textocvp.evaluation.evaluate import SPLIT, load_predictor
-from textocvp.evaluation.forecast import (
-    Predictor,
-    best_device,
-    caption_text,
-    clip_loader,
-    decode_slots,
-    encode_clips,
-)
+from textocvp.evaluation import forecast, sheets
+from textocvp.evaluation.forecast import Predictor, decode_slots, load_predictor
 from textocvp.evaluation.report import PLOTS
 from textocvp.files import UserError
 from textocvp.terminal import Progress
@@ -54,16 +40,12 @@ def figures(
             finish is left out, with a warning.
     """
     predictors = load_predictors(exp_directory, pred_ckpts or {})
-    clips = draw("figures", load_experiment(exp_directory), exp_directory, decomp_ckpt, predictors, num_seqs)
-    names = ", ".join(p.name for p in predictors) or "no predictor"
-    print(f"{exp_directory / PLOTS}: {clips} clips, {names}")
+    draw("figures", exp_directory, decomp_ckpt, predictors, num_seqs)
 
 
 def figures_decomp(exp_directory: Path, decomp_ckpt: str = FINAL, num_seqs: int = 10) -> None:
     """Draw what the slots of the first test clips are: EXP/plots/decomposition_NN.png."""
-    experiment = load_experiment(exp_directory)
-    clips = draw("figures-decomp", experiment, exp_directory, decomp_ckpt, [], num_seqs)
-    print(f"{exp_directory / PLOTS}: {clips} clips")
+    draw("figures-decomp", exp_directory, decomp_ckpt, [], num_seqs)
 
 
 def figures_predictor(
@@ -81,11 +63,8 @@ def figures_predictor(
     Raises:
         UserError: something is missing, or the videos are shorter than that.
     """
-    experiment = load_predictor_experiment(exp_directory, name_pred_exp)
     predictor = load_predictor(exp_directory, name_pred_exp, pred_ckpt, num_preds=num_preds)
-    plots = exp_directory / "predictors" / name_pred_exp / PLOTS
-    clips = draw("figures-predictor", experiment, exp_directory, decomp_ckpt, [predictor], num_seqs, plots)
-    print(f"{plots}: {clips} clips")
+    draw("figures-predictor", exp_directory, decomp_ckpt, [predictor], num_seqs, name_pred_exp)
 
 
 def load_predictors(folder: Path, checkpoints: Mapping[str, str]) -> list[Predictor]:
@@ -102,38 +81,43 @@ def load_predictors(folder: Path, checkpoints: Mapping[str, str]) -> list[Predic
 
 def draw(
     command: str,
-    experiment: Experiment,
     folder: Path,
     decomp_ckpt: str,
     predictors: Sequence[Predictor],
     num_seqs: int,
-    plots: Path | None = None,
-) -> int:
-    """Draw the first test clips; returns how many.
+    only: str | None = None,
+) -> None:
+    """Draw the first test clips and print where.
 
     Args:
         folder: of the decomposition experiment.
-        plots: a folder for predictions alone; None: they and the decomposition, in EXP/plots.
+        only: draw the forecasts of this predictor, in its own plots/; None: the decomposition too, in
+            EXP/plots.
     """
     if num_seqs < 1:
         raise UserError(f"--num_seqs {num_seqs}: expected at least 1")
-    model = load_decomposition(experiment, find_checkpoint(folder, decomp_ckpt)).to(best_device())
+    experiment = load_predictor_experiment(folder, only) if only else load_experiment(folder)
+    plots = folder / "predictors" / only / PLOTS if only else folder / PLOTS
+    checkpoint = find_checkpoint(folder, decomp_ckpt)
+    model = load_decomposition(experiment, checkpoint).to(forecast.best_device())
     horizon = max([p.num_frames for p in predictors], default=0)
-    num_frames = horizon if plots else max(horizon, experiment.dataset.num_frames)
-    clips = clip_loader(experiment, folder, SPLIT, num_frames, 1, with_masks=plots is None, limit=num_seqs)
+    num_frames = horizon if only else max(horizon, experiment.dataset.num_frames)
+    clips = forecast.clip_loader(
+        experiment, folder, forecast.SPLIT, num_frames, 1, with_masks=not only, limit=num_seqs
+    )
     with Progress(command, clips.number, unit="clip") as progress:
         for number, batch in enumerate(clips.watched(progress)):
-            video, slots = encode_clips(model, batch, slots_config(experiment).seed)
+            video, slots = forecast.encode_clips(model, batch, slots_config(experiment).seed)
             title = f"{batch['video_id'][0]}: {batch['caption'][0]}"
-            if plots is None:
+            if not only:
                 sheet = decomposition_sheet(title, video[0], decode_slots(model, slots), batch)
-                sheets.save_png(folder / PLOTS / f"decomposition_{number:02d}.png", sheet)
+                sheets.save_png(plots / f"decomposition_{number:02d}.png", sheet)
             if predictors:
                 video, slots = video[:, :horizon], slots[:, :horizon]
                 rows = prediction_rows(model, predictors, video, slots, batch["caption"])
-                path = (plots or folder / PLOTS) / f"prediction_{number:02d}"
-                save_prediction(path, title, rows, min(p.num_context for p in predictors))
-    return clips.number
+                num_context = min(p.num_context for p in predictors)
+                save_prediction(plots / f"prediction_{number:02d}", title, rows, num_context)
+    print(", ".join([f"{plots}: {clips.number} clips", *(p.name for p in predictors)]))
 
 
 def decomposition_sheet(
@@ -172,11 +156,11 @@ def prediction_rows(
     context, blank = list(video[0, :num_context].cpu()), [None] * num_context
     rows = [sheets.Row("truth", list(video[0].cpu()))]
     for p in predictors:
-        text = caption_text(p.tokenizer, captions, slots.device)
+        text = forecast.caption_text(p.tokenizer, captions, slots.device)
         forecaster = next(iter(p.forecasters.values()))
         frames = decode_slots(model, forecaster(slots, text, p.num_context, p.num_preds)).frames[0].cpu()
-        padding = [None] * p.num_context, [None] * (num_frames - p.num_frames)
-        rows.append(sheets.Row(p.name, padding[0] + list(frames) + padding[1]))
+        after = [None] * (num_frames - p.num_frames)
+        rows.append(sheets.Row(p.name, [*[None] * p.num_context, *frames, *after]))
     rows.append(sheets.Row("copied frame", blank + context[-1:] * (num_frames - num_context)))
     ceiling = decode_slots(model, slots[:, num_context:]).frames[0].cpu()
     rows.append(sheets.Row("true slots", blank + list(ceiling)))
@@ -189,14 +173,11 @@ def save_prediction(path: Path, title: str, rows: Sequence[sheets.Row], num_cont
     headings = ["context" if t < num_context else f"+{t - num_context + 1}" for t in range(num_frames)]
     columns = sheets.shown_frames(num_frames)
     strips = [sheets.Row(row.label, [row.frames[t] for t in columns], row.colour) for row in rows]
-    sheets.save_png(
-        path.with_suffix(".png"), sheets.draw_sheet(title, [headings[t] for t in columns], strips)
-    )
+    overview = sheets.draw_sheet(title, [headings[t] for t in columns], strips)
+    sheets.save_png(path.with_suffix(".png"), overview)
     names, longest = [row.label for row in rows], max(map(len, headings))
     moments = [
-        sheets.draw_sheet(
-            title, names, [sheets.Row(headings[t].ljust(longest), [row.frames[t] for row in rows])]
-        )
-        for t in range(num_frames)
+        sheets.Row(headings[t].ljust(longest), [row.frames[t] for row in rows]) for t in range(num_frames)
     ]
-    sheets.save_gif(path.with_suffix(".gif"), moments)
+    pictures = [sheets.draw_sheet(title, names, [moment]) for moment in moments]
+    sheets.save_gif(path.with_suffix(".gif"), pictures)

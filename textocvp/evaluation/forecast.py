@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,22 +13,30 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from textocvp.config.experiment import Experiment
+from textocvp.config.experiment import Experiment, load_predictor_experiment
+from textocvp.data.dataset import open_dataset
 from textocvp.data.loaders import ClipDataset, evaluation_loader
 from textocvp.data.order import windows_of
-from textocvp.data.tokenizers import Text, Tokenizer, tokenize
+from textocvp.data.tokenizers import Text, Tokenizer, open_tokenizer, tokenize
 from textocvp.data.videos import median_image, open_videos
 from textocvp.decomposition import Rendering, SlotDecomposition
+from textocvp.evaluation import Seeds, find_seeds, seed_checkpoint
 from textocvp.evaluation.metrics import PredictionScores
+from textocvp.files import UserError
 from textocvp.predictors import SlotForecaster
 from textocvp.terminal import Progress
+from textocvp.training.checkpoint import find_checkpoint, load_forecaster
 from textocvp.training.slot_encoding import encode_windows
 
 DECODED_AT_ONCE = 256
 """Slots that are decoded in one call."""
+SPLIT = "test"
 REFERENCES = ("copy_frame", "copy_slots", "ceiling")
 SINGLE = ""
 """Instead of a seed: the one run of a predictor that was trained without seeds."""
+
+
+log = logging.getLogger(__name__)
 
 
 def best_device() -> torch.device:
@@ -42,9 +51,6 @@ class Clips:
     loader: DataLoader
     number: int
     """Clips in all batches together."""
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return iter(self.loader)
 
     def watched(self, progress: Progress, first: int = 0) -> Iterator[Mapping[str, Any]]:
         """The batches; each counts as done, after `first` earlier clips, when the next one is asked for."""
@@ -126,24 +132,58 @@ class Predictor:
         return self.num_context + self.num_preds
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A batch of clips cut into context and future, and what is to be compared with the future."""
+def load_predictor(
+    exp_directory: Path,
+    name: str,
+    checkpoint: str,
+    num_context: int | None = None,
+    num_preds: int | None = None,
+) -> Predictor:
+    """All seeds of a predictor that have this checkpoint.
 
-    context: Tensor
-    """(B, C, 3, H, W)."""
-    targets: Tensor
-    """(B, P, 3, H, W)."""
-    frames: dict[str, Tensor]
-    """(B, P, 3, H, W) each, not clamped: the forecasts by seed, and the REFERENCES. copy_frame repeats the
-    last context frame, copy_slots what its slots decode to; ceiling decodes the true future slots."""
+    Args:
+        num_context, num_preds: other numbers of frames than it was trained for.
+    Raises:
+        UserError: no such predictor or checkpoint, or it cannot forecast so many frames.
+    """
+    experiment, folder = load_predictor_experiment(exp_directory, name), exp_directory / "predictors" / name
+    params = experiment.prediction_params
+    num_context = params.num_context if num_context is None else num_context
+    num_preds = params.num_preds if num_preds is None else num_preds
+    if min(num_context, num_preds) < 1:
+        raise UserError(f"--num_seed {num_context}, --num_preds {num_preds}: expected at least 1 of each")
+    buffer_size = params.input_buffer_size or params.num_frames
+    if num_context > buffer_size:
+        raise UserError(
+            f"--num_seed {num_context}: the predictor's buffer holds {buffer_size} "
+            f"frames (prediction_params.input_buffer_size)"
+        )
+    seeds = find_seeds(folder, checkpoint)
+    warn_missing(folder, seeds)
+    paths = {seed: seed_checkpoint(folder, seed, checkpoint) for seed in seeds.finished}
+    paths = paths or {SINGLE: find_checkpoint(folder, checkpoint)}
+    forecasters = {seed: load_forecaster(experiment, path).to(best_device()) for seed, path in paths.items()}
+    tokenizer = open_tokenizer(experiment, folder, open_dataset(experiment, folder, SPLIT))
+    return Predictor(name, forecasters, seeds.missing, tokenizer, num_context, num_preds)
+
+
+def warn_missing(folder: Path, seeds: Seeds) -> None:
+    """Log which seeds are left out."""
+    if seeds.missing:
+        log.warning("%s: left out, not finished: seed %s", folder, ", ".join(seeds.missing))
 
 
 @torch.inference_mode()
 def forecast_scene(
     model: SlotDecomposition, predictor: Predictor, batch: Mapping[str, Any], seed: int
-) -> Scene:
-    """Cut, encode and forecast a batch of clips of C + P frames; see `score_forecasters`."""
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Cut, encode and forecast a batch of clips of C + P frames; see `score_forecasters`.
+
+    Returns:
+        context (B, C, 3, H, W), targets (B, P, 3, H, W), and what is to be compared with the targets, (B, P,
+        3, H, W) each, not clamped: the forecasts by seed, and the REFERENCES. copy_frame repeats the last
+        context frame, copy_slots what its slots decode to; ceiling decodes the true future slots.
+    """
     num_context, num_preds = predictor.num_context, predictor.num_preds
     video, slots = encode_clips(model, batch, seed)
     context, targets = video[:, :num_context], video[:, num_context:]
@@ -157,7 +197,7 @@ def forecast_scene(
     for name, forecaster in predictor.forecasters.items():
         predicted = forecaster(slots[:, :num_context], text, num_context, num_preds)
         frames[name] = decode_slots(model, predicted).frames
-    return Scene(context, targets, frames)
+    return context, targets, frames
 
 
 def caption_text(tokenizer: Tokenizer | None, captions: Sequence[str], device: torch.device) -> Text | None:
@@ -177,7 +217,7 @@ def score_forecasters(
     """
     scores: dict[str, PredictionScores] = defaultdict(PredictionScores)
     for batch in clips:
-        scene = forecast_scene(model, predictor, batch, seed)
-        for name, predicted in scene.frames.items():
-            scores[name].update(predicted, scene.targets, scene.context[:, -1])
+        context, targets, frames = forecast_scene(model, predictor, batch, seed)
+        for name, predicted in frames.items():
+            scores[name].update(predicted, targets, context[:, -1])
     return {name: score.result() for name, score in scores.items()}

@@ -7,6 +7,7 @@ which moves single values by up to 0.02.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Optional
 
 import numpy as np
@@ -69,18 +70,14 @@ def ssim(predicted: Tensor, target: Tensor) -> Tensor:
             f"{height} x {width}; set a larger dataset.img_size"
         )
     x, y = predicted.reshape(-1, 1, height, width), target.reshape(-1, 1, height, width)
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
+    window, images = gaussian_window(x.dtype).to(x.device), torch.cat([x, y, x * x, y * y, x * y])
+    means = F.conv2d(F.conv2d(images, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = means.chunk(5)  # (M, 1, H - 10, W - 10) each
     variances = mean_xx - mean_x.square() + mean_yy - mean_y.square()
     covariance = mean_xy - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x.square() + mean_y.square() + SSIM_C1)
     structure = (2 * covariance + SSIM_C2) / (variances + SSIM_C2)
     return (luminance * structure).reshape(*target.shape[:-2], -1).mean(dim=(-2, -1))
-
-
-def _blur(images: Tensor) -> Tensor:
-    """Gaussian mean at every position that the window fits in: (M, 1, H, W) -> (M, 1, H - 10, W - 10)."""
-    window = gaussian_window(images.dtype).to(images.device)
-    return F.conv2d(F.conv2d(images, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
 
 
 def moving_pixels(context: Tensor, targets: Tensor) -> Tensor:
@@ -207,11 +204,12 @@ class SegmentationScores:
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = {name: [] for name in METRICS}
 
-    def update(self, true: np.ndarray, predicted: np.ndarray) -> None:
-        """Add one clip: labels (T, H, W), as for `segmentation_scores`."""
-        for name, value in segmentation_scores(true, predicted).items():
-            if value is not None:
-                self._values[name].append(value)
+    def update(self, true: Iterable[np.ndarray], predicted: Iterable[np.ndarray]) -> None:
+        """Add clips: labels (T, H, W) of each, as for `segmentation_scores`."""
+        for labels in zip(true, predicted, strict=True):
+            for name, value in segmentation_scores(*labels).items():
+                if value is not None:
+                    self._values[name].append(value)
 
     def result(self) -> dict[str, Optional[float]]:
         """METRICS; None if no clip could be measured."""

@@ -43,7 +43,18 @@ def report(exp_directory: Path) -> None:
     """
     if not (exp_directory / FILE_NAME).is_file():
         raise UserError(f"{exp_directory}: not an experiment (no {FILE_NAME})")
-    summary, missing = summarise(exp_directory)
+    missing: List[str] = []
+    decomposition = _decomposition(exp_directory, missing)
+    predictors, references = _predictors(exp_directory, missing)
+    if not (exp_directory / PLOTS / "decomposition_00.png").is_file():
+        missing.append(f"{exp_directory / PLOTS} (figures writes them)")
+    summary = {
+        "decomposition": decomposition,
+        "predictors": predictors,
+        **references,
+        "margins": margins(predictors, references),
+        "seconds": stage_seconds(exp_directory),
+    }
     write_json(exp_directory / SUMMARY, summary)
     tables = summary_tables(summary)
     with atomic_path(exp_directory / TABLES) as temporary:
@@ -51,23 +62,6 @@ def report(exp_directory: Path) -> None:
     print(f"{tables}\n\n{exp_directory / SUMMARY}")
     if missing:
         raise UserError(f"{exp_directory}: incomplete: {'; '.join(missing)}")
-
-
-def summarise(folder: Path) -> Tuple[Dict[str, Any], List[str]]:
-    """The summary of an experiment, and what it lacks."""
-    missing: List[str] = []
-    decomposition = _decomposition(folder, missing)
-    predictors, references = _predictors(folder, missing)
-    if not (folder / PLOTS / "decomposition_00.png").is_file():
-        missing.append(f"{folder / PLOTS} (figures writes them)")
-    summary = {
-        "decomposition": decomposition,
-        "predictors": predictors,
-        **references,
-        "margins": margins(predictors, references),
-        "seconds": stage_seconds(folder),
-    }
-    return summary, missing
 
 
 def _decomposition(folder: Path, missing: List[str]) -> Optional[Dict[str, Any]]:
@@ -108,11 +102,10 @@ def _prediction_figures(results: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def _read_results(path: Path, command: str, missing: List[str]) -> Optional[Dict[str, Any]]:
-    if path.is_file():
-        results: Dict[str, Any] = read_json(path)
-        return results
-    missing.append(f"{path} ({command} writes it)")
-    return None
+    results: Optional[Dict[str, Any]] = read_json(path) if path.is_file() else None
+    if results is None:
+        missing.append(f"{path} ({command} writes it)")
+    return results
 
 
 def margins(predictors: Mapping[str, Any], references: Mapping[str, Any]) -> Dict[str, Any]:
@@ -146,17 +139,18 @@ def summary_tables(summary: Mapping[str, Any]) -> str:
     tables = [
         decomposition_table(summary["decomposition"]) if summary["decomposition"] else "",
         prediction_table(summary["predictors"], references) if summary["predictors"] else "",
-        seconds_table(summary["seconds"]) if summary["seconds"] else "",
     ]
+    if summary["seconds"]:
+        seconds = {**summary["seconds"], "all stages": sum(summary["seconds"].values())}
+        lines = [(stage.replace("_", "-"), f"{value:8.0f}") for stage, value in seconds.items()]
+        tables.append("\n".join(format_table(("stage", "seconds"), lines, figures=True)))
     return "\n\n".join(table for table in tables if table)
 
 
 def decomposition_table(results: Mapping[str, Any]) -> str:
     """Model, its seeds (the selected one marked) and the blind baselines of one decomposition.json."""
     seeds = results.get("seeds") or {}
-    rows = {}
-    if not any(figures["selected"] for figures in seeds.values()):
-        rows["model"] = results
+    rows = {} if any(figures["selected"] for figures in seeds.values()) else {"model": results}
     for seed, figures in seeds.items():
         rows[f"seed {seed}{SELECTED_MARK if figures['selected'] else ''}"] = figures
     rows["tiling of the image"] = results["tiling"]
@@ -175,13 +169,6 @@ def prediction_table(predictors: Mapping[str, Mapping[str, Any]], references: Ma
             rows.update({f"  {name}, seed {seed}": figures for seed, figures in seeds.items()})
     rows.update({REFERENCES[name]: references[name] for name in REFERENCES if name in references})
     return figures_table("prediction, test clips", PREDICTION_COLUMNS, rows)
-
-
-def seconds_table(seconds: Mapping[str, float]) -> str:
-    """Seconds of each stage and of all."""
-    rows = {**seconds, "all stages": sum(seconds.values())}
-    lines = [(stage.replace("_", "-"), f"{value:8.0f}") for stage, value in rows.items()]
-    return "\n".join(format_table(("stage", "seconds"), lines, figures=True))
 
 
 def check_summary(exp_directory: Path) -> None:

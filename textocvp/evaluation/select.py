@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -171,12 +171,10 @@ def select_decomp(exp_directory: Path, criterion: str | None = None) -> None:
 def scores_table(scores: Mapping[str, Scores], criterion: str, winner: str) -> str:
     """Criteria by seeds; the winner and the criterion that chose it are marked."""
     columns = {f"seed {seed}{SELECTED_MARK if seed == winner else ''}": seed for seed in scores}
-    rows = {
-        name + (SELECTED_MARK if name == criterion else ""): {
-            column: scores[seed][name] for column, seed in columns.items()
-        }
-        for name in CRITERIA
-    }
+    rows = {}
+    for name in CRITERIA:
+        values = {column: scores[seed][name] for column, seed in columns.items()}
+        rows[name + (SELECTED_MARK if name == criterion else "")] = values
     return figures_table("validation clips", list(columns), rows, digits=4)
 
 
@@ -197,7 +195,7 @@ def score_seeds(experiment: Experiment, folder: Path) -> tuple[dict[str, Scores]
                 left_out[seed] = str(error)
                 continue
             batches = clips.watched(progress, step * clips.number)
-            values = mean_scores(observe(model, batches, experiment, median))
+            values = mean_scores(model, batches, experiment, median)
             if all(map(math.isfinite, values.values())):
                 scores[seed] = values
             else:
@@ -206,31 +204,21 @@ def score_seeds(experiment: Experiment, folder: Path) -> tuple[dict[str, Scores]
 
 
 @torch.inference_mode()
-def observe(
+def mean_scores(
     model: SlotDecomposition, clips: Iterable[Mapping[str, Any]], experiment: Experiment, median: Tensor
-) -> Iterator[Observation]:
-    """What the model makes of each batch of clips, on the CPU."""
+) -> Scores:
+    """Each criterion's mean over all clips, computed on the CPU."""
+    scores: dict[str, list[Tensor]] = {name: [] for name in CRITERIA}
+    terms = [term for term in experiment.loss if term.type == "mse"]
     for batch in clips:
         video, slots = encode_clips(model, batch, slots_config(experiment).seed)
         rendering = decode_slots(model, slots)
-        frames, video = rendering.frames.cpu(), video.cpu()
-        losses = [
-            _training_loss(frames[i : i + 1], video[i : i + 1], experiment, median) for i in range(len(video))
-        ]
-        yield Observation(video, rendering.masks.squeeze(3).cpu(), torch.stack(losses), median)
-
-
-def _training_loss(frames: Tensor, video: Tensor, experiment: Experiment, median: Tensor) -> Tensor:
-    """The training's reconstruction loss () of one clip."""
-    terms = [term for term in experiment.loss if term.type == "mse"]
-    values = [term.weight * frame_loss(frames, video, term, median, clamp=True) for term in terms]
-    return sum(values, start=torch.zeros(()))
-
-
-def mean_scores(observations: Iterable[Observation]) -> Scores:
-    """Each criterion's mean over all clips."""
-    scores: dict[str, list[Tensor]] = {name: [] for name in CRITERIA}
-    for seen in observations:
+        losses = []
+        for pair in zip(rendering.frames.cpu().split(1), video.cpu().split(1)):
+            values = [term.weight * frame_loss(*pair, term, median, clamp=True) for term in terms]
+            losses.append(sum(values, start=torch.zeros(())))
+        masks = rendering.masks.squeeze(3).cpu()
+        seen = Observation(video.cpu(), masks, torch.stack(losses), median)
         for name in CRITERIA:
             scores[name].append(getattr(seen, name)())
     return {name: float(torch.cat(values).mean()) for name, values in scores.items()}

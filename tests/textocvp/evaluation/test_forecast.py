@@ -90,11 +90,11 @@ def test_references_and_predictors_are_scored_on_the_same_frames():
 
 
 def test_copies_repeat_the_last_context_frame_and_the_decoder_spoils_all_but_the_raw_one():
-    scene = forecast_scene(PixelModel(shift=0.2), predictor(), clips()[0], 0)
-    assert scene.context.shape[1] == 2
+    context, _, frames = forecast_scene(PixelModel(shift=0.2), predictor(), clips()[0], 0)
+    assert context.shape[1] == 2
     expected = {"copy_frame": [0.2] * 3, "copy_slots": [0.4] * 3, "ceiling": [0.5, 0.6, 0.7]}
     for name, values in expected.items():
-        assert scene.frames[name][0, :, 0, 0, 0].tolist() == pytest.approx(values), name
+        assert frames[name][0, :, 0, 0, 0].tolist() == pytest.approx(values), name
 
 
 def test_only_predictors_that_need_text_get_it():
@@ -110,7 +110,7 @@ def test_slots_depend_on_no_batch_and_equal_those_of_the_slot_store(tiny):
     model = load_decomposition(tiny.experiment, find_checkpoint(tiny.folder, FINAL))
     slots = {}
     for batch_size in (1, 3):
-        batches = list(clip_loader(tiny.experiment, tiny.folder, "test", 4, batch_size))
+        batches = list(clip_loader(tiny.experiment, tiny.folder, "test", 4, batch_size).loader)
         seed = tiny.experiment.suite.slots.seed
         slots[batch_size] = torch.cat([encode_clips(model, batch, seed)[1] for batch in batches])
     assert torch.allclose(slots[1], slots[3], atol=1e-5)

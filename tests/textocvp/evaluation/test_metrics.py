@@ -139,7 +139,6 @@ def test_what_cannot_be_measured_is_none_and_is_left_out_of_means():
     known = {"background_iou": 1.0, "ari": 1.0}
     assert segmentation_scores(empty, empty) == {"object_miou": None, "fg_ari": None, **known}
     scores = metrics.SegmentationScores()
-    scores.update(empty, empty)
-    scores.update(scene(), np.where(scene() == 2, 0, scene()))
+    scores.update([empty, scene()], [empty, np.where(scene() == 2, 0, scene())])
     assert scores.result()["object_miou"] == 0.5
     assert metrics.SegmentationScores().result() == dict.fromkeys(METRICS)
