@@ -22,6 +22,8 @@ from textocvp.files import UserError
 log = logging.getLogger(__name__)
 COPIES = ".native"
 """Folder in the folder of an experiment that holds the copies."""
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""First bytes of what torch.save writes without zip, as all versions before 1.6 did: a pickled magic number."""
 
 
 @contextlib.contextmanager
@@ -71,9 +73,14 @@ def _replaced(command: str, options: Mapping[str, Any], stack: contextlib.ExitSt
 def is_original(path: Path) -> bool:
     """Whether a file is a checkpoint of the original: it holds a state dict, but no configuration."""
     try:
-        with zipfile.ZipFile(path) as file:
-            name = next(name for name in file.namelist() if name.endswith("data.pkl"))
-            strings = {value for _, value, _ in pickletools.genops(file.read(name)) if isinstance(value, str)}
+        with open(path, "rb") as file:
+            if file.read(len(LEGACY)) == LEGACY:  # then pickles of the protocol, the system, the content
+                pickles = [pickletools.genops(file) for _ in range(3)]
+            else:
+                archive = zipfile.ZipFile(file)
+                name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+                pickles = [pickletools.genops(archive.read(name))]
+            strings = {value for pickle in pickles for _, value, _ in pickle if isinstance(value, str)}
     except (OSError, ValueError, StopIteration, zipfile.BadZipFile):
         return False  # not there, or damaged: what reads it says so
     return "model_state_dict" in strings and "config" not in strings

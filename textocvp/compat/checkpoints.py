@@ -102,7 +102,12 @@ def read_original(path: Path, trained: Trained, num_heads: int | None = None) ->
         UserError: the file and, by the original's names, the keys that do not fit.
     """
     content, names = checkpoint.load_pth(path), trained.names
-    state, weights, folder = _unwrapped(content["model_state_dict"]), trained.weights, trained.folder
+    state: dict[str, Tensor] = content["model_state_dict"]
+    if all(key.startswith(DATA_PARALLEL) for key in state):
+        state = {key[len(DATA_PARALLEL) :]: value for key, value in state.items()}
+    if FIRST_LAYER in state:  # a predictor without the rollout's prefix
+        state = {WRAPPER + key: value for key, value in state.items()}
+    weights, folder = trained.weights, trained.folder
     try:
         with tempfile.TemporaryDirectory() as scratch:
             if weights is not None and find_weights(weights, folder) is None:
@@ -110,8 +115,6 @@ def read_original(path: Path, trained: Trained, num_heads: int | None = None) ->
                 _encoder_config(state, trained, num_heads, path).save_pretrained(own_place(weights, folder))
             model = trained.build(folder, pretrained=False)
         state = from_original(state, names)
-    except KeyError as error:
-        raise UserError(f"{path}: has no {error.args[0]}, which the configured encoder needs") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     checkpoint.load_state(model, state, str(path), lambda name: f"{original_name(name, names)} ({name})")
@@ -199,23 +202,14 @@ def copy_tokenizer(trained: Trained, weights: str, folder: Path) -> None:
         )
 
 
-def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the original with the prefixes that its own checkpoints have."""
-    if all(key.startswith(DATA_PARALLEL) for key in state):
-        state = {key[len(DATA_PARALLEL) :]: value for key, value in state.items()}
-    if FIRST_LAYER in state:  # a predictor without the rollout's prefix
-        state = {WRAPPER + key: value for key, value in state.items()}
-    return dict(state)
-
-
 def _encoder_config(
     state: Mapping[str, Tensor], trained: Trained, num_heads: int | None, source: Path
 ) -> PretrainedConfig:
-    """The architecture of the frozen encoder in an original's state dict (KeyError: it holds none)."""
+    """The architecture of the frozen encoder in an original's state dict (UserError: it holds none)."""
     if trained.part == "predictor":
         return _t5_config(state)
-    width, _, patch_size, _ = state[f"{VIT}patch_embed.proj.weight"].shape
-    hidden = state[f"{VIT}blocks.0.mlp.fc1.weight"].shape[0]
+    width, _, patch_size, _ = _shape(state, f"{VIT}patch_embed.proj.weight")
+    hidden = _shape(state, f"{VIT}blocks.0.mlp.fc1.weight")[0]
     heads = num_heads or max(1, width // VIT_HEAD_DIM)
     if num_heads is None and width not in VIT_WIDTHS:
         log.warning(
@@ -245,17 +239,24 @@ def _encoder_config(
 def _t5_config(state: Mapping[str, Tensor]) -> PretrainedConfig:
     """All sizes of a T5 can be read from its state."""
     block = f"{TEXT}encoder.block.0.layer."
-    vocab_size, width = state[f"{TEXT}shared.weight"].shape
-    buckets, num_heads = state[f"{block}0.SelfAttention.relative_attention_bias.weight"].shape
+    vocab_size, width = _shape(state, f"{TEXT}shared.weight")
+    buckets, num_heads = _shape(state, f"{block}0.SelfAttention.relative_attention_bias.weight")
     return T5Config(
         vocab_size=vocab_size,
         d_model=width,
-        d_kv=state[f"{block}0.SelfAttention.q.weight"].shape[0] // num_heads,
-        d_ff=state[f"{block}1.DenseReluDense.wi.weight"].shape[0],
+        d_kv=_shape(state, f"{block}0.SelfAttention.q.weight")[0] // num_heads,
+        d_ff=_shape(state, f"{block}1.DenseReluDense.wi.weight")[0],
         num_heads=num_heads,
         num_layers=_count(state, f"{TEXT}encoder.block."),
         relative_attention_num_buckets=buckets,
     )
+
+
+def _shape(state: Mapping[str, Tensor], key: str) -> torch.Size:
+    """The shape of an entry (UserError: there is none)."""
+    if key not in state:
+        raise UserError(f"has no {key}, which the configured encoder needs")
+    return state[key].shape
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:

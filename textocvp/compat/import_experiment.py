@@ -69,18 +69,15 @@ def _import_part(
     def configured() -> Trained:
         values = apply_overrides(read_json(params), changes)
         write_json(to / below / FILE_NAME, values)
-        return Trained(
-            parse_experiment(values, str(params)), "predictor" if is_predictor else "model", to / below
-        )
+        experiment = parse_experiment(values, str(params))
+        return Trained(experiment, "predictor" if is_predictor else "model", to / below)
 
     trained = configured()
     original_weights = trained.weights
     if original_weights is not None and paths:
-        setting = T5_WEIGHTS if is_predictor else VIT_WEIGHTS
-        name = (
-            f"{below.name}_t5" if is_predictor else trained.experiment.model.model_params.encoder.encoder_name
-        )
-        changes[setting] = f"{WEIGHTS_FOLDER}/{name}"
+        params_of_model = trained.experiment.model.model_params
+        name = f"{below.name}_t5" if is_predictor else params_of_model.encoder.encoder_name
+        changes[T5_WEIGHTS if is_predictor else VIT_WEIGHTS] = f"{WEIGHTS_FOLDER}/{name}"
         trained = configured()
     for path in paths:
         if not is_original(path):

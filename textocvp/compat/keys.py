@@ -26,9 +26,7 @@ def _below(ours: str, original: str, table: Names) -> Names:
 
 
 BLOCK = {
-    "attention.q.": "attn.q.",
-    "attention.k.": "attn.k.",
-    "attention.v.": "attn.v.",
+    **{f"attention.{x}.": f"attn.{x}." for x in "qkv"},
     "attention.out.": "attn.out_projection.0.",
     "norm_attention.": "layernorm_query.",
     "mlp.": "mlp.",
@@ -36,9 +34,7 @@ BLOCK = {
 }
 """The original's own transformer block: the transition, and the self-attention of TextOCVP."""
 CROSS_ATTENTION = {
-    "attention.q.": "cross_attn.q.",
-    "attention.k.": "cross_attn.k.",
-    "attention.v.": "cross_attn.v.",
+    **{f"attention.{x}.": f"cross_attn.{x}." for x in "qkv"},
     "attention.out.": "cross_attn.out_projection.",
     "norm_slots.": "ln_cross_att_q.",
     "norm_text.": "ln_cross_att_kv.",
@@ -68,11 +64,8 @@ RECURRENCE = {
 VIT = "encoder.vit_backbone."
 """The original's prefix of the frozen vision transformer, a model of timm."""
 VIT_BLOCK = {
-    "layer_scale1.lambda1": "ls1.gamma",
-    "layer_scale2.lambda1": "ls2.gamma",
-    "attention.q_proj.": "attn.q.",
-    "attention.k_proj.": "attn.k.",
-    "attention.v_proj.": "attn.v.",
+    **{f"layer_scale{i}.lambda1": f"ls{i}.gamma" for i in (1, 2)},
+    **{f"attention.{x}_proj.": f"attn.{x}." for x in "qkv"},
     "attention.o_proj.": "attn.proj.",
     "mlp.": "mlp.",
 }
@@ -103,8 +96,7 @@ PREDICTORS = {
     "TextOCVP_CustomTF": {
         **ENDS,
         **BLOCKS,
-        f"{TEXT}token_embedding.": f"{TEXT}token_embedding.",
-        f"{TEXT}position_embedding.": f"{TEXT}position_embedding.",
+        **{f"{TEXT}{x}_embedding.": f"{TEXT}{x}_embedding." for x in ("token", "position")},
         f"{TEXT}norm.": f"{TEXT}layer_norm.",
         f"{TEXT}projection.": f"{TEXT}text_out_projection.",
         **_below(f"{TEXT}layers.*.", f"{TEXT}transformer.layers.*.", TORCH_LAYER),

@@ -53,7 +53,7 @@ class SuiteConfig(Settings):
 class Experiment(Settings):
     """The resolved configuration of a decomposition or predictor experiment. Nothing mutates it."""
 
-    dataset: Annotated[DatasetConfig, DATASETS.section_named_by("dataset_name")]
+    dataset: Annotated[DatasetConfig, DATASETS.parameters_of("dataset_name")]
     model: ModelSection
     loss: Tuple[LossTerm, ...] = Field((LossTerm(),), min_length=1)
     training: TrainingConfig = TrainingConfig()

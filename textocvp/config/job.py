@@ -56,10 +56,8 @@ def report_progress(step: int, total_steps: int, **figures: Any) -> None:
     """Write step, total and figures (loss, rate, seconds_left, ...) to this job's progress.json."""
     folder = job_folder()
     if folder is not None:
-        write_json(
-            folder / "progress.json",
-            {"step": step, "total_steps": total_steps, "time": time.time(), **figures},
-        )
+        values = {"step": step, "total_steps": total_steps, "time": time.time(), **figures}
+        write_json(folder / "progress.json", values)
 
 
 def read_progress(root: Path, stage: str, index: int) -> Dict[str, Any]:

@@ -5,19 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Literal,
-    NoReturn,
-    Optional,
-    Sequence,
-    Type,
-    TypeVar,
-    get_args,
-    get_origin,
-)
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from textocvp.config.registry import Registry
 from textocvp.config.schema import Settings, build
@@ -36,9 +25,9 @@ class OneLineParser(argparse.ArgumentParser):
 
 def add_options(
     parser: argparse.ArgumentParser,
-    cls: Type[Settings],
+    cls: type[Settings],
     names: Sequence[str] = (),
-    default: Optional[str] = None,
+    default: str | None = None,
 ) -> None:
     """One option per field (or per field in `names`): its name, its default, the text under it.
 
@@ -66,7 +55,7 @@ def add_options(
         )
 
 
-def settings_from(cls: Type[S], options: Dict[str, Any]) -> S:
+def settings_from(cls: type[S], options: dict[str, Any]) -> S:
     """Take the settings' fields out of parsed options; ConfigError in one line where a value is wrong."""
     return build(cls, {name: options.pop(name) for name in cls.model_fields if name in options})
 

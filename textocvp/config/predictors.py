@@ -38,12 +38,8 @@ class TransformerConfig(Settings):
     """Factor on the output layer's initial values; with `residual`, 0.05 starts by copying the slots."""
 
     def check(self) -> None:
-        require(
-            self.token_dim % self.n_heads == 0,
-            "n_heads",
-            f"a divisor of token_dim {self.token_dim}",
-            self.n_heads,
-        )
+        heads, width = self.n_heads, self.token_dim
+        require(width % heads == 0, "n_heads", f"a divisor of token_dim {width}", heads)
 
 
 class VanillaTransformerConfig(TransformerConfig, PredictorConfig):
@@ -96,12 +92,8 @@ class TextTransformerConfig(Settings):
     """Dropout after the embedding and in the layers (the original's fixed 0.1)."""
 
     def check(self) -> None:
-        require(
-            self.input_dim % self.num_heads == 0,
-            "num_heads",
-            f"a divisor of input_dim {self.input_dim}",
-            self.num_heads,
-        )
+        heads, width = self.num_heads, self.input_dim
+        require(width % heads == 0, "num_heads", f"a divisor of input_dim {width}", heads)
 
 
 class T5EncoderConfig(Settings):

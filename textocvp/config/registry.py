@@ -77,25 +77,20 @@ class Registry:
 
         return AfterValidator(validate)
 
-    def parameters_of(self, field: str) -> BeforeValidator:
-        """Validator of a section whose settings class is registered under the name in another field."""
+    def parameters_of(self, key: str) -> BeforeValidator:
+        """Validator of a section whose settings class is registered under the name `key`.
+
+        That is an earlier field next to the section, or one of the section's own values.
+        """
 
         def validate(values: Any, info: ValidationInfo) -> Any:
-            if isinstance(values, Settings) or field not in info.data:
-                return values  # where the name was wrong, that is the error
-            return self.get(info.data[field]).load_config().model_validate(values, context=info.context)
-
-        return BeforeValidator(validate)
-
-    def section_named_by(self, key: str) -> BeforeValidator:
-        """Validator of a section whose settings class is registered under the name in its own `key`."""
-
-        def validate(values: Any, info: ValidationInfo) -> Any:
+            if isinstance(values, Settings):
+                return values
             try:
-                config = self.get(values[key]).load_config()
+                entry = self.get(info.data[key] if key in info.data else values[key])
             except (TypeError, KeyError, UserError):
-                return values  # the field's own class reports the error
-            return config.model_validate(values, context=info.context)
+                return values  # the name is wrong; its own field reports that
+            return entry.load_config().model_validate(values, context=info.context)
 
         return BeforeValidator(validate)
 

@@ -69,32 +69,27 @@ class VideoSettings(Settings):
     def check(self) -> None:
         least, most = self.num_objects
         require(least <= most, "min_objects", f"at most max_objects {most}", least)
-        require(
-            most > 1 or self.actions != ("contain",), "max_objects", "at least 2 for the action contain", most
-        )
+        contains_alone = most == 1 and self.actions == ("contain",)
+        require(not contains_alone, "max_objects", "at least 2 for the action contain", most)
         if self.easy:
             usual = self.max_objects >= EASY_OBJECTS and self.min_objects in (None, EASY_OBJECTS)
             require(usual, "max_objects", "none for CATER_Easy, which always has two", self.max_objects)
         if self.dataset == CLIPORT:
             low, high = CLIPORT_OBJECTS
-            require(
-                low <= least and most <= high, "max_objects", f"{low} to {high} for {CLIPORT}", [least, most]
-            )
+            fits = low <= least and most <= high
+            require(fits, "max_objects", f"{low} to {high} for {CLIPORT}", [least, most])
+            expected = f"nothing for {CLIPORT} (it belongs to CATER's scenes)"
             for name in CATER_ONLY:
                 value, default = getattr(self, name), type(self).model_fields[name].default
-                require(
-                    value == default, name, f"nothing for {CLIPORT} (it belongs to CATER's scenes)", value
-                )
+                require(value == default, name, expected, value)
 
     @property
     def num_objects(self) -> Tuple[int, int]:
         """Least and greatest number of objects in a scene."""
         if self.easy:
             return EASY_OBJECTS, EASY_OBJECTS
-        usual = 4 if self.dataset == CLIPORT else 3
-        return min(
-            usual, self.max_objects
-        ) if self.min_objects is None else self.min_objects, self.max_objects
+        usual = min(4 if self.dataset == CLIPORT else 3, self.max_objects)
+        return usual if self.min_objects is None else self.min_objects, self.max_objects
 
     @property
     def level(self) -> str:
@@ -139,6 +134,5 @@ class WeightsSettings(Settings):
     """Seed of the values."""
 
     def check(self) -> None:
-        require(
-            self.width % self.num_heads == 0, "num_heads", f"a divisor of width {self.width}", self.num_heads
-        )
+        heads, width = self.num_heads, self.width
+        require(width % heads == 0, "num_heads", f"a divisor of width {width}", heads)

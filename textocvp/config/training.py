@@ -52,12 +52,8 @@ class LossTerm(Settings):
     def check(self) -> None:
         clamps, weighs = self.type == "pred_feature_mse", self.type in ("mse", "pred_img_mse")
         require(clamps or not self.clamp_features, "clamp_features", f"false with {self.type}", True)
-        require(
-            weighs or not self.foreground_weight,
-            "foreground_weight",
-            f"0 with {self.type}",
-            self.foreground_weight,
-        )
+        weight = self.foreground_weight
+        require(weighs or not weight, "foreground_weight", f"0 with {self.type}", weight)
 
     @property
     def needs_median(self) -> bool:
@@ -139,9 +135,8 @@ class TrainingConfig(Settings):
     def check(self) -> None:
         steps, norm = self.warmup_steps, self.clipping_max_value
         require(steps > 0 or not self.lr_warmup, "warmup_steps", "a value > 0 with lr_warmup", steps)
-        require(
-            norm > 0 or not self.gradient_clipping, "clipping_max_value", "> 0 with gradient_clipping", norm
-        )
+        clips = self.gradient_clipping
+        require(norm > 0 or not clips, "clipping_max_value", "> 0 with gradient_clipping", norm)
         ends = [stage.until for stage in self.curriculum]
         if ends:
             require(self.num_steps is not None, "num_steps", "a value with a curriculum", None)

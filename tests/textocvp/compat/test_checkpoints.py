@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -65,6 +66,19 @@ def test_an_originals_checkpoint_is_read_wherever_it_is_named(original):
         assert torch.equal(value, whole[key])
 
 
+def test_a_file_from_before_torch_1_6_is_read_too(original, tmp_path):
+    """torch.save wrote no zip archives then."""
+    folder, _ = original
+    path, native_file = folder / "models" / CHECKPOINT, tmp_path / "native.pth"
+    content, expected = torch.load(path, weights_only=True), decomposition(folder).state_dict()
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    assert is_original(path)
+    for name, value in decomposition(folder).state_dict().items():
+        assert torch.equal(value, expected[name])
+    torch.save({**content, "config": {}}, native_file, _use_new_zipfile_serialization=False)
+    assert not is_original(native_file)
+
+
 def test_copies_are_reused_and_equal_wherever_they_are(original, tmp_path, monkeypatch, capsys):
     """Slot stores are keyed by their hash."""
     folder, _ = original
@@ -99,6 +113,22 @@ def test_keys_that_do_not_fit_are_named_as_in_the_original(original, error_of):
     torch.save({"model_state_dict": {**state, "ema.decay": torch.zeros(1)}}, path)
     error = error_of("figures-decomp", "-d", folder, "--decomp_ckpt", CHECKPOINT)
     assert str(path) in error and "ema.decay" in error and not list(folder.glob(".native/*"))
+
+
+def test_a_checkpoint_without_its_frozen_encoder_is_named(original_dinosaur, error_of, monkeypatch):
+    folder, state = original_dinosaur
+    path, key = folder / "models" / CHECKPOINT, "encoder.vit_backbone.patch_embed.proj.weight"
+    torch.save({"model_state_dict": {name: value for name, value in state.items() if name != key}}, path)
+    error = error_of("figures-decomp", "-d", folder, "--decomp_ckpt", CHECKPOINT)
+    assert str(path) in error and f"no {key}" in error
+
+    def broken(*arguments):
+        raise KeyError("a mistake of ours")
+
+    torch.save({"model_state_dict": state}, path)
+    monkeypatch.setattr("textocvp.compat.checkpoints.from_original", broken)
+    with pytest.raises(KeyError, match="a mistake of ours"):
+        main(["figures-decomp", "-d", str(folder), "--decomp_ckpt", CHECKPOINT])
 
 
 def test_figures_of_a_whole_folder_of_the_original(original, capsys):
