@@ -62,16 +62,19 @@ def parse_usages(lines: Iterable[str]) -> Dict[str, Usage]:
             continue
         job_id, _, step = values["JobID"].partition(".")
         usage = found.setdefault(job_id, Usage())
+        nodes = max(1, int(_number(values["NNodes"]) or 1))
         if step:
-            _add_step(usage, values)
+            processes, each = int(_number(values["NTasks"]) or 1), memory_bytes(values["MaxRSS"])
+            usage.processes = max(usage.processes, processes)
+            if each:
+                usage.memory = max(usage.memory or 0, each * math.ceil(processes / nodes))
         else:
-            _add_attempt(usage, values)
+            _add_attempt(usage, values, nodes)
     return found
 
 
-def _add_attempt(usage: Usage, values: Mapping[str, str]) -> None:
+def _add_attempt(usage: Usage, values: Mapping[str, str], nodes: int) -> None:
     seconds, cores = _number(values["ElapsedRaw"]) or 0, _number(values["AllocCPUS"]) or 0
-    nodes = max(1, int(_number(values["NNodes"]) or 1))
     usage.state = values["State"].split(" ")[0]  # "CANCELLED by 0"
     usage.attempts += 1
     usage.seconds += seconds
@@ -80,14 +83,6 @@ def _add_attempt(usage: Usage, values: Mapping[str, str]) -> None:
     minutes = _number(values["TimelimitRaw"])
     usage.limit_seconds = None if minutes is None else 60 * minutes
     usage.asked_memory = asked_memory(values["ReqMem"], cores, nodes)
-
-
-def _add_step(usage: Usage, values: Mapping[str, str]) -> None:
-    each = memory_bytes(values["MaxRSS"])
-    processes, nodes = (int(_number(values[name]) or 1) for name in ("NTasks", "NNodes"))
-    usage.processes = max(usage.processes, processes)
-    if each:
-        usage.memory = max(usage.memory or 0, each * math.ceil(processes / max(1, nodes)))
 
 
 def asked_memory(text: str, cores: float, nodes: int) -> Optional[int]:

@@ -156,11 +156,9 @@ def unfinished(checks: Checks, outcome: Outcome, facts: Dict[str, Fact]) -> Iter
     """A node answered, but not to the end."""
     said = telling([line for _, line in outcome.lines if not line.startswith((MARK, "srun: "))])
     if "python" not in facts:
-        text = f"the jobs' python did not start ({outcome.ended}): {said}"
         own = "the nodes need that interpreter and its libraries too (`python`)"
-        yield Finding(
-            FAIL, "python", text, "see container.image, options and binds" if checks.in_image else own
-        )
+        advice = "see container.image, options and binds" if checks.in_image else own
+        yield Finding(FAIL, "python", f"the jobs' python did not start ({outcome.ended}): {said}", advice)
     elif "done" not in facts:
         text = f"ended early ({outcome.ended}): {said}"
         yield Finding(FAIL, "probe", text, "try a longer TIMEOUT=, or more mem_gb")

@@ -33,6 +33,7 @@ SEEN_SECONDS = 10.0
 Fact = Dict[str, Any]
 Results = Iterator[Tuple[str, ...]]
 """Level and what was found; then, where they are not the row's own, name and advice."""
+Test = Callable[["Checks", Fact], Results]
 
 
 class Finding(NamedTuple):
@@ -51,7 +52,7 @@ class Row(NamedTuple):
     name: str
     advice: str
     """Shown unless the level is OK."""
-    test: Callable[[Checks, Fact], Results]
+    test: Test
 
     def findings(self, checks: Checks, fact: Fact) -> Iterator[Finding]:
         """What is found of a fact ({} where the test looks itself); that it could not be got is found too."""
@@ -83,7 +84,6 @@ def own_folder(folder: Path) -> Iterator[Path]:
 
 
 TABLE: List[Row] = []
-Test = Callable[["Checks", Fact], Results]
 
 
 def row(section: str, name: str, advice: str = "") -> Callable[[Test], Test]:

@@ -60,18 +60,14 @@ def _main_stack(text: List[str]) -> List[str]:
     return frames
 
 
-def rank_log(first: Path, rank: int) -> Path:
-    """The log of another process of a task, from that of its first one."""
-    return first.with_name(first.name.replace("_0_log.out", f"_{rank}_log.out"))
-
-
 def log_path(root: Path, task: TaskId, rank: int = 0) -> Path:
     """The newest log of one process of a task."""
     last = ledger.last_events(root)
     if task not in last:
         known = ", ".join(tasks_text(sorted(last))) or "nothing"
         raise UserError(f"{root}: {task} was never submitted; submitted: {known}")
-    path = rank_log(Path(root) / last[task]["log"], rank)
+    first = Path(root, last[task]["log"])
+    path = first.with_name(first.name.replace("_0_log.out", f"_{rank}_log.out"))
     if not path.exists():
         process = f", or has no process {rank}" if rank else ""
         raise UserError(f"{path} does not exist yet: {task} has not started{process}")

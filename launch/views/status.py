@@ -92,7 +92,8 @@ class Overview:
         rows = []
         for step in self._steps:
             event, job = self._last.get(step.task.id, {}), jobs.get(step.task.id)
-            state = _step_state(step, event, job)
+            state = DONE if step.action is Action.DONE else task_state(event, job)
+            state = MAY_CHANGE if state == OUT_OF_DATE and step.may_change else state
             if state in ACTIVE:
                 self._progress[step.task.id] = read_progress(self.root, *step.task.id)
             rows.append(self._row(step, state, event, job))
@@ -113,8 +114,7 @@ class Overview:
     def _row(
         self, step: Step, state: str, event: Mapping[str, Any], job: Optional[queue.JobState]
     ) -> TaskRow:
-        progress = self._progress[step.task.id]
-        failed = state == ledger.FAILED
+        progress, failed = self._progress[step.task.id], state == ledger.FAILED
         return TaskRow(
             *step.task.id,
             label=step.task.label,
@@ -124,8 +124,8 @@ class Overview:
             step=progress.get("step"),
             total_steps=progress.get("total_steps"),
             rate=progress.get("rate"),
-            seconds_left=progress.get("seconds_left") if state == RUNNING else None,
             loss=progress.get("loss"),
+            seconds_left=progress.get("seconds_left") if state == RUNNING else None,
             restarts=max(0, event.get("starts", 0) - 1),
             reason=job.reason if job else "",
             exit_code=job.exit_code if job else "",
@@ -133,13 +133,6 @@ class Overview:
             cause=event.get("cause", "") if failed else "",
             log=str(self.root / event["log"]) if event.get("log") else "",
         )
-
-
-def _step_state(step: Step, event: Mapping[str, Any], job: Optional[queue.JobState]) -> str:
-    if step.action is Action.DONE:
-        return DONE
-    state = task_state(event, job)
-    return MAY_CHANGE if state == OUT_OF_DATE and step.may_change else state
 
 
 def task_state(event: Mapping[str, Any], job: Optional[queue.JobState]) -> str:

@@ -46,7 +46,8 @@ class Watch:
         if time.monotonic() - self._last < (TERMINAL_SECONDS if self.terminal else PLAIN_SECONDS):
             return
         self._last = time.monotonic()
-        lines = [self._line(task) for task in tasks]
+        done = [progress_line(read_progress(self.root, *task.id)) or "running" for task in tasks]
+        lines = [f"{title(task)}  {text}" for task, text in zip(tasks, done)]
         if not self.terminal:
             for line in lines:
                 self.event(line)
@@ -69,9 +70,6 @@ class Watch:
         self.event(f"{title(task)} failed: {why}")
         for line in (f"log: {log}", *failure_lines(log)):
             print(f"    {line}", file=self.stream, flush=True)
-
-    def _line(self, task: Task) -> str:
-        return f"{title(task)}  {progress_line(read_progress(self.root, *task.id)) or 'running'}"
 
 
 def title(task: Task) -> str:
@@ -117,7 +115,11 @@ class Waiting:
         """Say what changed; returns the tasks that still wait or run."""
         remaining = []
         for task in tasks:
-            state = found.get(self.jobs[task.id]) or self._missing(task)
+            state = found.get(self.jobs[task.id])
+            if state is None:
+                # the accounting lags, and slurmctld forgets: only a job that nobody knows for long is lost
+                self._missed[task.id] += 1
+                state = UNKNOWN if self._missed[task.id] > PATIENCE else None
             if state is None or state.active:
                 self._say_started(task, state)
                 remaining.append(task)
@@ -125,11 +127,6 @@ class Waiting:
                 self.failed.append(task)
         self.watch.running([task for task in remaining if task.id in self._running])
         return remaining
-
-    def _missing(self, task: Task) -> Optional[JobState]:
-        # the accounting lags, and slurmctld forgets: only a job that nobody knows for long is lost
-        self._missed[task.id] += 1
-        return UNKNOWN if self._missed[task.id] > PATIENCE else None
 
     def _say_started(self, task: Task, state: Optional[JobState]) -> None:
         if state is None or state.state != "RUNNING":

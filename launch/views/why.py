@@ -66,36 +66,24 @@ IN_LOG: Tuple[Tuple[str, Advice], ...] = (
     ("modulenotfounderror", Advice.PACKAGE),
 )
 """How the operating system, Slurm, torch and Python word it (in lower case)."""
-BROKEN = frozenset(
-    {
-        ledger.FAILED,
-        "timeout",
-        "out_of_memory",
-        "node_fail",
-        "boot_fail",
-        "deadline",
-        "preempted",
-        INTERRUPTED,
-        LOST,
-    }
-)
+SLURM_BROKEN = ("timeout", "out_of_memory", "node_fail", "boot_fail", "deadline", "preempted")
+BROKEN = frozenset((ledger.FAILED, INTERRUPTED, LOST, *SLURM_BROKEN))
 """States of a task that ended without its outputs, by itself."""
 
 
 def first_broken(rows: Sequence[TaskRow]) -> Optional[TaskRow]:
-    """The first failing task in the order of the graph; None where nothing failed."""
-    return next((row for broken in (_ended_by_itself, _asked_to_end) for row in rows if broken(row)), None)
+    """The first failing task in the order of the graph; None where nothing failed.
+
+    One that was stopped, or cancelled before it started, mostly because its upstream failed, is of interest
+    where nothing else is broken.
+    """
+    asked = [row for row in rows if row.state in (ledger.STOPPED, ledger.CANCELLED)]
+    return next((row for row in [*filter(_ended_by_itself, rows), *asked]), None)
 
 
 def _ended_by_itself(row: TaskRow) -> bool:
     """Whether a task is the cause of what failed after it; one that scancel ended while it ran is, too."""
     return row.state in BROKEN or bool(row.state == ledger.CANCELLED and row.node and row.exit_code)
-
-
-def _asked_to_end(row: TaskRow) -> bool:
-    """Stopped, or cancelled before it started, mostly because its upstream failed: of interest where nothing
-    else is broken."""
-    return row.state in (ledger.STOPPED, ledger.CANCELLED)
 
 
 def why_lines(rows: Sequence[TaskRow]) -> List[str]:
@@ -109,9 +97,8 @@ def why_lines(rows: Sequence[TaskRow]) -> List[str]:
     facts = "".join(f", {name} {value}" for name, value in words.items() if value)
     label, error = f" ({row.label})" if row.label else "", f": {row.error}" if row.error else ""
     others = tasks_text(each.id for each in rows if each is not row and _ended_by_itself(each))
-    said = (
-        log if row.cause not in (Cause.REFUSED, Cause.DISK_FULL) else []
-    )  # the log repeats the ledger's error
+    # the log repeats the ledger's error
+    said = log if row.cause not in (Cause.REFUSED, Cause.DISK_FULL) else []
     return [
         f"{row.id}{label} {row.state}{facts}{error}",
         *(f"  {line}" for line in said),
