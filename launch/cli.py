@@ -35,7 +35,7 @@ ASKED: Dict[str, FrozenSet[str]] = {
     "train-predictor": frozenset({"train_predictor"}),
     "evaluate": frozenset({"evaluate_decomp", "evaluate_predictor", "figures", "report"}),
 }
-"""Command -> the stages that it asks for; the others ask for all."""
+"""Command -> the stages that it requests; other commands request all."""
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -83,14 +83,14 @@ def run_plan(options: argparse.Namespace) -> int:
     if cluster.scheduler != "local":
         try:
             lines = script_lines(plan, cluster, submission_details(cluster))
-        except UserError as error:  # no image yet, no python yet: the plan is right all the same
-            lines = ["", f"nothing could be submitted yet: {error}"]
+        except UserError as error:  # the plan is valid without an image or a python
+            lines = ["", f"cannot submit yet: {error}"]
         print("\n".join(lines))
     return 0
 
 
 def run_cancel(options: argparse.Namespace) -> int:
-    """Cancel what waits or runs."""
+    """Cancel pending and running jobs."""
     jobs = cancel_experiment(from_folder(options.exp).root)
     order = list(DISTRIBUTED)
     names = ", ".join(tasks_text(sorted(jobs, key=lambda task: (order.index(task.stage), task.task))))
@@ -103,12 +103,12 @@ def run_fork(options: argparse.Namespace) -> int:
     overrides = parse_overrides(shlex.split(options.set))
     taken, left = fork(options.exp, options.to, overrides, options.pred)
     names = ", ".join(tasks_text(task.id for task in taken)) or "nothing"
-    print(f"{options.to}: {names} taken over, {left} tasks to run: make pipeline EXP={options.to}")
+    print(f"{options.to}: reused {names}; {left} tasks to run: make pipeline EXP={options.to}")
     return 0
 
 
 def run_prune(options: argparse.Namespace) -> int:
-    """Free what is never needed again, or list it."""
+    """Remove files that are no longer needed, or list them."""
     root = from_folder(options.exp).root
     with locked(root):
         print("\n".join(prune(root, alive(root), options.dry)))
@@ -116,7 +116,7 @@ def run_prune(options: argparse.Namespace) -> int:
 
 
 def run_efficiency(options: argparse.Namespace) -> int:
-    """Print what tasks asked for and used."""
+    """Print the resources that tasks requested and used."""
     print("\n".join(efficiency_lines(from_folder(options.exp).root)))
     return 0
 
@@ -145,32 +145,32 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     "recipe": {"type": Path, "help": "experiments/recipes/NAME.yaml"},
     "exp": {"type": Path, "help": "the experiment's folder"},
     "cluster": {"help": "a name in cluster_configs/, or a YAML file (without sbatch on this machine: local)"},
-    "seeds": {"default": "", "help": 'train-decomp, train-predictor: for example "0 1 2"'},
-    "pred": {"help": "only this predictor experiment (fork: the values are its own)"},
+    "seeds": {"default": "", "help": 'train-decomp, train-predictor: seeds, for example "0 1 2"'},
+    "pred": {"help": "only this predictor experiment (fork: change its values)"},
     "stage": {"help": "for example train-decomp"},
-    "task": {"type": _number, "default": 0, "help": "index in its stage (0)"},
-    "decomp-ckpt": {"help": "use this decomposition checkpoint, whatever trained it"},
+    "task": {"type": _number, "default": 0, "help": "index of the task in its stage (default: 0)"},
+    "decomp-ckpt": {"help": "use this decomposition checkpoint"},
     "res": {
         "default": "",
-        "help": "of the stages asked for (pipeline: the trainings): nodes=1 time=04:00:00",
+        "help": "resources (pipeline: of the trainings): nodes=1 time=04:00:00",
     },
-    "rerun": {"action": FLAG, "help": "move outputs of another config aside"},
-    "wait": {"action": FLAG, "help": "stay until the jobs have ended"},
-    "json": {"action": FLAG, "help": "a list of {stage, task, state, ...}; doctor: of {name, level, ...}"},
-    "watch": {"action": FLAG, "help": "again every few seconds, until nothing runs"},
-    "rank": {"type": _number, "default": 0, "help": "of its processes (0)"},
-    "lines": {"type": _number, "default": 40, "help": "from the log's end (40); 0: all"},
-    "follow": {"action": FLAG, "help": "go on as it grows"},
+    "rerun": {"action": FLAG, "help": "move outputs of another config aside and run again"},
+    "wait": {"action": FLAG, "help": "wait until the jobs have ended"},
+    "json": {"action": FLAG, "help": "print a list of {stage, task, state, ...}; doctor: {name, level, ...}"},
+    "watch": {"action": FLAG, "help": "refresh every few seconds until nothing is running"},
+    "rank": {"type": _number, "default": 0, "help": "rank of the process (default: 0)"},
+    "lines": {"type": _number, "default": 40, "help": "print the last LINES lines (default: 40); 0: all"},
+    "follow": {"action": FLAG, "help": "print new lines as they are written"},
     "dry": {"action": FLAG, "help": "list it only"},
-    "to": {"type": Path, "help": "the new experiment's folder"},
-    "set": {"help": 'what is different: "training.lr=0.001 ..."'},
-    "timeout": {"type": _number, "default": 120, "help": "seconds that a job may wait (120)"},
+    "to": {"type": Path, "help": "folder of the new experiment"},
+    "set": {"help": 'changed values: "training.lr=0.001 ..."'},
+    "timeout": {"type": _number, "default": 120, "help": "seconds to wait for a job to start (default: 120)"},
     "base": {"help": "docker://IMAGE, a local image, or debootstrap"},
     "lock": {"choices": ("cpu", "cuda"), "help": "packages (the cluster's container.lock)"},
-    "unpack": {"action": FLAG, "help": "unpack the image here instead, once it is built"},
-    "port": {"type": _number, "default": 6006, "help": "of this machine (6006)"},
+    "unpack": {"action": FLAG, "help": "unpack the existing image on this machine instead"},
+    "port": {"type": _number, "default": 6006, "help": "port on this machine (default: 6006)"},
 }
-"""Every option, once: it means the same wherever it occurs."""
+"""Every option; it has the same meaning in all commands."""
 SUBMISSION = "recipe|exp! cluster seeds pred decomp-ckpt res rerun wait"
 
 
@@ -191,16 +191,16 @@ COMMANDS: Dict[str, Command] = {
     "train-predictor": Command(run_submit, "train the predictors", SUBMISSION),
     "evaluate": Command(run_submit, "evaluate, draw, report", SUBMISSION),
     "plan": Command(run_plan, "print stages, edges, resources and space; submit nothing", SUBMISSION),
-    "status": Command(run_status, "where each task is", "exp! json|watch"),
-    "logs": Command(run_logs, "the log of one task", "exp! stage! task rank lines follow"),
-    "why": Command(run_why, "what broke first, where, and what to do", "exp!"),
-    "cancel": Command(run_cancel, "cancel the experiment's jobs; what is done stays", "exp!"),
+    "status": Command(run_status, "show the state of each task", "exp! json|watch"),
+    "logs": Command(run_logs, "show the log of one task", "exp! stage! task rank lines follow"),
+    "why": Command(run_why, "show what failed first, where, and how to fix it", "exp!"),
+    "cancel": Command(run_cancel, "cancel the experiment's jobs; finished outputs stay", "exp!"),
     "verify": Command(run_verify, "hash the outputs of all finished tasks again", "exp!"),
-    "prune": Command(run_prune, "free what is never needed again", "exp! dry"),
-    "efficiency": Command(run_efficiency, "requested against used time and memory", "exp!"),
-    "fork": Command(run_fork, "a variant that takes over what stays the same", "exp! to! set! pred"),
-    "doctor": Command(run_checks, "every check that saves a lost night", "cluster exp timeout json"),
-    "image": Command(run_image, "build the image of the jobs, as a job", "cluster base lock wait unpack"),
-    "shell": Command(run_shell, "a shell as a stage's jobs have it", "cluster exp stage task res"),
-    "tensorboard": Command(run_tensorboard, "curves and pictures of all trainings", "exp! cluster port"),
+    "prune": Command(run_prune, "remove files that are no longer needed", "exp! dry"),
+    "efficiency": Command(run_efficiency, "compare requested and used time and memory", "exp!"),
+    "fork": Command(run_fork, "create a variant that reuses unchanged stages", "exp! to! set! pred"),
+    "doctor": Command(run_checks, "check the site and a compute node", "cluster exp timeout json"),
+    "image": Command(run_image, "build the image for jobs, as a job", "cluster base lock wait unpack"),
+    "shell": Command(run_shell, "open a shell with a stage's resources", "cluster exp stage task res"),
+    "tensorboard": Command(run_tensorboard, "serve the curves of all trainings", "exp! cluster port"),
 }

@@ -1,4 +1,4 @@
-"""A variant of an experiment: what the changed values do not affect is taken over, the rest is to run."""
+"""A variant of an experiment: outputs that the changed values do not affect are reused."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from textocvp.config.schema import apply_overrides, read_yaml
 from textocvp.files import UserError, write_json
 
 SHARED_SECTIONS = ("dataset", "model", "suite")
-"""What a predictor's file repeats of its decomposition's."""
+"""Sections of a predictor's file that repeat its decomposition's."""
 NOT_TAKEN = ("resume",)
-"""Saved states: a training that is finished needs none, and one that is not goes on in its own folder."""
+"""Saved states: not needed by finished trainings; unfinished ones continue in their own folder."""
 
 
 def fork(
@@ -32,19 +32,19 @@ def fork(
     """Create the experiment `to` from `exp` with other values.
 
     Files of unchanged stages are hard links (copies on another file system): they need no space, and `to`
-    stays whole when `exp` is deleted.
+    stays complete when `exp` is deleted.
 
     Args:
         overrides: dotted path -> value, of the predictor's config where one is named, else of the
             decomposition's.
     Returns:
-        the tasks that are taken over, and how many are left to run.
+        the reused tasks, and the number of tasks left to run.
     Raises:
         UserError: `to` exists, there is no such predictor, or a value is wrong; nothing is written then.
     """
     base, to = from_folder(exp), shorten(to)
     if to.exists():
-        raise UserError(f"{to}: exists already; choose another name")
+        raise UserError(f"{to}: already exists; choose another name")
     if predictor is not None:
         check_predictor(base, predictor)
     files = {folder: _changed(folder, values, overrides, predictor) for folder, values in base.files.items()}
@@ -112,7 +112,7 @@ def _take_over(records: Records, to: Path, task: Task) -> None:
 
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():  # of a task that was taken over before
+    if target.exists():  # of a task that was itself reused
         return
     try:
         os.link(source, target)

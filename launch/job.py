@@ -2,7 +2,7 @@
 
     python -m launch.job EXP/jobs/STAGE/TASK/task.json
 
-is what every executor runs, once per rank. Rank 0 alone checks and records; the others wait for its decision.
+Every executor runs this, once per rank. Only rank 0 checks and records; the others wait for its decision.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from textocvp.files import DiskFullError, UserError, format_bytes, provenance
 
 EXIT_USER_ERROR = 2
 CACHE_SECONDS, POLL_SECONDS = 90.0, 5.0
-"""NFS may show for up to 60 seconds (acregmax, acdirmax) what it knew of a file or folder."""
+"""Seconds for which NFS may show cached attributes of a file or folder (acregmax, acdirmax)."""
 
 
 class CancelledError(UserError):
-    """The job was cancelled while it was being queued again."""
+    """The job was cancelled while it was being requeued."""
 
 
 def run_task_file(path: str) -> Dict[str, Any]:
-    """Run the task that a file describes; what it returns is plain JSON.
+    """Run the task that a file describes; returns plain JSON.
 
     Raises:
-        SystemExit: the command's own status, where it is not 0.
+        SystemExit: the command's exit status, if it is not 0.
     """
     folder = Path(path).resolve().parent
     root, stage, index = folder.parent.parent.parent, folder.parent.name, int(folder.name)
@@ -69,7 +69,7 @@ def run_task_file(path: str) -> Dict[str, Any]:
         end_with_line(task, disk_full_elsewhere(root, task) or describe(error))
     except Exception:
         elsewhere = disk_full_elsewhere(root, task)
-        if elsewhere:  # it left this rank waiting
+        if elsewhere:  # rank 0 failed while this rank waited
             end_with_line(task, elsewhere)
         raise
     return {"stage": stage, "task": index, "rank": rank}
@@ -78,13 +78,13 @@ def run_task_file(path: str) -> Dict[str, Any]:
 def run_first_rank(root: Path, task: Task, folder: Path) -> None:
     """Rank 0: the checks before the command and the records after it."""
     started, saved = time.time(), attempt.last_saved(root, task)
-    # of an attempt that was killed before its batch script saw it: this one would be queued again for it
+    # left by an attempt that was killed before its batch script read it
     (folder / REQUEUE_FILE).unlink(missing_ok=True)
     try:
         refuse_cancelled(root, task)
         ledger.record(root, ledger.STARTED, *task.id, saved=saved, **whereabouts())
         if not needs_run(root, task):
-            print(f"{task.name} is done: same config, same inputs, outputs whole", flush=True)
+            print(f"{task.name} is done: same config, same inputs, complete outputs", flush=True)
             attempt.announce(folder, SKIP)
         else:
             attempt.check_progress(root, task, saved)
@@ -116,34 +116,34 @@ def run_command(task: Task) -> None:
 
 
 def end_on_full_disk(root: Path, task: Task, error: DiskFullError) -> NoReturn:
-    """One line in log and ledger, no request to be queued again: the job would only fail again."""
+    """One line in log and ledger; no requeue, because the job would fail again."""
     from launch.state.prune import alive_by_ledger, leftovers  # all settings: no other job needs them here
 
     (job_folder(root, *task.id) / REQUEUE_FILE).unlink(missing_ok=True)
     freed = format_bytes(sum(leftover.bytes for leftover in leftovers(root, alive_by_ledger(root))))
     text = f"{error}; `make prune EXP={root}` would free {freed}"
-    with contextlib.suppress(DiskFullError):  # the ledger may find no space either
+    with contextlib.suppress(DiskFullError):  # writing to the ledger may fail too
         record_end(root, task, text, Cause.DISK_FULL)
     end_with_line(task, text)
 
 
 def end_with_line(task: Task, text: str) -> NoReturn:
     """The line in the log that says why the job ends."""
-    with contextlib.suppress(OSError):  # the log may find no space either
+    with contextlib.suppress(OSError):  # writing to the log may fail too
         about = "" if text.startswith(task.name) else f"{task.name}: "
         print(f"error: {about}{text}", file=sys.stderr, flush=True)
     raise SystemExit(EXIT_USER_ERROR)
 
 
 def disk_full_elsewhere(root: Path, task: Task) -> str:
-    """What another rank of this attempt has recorded of a full disk; "" where none has."""
+    """The full-disk error that another rank of this attempt recorded; "" if there is none."""
     last = ledger.last_events(root).get(task.id, {})
     found = last.get("event") == ledger.FAILED and last.get("cause") == Cause.DISK_FULL
     return str(last["error"]) if found else ""
 
 
 def record_end(root: Path, task: Task, error: str, cause: Optional[Cause]) -> None:
-    """The ledger's line on an attempt that failed, or that a signal stopped (without a cause)."""
+    """Record in the ledger that an attempt failed, or was stopped by a signal (no cause)."""
     step, event = read_progress(root, *task.id).get("step"), ledger.FAILED if cause else ledger.STOPPED
     ledger.record(root, event, *task.id, error=error, cause=cause, step=step, **whereabouts())
 
@@ -168,25 +168,25 @@ def describe(error: BaseException) -> str:
 
 
 def whereabouts() -> Dict[str, Any]:
-    """Where this process runs, for the ledger."""
+    """The node and the process id, for the ledger."""
     return {"host": node_name(), "pid": os.getpid(), "job_id": job_name()}
 
 
 def node_name() -> str:
-    """The node, by the scheduler's name for it in a job of its own."""
+    """The node's name; the scheduler's name for it inside its jobs."""
     host = socket.gethostname()
     return os.environ.get("SLURMD_NODENAME", host) if job_name() else host
 
 
 def refuse_cancelled(root: Path, task: Task) -> None:
-    """CancelledError in a job that was cancelled while it was being queued again."""
+    """Raise CancelledError if the job was cancelled while it was being requeued."""
     last = ledger.last_events(root).get(task.id, {})
     if job_name() and last.get("job_id") == job_name() and last.get("event") == ledger.CANCELLED:
         raise CancelledError(f"{task.name} was cancelled; the same command submits it again")
 
 
 def needs_run(root: Path, task: Task) -> bool:
-    """Whether the task has work to do; raises where it may not do it."""
+    """Whether the task has work to do; raises if it must not run."""
     records = checked_records(root, task)
     reasons = manifest.reasons_to_run(records, task)
     if any(reason.changed for reason in reasons):
@@ -198,10 +198,10 @@ def needs_run(root: Path, task: Task) -> bool:
 
 
 def checked_records(root: Path, task: Task) -> Records:
-    """Records in which all that the task needs is there; InputError where it is not.
+    """Records in which all inputs of the task exist; InputError if one does not.
 
-    A job tries again for a while: a network file system shows what another node has just written only when
-    its caches have run out.
+    A job retries for a while: a network file system shows new files of another node only when
+    its caches have expired.
     """
     deadline = time.monotonic() + (CACHE_SECONDS if job_name() else 0)
     while True:

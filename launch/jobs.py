@@ -28,13 +28,13 @@ from textocvp.config.schema import to_dict
 from textocvp.files import UserError
 
 TERM_WAIT = 3600
-"""Seconds that a task waits after SIGTERM for the scheduler to end it or queue it again; more than a
+"""Seconds that a task waits after SIGTERM for the scheduler to end or requeue it; more than a
 GraceTime."""
 KINDS = {OK: AFTEROK, ANY: AFTERANY}
 ENDED = (ledger.FINISHED, ledger.CANCELLED)
-"""Events after which the scheduler need not be asked. A job that failed or stopped may be queued again."""
+"""Last events after which a job needs no query. A job that failed or stopped may be requeued."""
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE")
-"""States that a job does not come back from by itself."""
+"""States of a job that will not run again by itself."""
 
 
 def load_cluster(name: Optional[str]) -> ClusterConfig:
@@ -43,18 +43,18 @@ def load_cluster(name: Optional[str]) -> ClusterConfig:
 
 
 def job_variables(cluster: ClusterConfig, code: Path, cores: Optional[int]) -> Dict[str, str]:
-    """The environment of whatever runs as tasks do: jobs, tasks on this machine, an interactive shell.
+    """Environment variables of jobs, of tasks on this machine and of an interactive shell.
 
     Args:
         code: the folder that holds launch and textocvp.
-        cores: of each process; None: one.
+        cores: per process; None: one.
     """
     weights = {"TEXTOCVP_WEIGHTS": str(CODE / cluster.paths.weights)} if cluster.paths.weights else {}
     return {"PYTHONPATH": str(code), "OMP_NUM_THREADS": str(cores or 1), **weights, **cluster.variables}
 
 
 def python_script(cluster: ClusterConfig, code: Path, root: Path, stage: str) -> Tuple[List[str], str]:
-    """Shell lines, and the words that start python after them, as tasks of a stage run: in a job, or here."""
+    """The shell lines and the command that start python for a stage's tasks, in a job or on this machine."""
     if cluster.scheduler != "local":
         about = {"revision": "", "dirty": False, "image": image_digest(cluster)}
         job = Submission(cluster, root, code, about).array_job(stage, [0])
@@ -88,7 +88,7 @@ class Submission:
     code: Path
     """The snapshot that the jobs run."""
     about: Mapping[str, Any]
-    """What the ledger records of them: cluster, revision, dirty, image."""
+    """Recorded in the ledger for each job: cluster, revision, dirty, image."""
 
     def array_job(self, stage: str, indices: Sequence[int], dependency: str = "") -> ArrayJob:
         """Tasks of one stage as one array; array index = task index."""
@@ -121,8 +121,8 @@ class Submission:
         """Tasks of one stage as one array for each set of equal dependencies.
 
         Args:
-            jobs: job id of every task that is queued or runs; an edge to any other task is already met.
-            earlier: ids of all jobs that were ever submitted, whatever has become of them.
+            jobs: job id of every task that is queued or runs; an edge to any other task is already satisfied.
+            earlier: ids of all jobs that were ever submitted, in any state.
         """
         by_index = {task.index: task for task in tasks}
         edges = {
@@ -136,12 +136,12 @@ class Submission:
 
 
 def cluster_environment(name: str) -> Dict[str, str]:
-    """What reaches the cluster that a job was submitted to."""
+    """Environment variables that select the cluster of a job."""
     return load_cluster(name).slurm_environment()
 
 
 def scheduler_states(last: Mapping[TaskId, Mapping[str, Any]]) -> Dict[TaskId, JobState]:
-    """What the schedulers say of the last job of each task, one question to each cluster.
+    """The schedulers' state of the last job of each task, with one query per cluster.
 
     Args:
         last: each task's last submission, from `ledger.last_events`.
@@ -167,7 +167,7 @@ def _asked(root: Path) -> Tuple[Dict[TaskId, Dict[str, Any]], Dict[TaskId, JobSt
 
 
 def active_jobs(root: Path) -> Dict[TaskId, Job]:
-    """The jobs of an experiment that wait or run."""
+    """The pending and running jobs of an experiment."""
     last, states = _asked(root)
     return {
         task: Job(last[task]["job_id"], last[task]["cluster"], state)
@@ -177,9 +177,9 @@ def active_jobs(root: Path) -> Dict[TaskId, Job]:
 
 
 def alive(root: Path) -> Alive:
-    """The tasks and jobs of an experiment that are queued or run, as the scheduler says.
+    """The tasks and jobs of an experiment that are queued or run, from the scheduler.
 
-    Whoever calls holds the experiment's lock: nothing runs without a scheduler.
+    The caller must hold the experiment's lock, so nothing runs without a scheduler.
     """
     last, states = _asked(root)
     tasks = [task for task, state in states.items() if state.state not in OVER]
@@ -192,7 +192,7 @@ def alive(root: Path) -> Alive:
 
 
 def cancel_jobs(jobs: Iterable[Job]) -> None:
-    """Cancel jobs, with one call for each cluster; UserError where they go on."""
+    """Cancel jobs, with one call per cluster; UserError if some are still pending or running."""
     by_cluster: Dict[str, List[str]] = {}
     for job in jobs:
         by_cluster.setdefault(job.cluster, []).append(job.job_id)
@@ -200,11 +200,11 @@ def cancel_jobs(jobs: Iterable[Job]) -> None:
         try:
             cancel(job_ids, cluster_environment(name))
         except SlurmError as error:
-            raise UserError(f"cluster {name} has not cancelled its jobs: {error}") from None
+            raise UserError(f"cluster {name} failed to cancel its jobs: {error}") from None
 
 
 def cancel_experiment(root: Path) -> Dict[TaskId, Job]:
-    """Cancel all jobs of an experiment that wait or run; returns them."""
+    """Cancel all pending and running jobs of an experiment; returns them."""
     jobs = active_jobs(root)
     cancel_jobs(jobs.values())
     for task, job in jobs.items():

@@ -1,4 +1,4 @@
-"""The same tasks without a scheduler: in order of their edges, a few at a time, on this machine."""
+"""Runs tasks on this machine without a scheduler: in order of their edges, a few at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from textocvp.terminal import duration
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0
-"""How long the peers of a dead rank may take to end by themselves."""
+"""Seconds that the other ranks have to exit after one has died."""
 INTERRUPTED = 130
 
 
@@ -39,12 +39,12 @@ class Running:
     ranks: List["subprocess.Popen[bytes]"]
     started: float = field(default_factory=time.time)
     deadline: Optional[float] = None
-    """When the peers of a dead rank are killed."""
+    """Time at which the other ranks are killed after one has died."""
     failed_rank: Optional[Tuple[int, int]] = None
     """Rank and status of the first process that failed."""
 
     def status(self) -> Optional[int]:
-        """None while a process runs; else 0, or the status of the first one that failed."""
+        """None while a process is running; else 0, or the status of the first one that failed."""
         statuses = [rank.poll() for rank in self.ranks]
         for number, status in enumerate(statuses):
             if status and self.failed_rank is None:
@@ -56,7 +56,7 @@ class Running:
         return self.failed_rank[1] if self.failed_rank else 0
 
     def _end_peers(self) -> None:
-        # a rank that waits for a dead one in a collective operation would wait for ever
+        # a rank in a collective operation with a dead one would wait forever
         if self.deadline is None:
             self.deadline = time.monotonic() + GRACE_SECONDS
             self.signal(signal.SIGTERM)
@@ -64,13 +64,13 @@ class Running:
             self.kill()
 
     def signal(self, number: int) -> None:
-        """Send a signal to every rank that still runs."""
+        """Send a signal to every rank that is still running."""
         for rank in self.ranks:
             if rank.poll() is None:
                 rank.send_signal(number)
 
     def kill(self) -> None:
-        """End every rank and what it started."""
+        """Kill every rank and its child processes."""
         for rank in self.ranks:
             if rank.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -78,7 +78,7 @@ class Running:
 
 
 class LocalRunner:
-    """Runs tasks to their end."""
+    """Runs tasks until all have ended."""
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class LocalRunner:
         about: Mapping[str, Any],
         stream: Optional[TextIO] = None,
     ) -> None:
-        """Make a runner.
+        """Create a runner.
 
         Args:
             lock: descriptor of the experiment's lock, which every task inherits.
-            about: what the ledger records of every submission.
+            about: recorded in the ledger for every submission.
         """
         self.root, self.cluster, self.lock, self.about = Path(root).resolve(), cluster, lock, about
         self.watch = Watch(self.root, stream)
@@ -101,7 +101,7 @@ class LocalRunner:
         self.interrupts = 0
 
     def run(self, tasks: Sequence[Task]) -> int:
-        """Run `tasks`, whose order respects their edges; returns the exit status: 0, 1 or 130 (Ctrl-C)."""
+        """Run `tasks`, which are in dependency order; returns the exit status: 0, 1 or 130 (Ctrl-C)."""
         waiting = list(tasks)
         with self._interruptible():
             while (waiting and not self.interrupts) or self.running:
@@ -117,7 +117,7 @@ class LocalRunner:
         return 1 if self.failed else 0
 
     def _start_what_can(self, waiting: List[Task]) -> List[Task]:
-        """Start tasks whose edges are met; returns those that still wait."""
+        """Start tasks whose edges are satisfied; returns those that are still waiting."""
         busy = {task.id for task in waiting} | {running.task.id for running in self.running}
         ready: List[Task] = []
         for task in list(waiting):
@@ -135,7 +135,7 @@ class LocalRunner:
         return waiting
 
     def _start(self, task: Task, beside: int) -> None:
-        """Start a task that runs as one of `beside` at the same time."""
+        """Start a task, one of `beside` that run at the same time."""
         resources = self.cluster.job_resources(task.stage)
         threads = resources.cpus_per_task or max(1, available_cores() // beside // resources.ranks)
         attempt = f"{time.strftime('%Y%m%dT%H%M%S')}_{os.getpid()}"
@@ -170,7 +170,7 @@ class LocalRunner:
         return processes
 
     def _collect(self) -> None:
-        """Report and forget the tasks that have ended."""
+        """Report and remove the tasks that have ended."""
         for running in list(self.running):
             status = running.status()
             if status is None:
@@ -185,7 +185,7 @@ class LocalRunner:
         why = f"signal {-status}" if status < 0 else f"exit status {status}"
         self.failed[running.task.id] = why
         recorded = ledger.last_events(self.root).get(running.task.id, {})
-        # rank 0 records its own errors, every rank a full disk
+        # rank 0 records its own errors; every rank records a full disk
         if (status < 0 or rank > 0) and recorded.get("cause") != ledger.Cause.DISK_FULL:
             cause, error = ledger.Cause.EXIT_STATUS, f"rank {rank}: {why}"
             ledger.record(self.root, ledger.FAILED, *running.task.id, error=error, cause=cause)
@@ -196,20 +196,20 @@ class LocalRunner:
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C lets the tasks save and end; a second one ends them at once."""
+        """Ctrl-C lets the tasks save and exit; a second one kills them."""
 
         def interrupt(number: int, frame: object) -> None:
             self.interrupts += 1
             for running in self.running:
                 running.signal(signal.SIGINT) if self.interrupts == 1 else running.kill()
             if self.interrupts == 1:
-                self.watch.event("stopping: the tasks save what they have; Ctrl-C again ends them at once")
+                self.watch.event("stopping: the tasks are saving their state; Ctrl-C again kills them")
 
         before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for running in self.running:  # only where an unexpected exception was raised
+            for running in self.running:  # only after an unexpected exception
                 running.kill()
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What the stages of one experiment are planned from: its folders' values and a few numbers of its recipe."""
+"""The input of the stages: the values of one experiment's folders and a few numbers of its recipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from textocvp.files import ConfigError, UserError, nearest, read_json
 
 INDICES = "jobs/indices.json"
 FOLDERS = ("", "seeds/*", "predictors/*", "predictors/*/seeds/*")
-"""Where an experiment has an experiment_params.json."""
+"""Folders of an experiment that have an experiment_params.json."""
 CHECKPOINT = f"models/{FINAL}"
 WATCHED = (
     "log_frequency",
@@ -33,19 +33,19 @@ WATCHED = (
     "save_minutes",
     "num_workers",
 )
-"""Fields of `training` that decide what one sees and how fast, not what comes out."""
+"""Fields of `training` that affect logs and speed, but not results."""
 Planned = Mapping[str, Sequence[Task]]
-"""Stage -> its tasks, for the stages before."""
+"""Stage -> its tasks, for earlier stages."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One experiment, as the stages see it."""
+    """One experiment, the input of the stages."""
 
     root: Path
-    """EXP, as the user wrote it."""
+    """EXP as given by the user."""
     files: Mapping[str, Mapping[str, Any]]
-    """Folder below EXP -> the values of its experiment_params.json, written or still to be written."""
+    """Folder below EXP -> the values of its experiment_params.json, whether written yet or not."""
     experiments: Mapping[str, Experiment]
     """The same files, parsed."""
     seeds: Tuple[int, ...] = ()
@@ -58,11 +58,11 @@ class Pipeline:
     shards: int = 1
     evaluation: EvaluationConfig = EvaluationConfig()
     decomp_ckpt: Optional[str] = None
-    """A decomposition checkpoint named by the user: what trained and selected it is not asked for."""
+    """A decomposition checkpoint named by the user; its training and selection are not checked."""
     workers: Mapping[str, Optional[int]] = field(default_factory=dict)
-    """Stage -> cores of its task, where the cluster's config says."""
+    """Stage -> cores of its task, if the cluster's config sets them."""
     indices: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Stage -> seed or predictor -> index of its task: numbers are given once, and never to another."""
+    """Stage -> seed or predictor -> index of its task; an index is never reused."""
 
     @property
     def slots_online(self) -> bool:
@@ -72,17 +72,17 @@ class Pipeline:
 
     @property
     def decomposition_folders(self) -> Tuple[str, ...]:
-        """Folders below EXP that the decomposition model is trained in."""
+        """Folders below EXP in which the decomposition model is trained."""
         return tuple(f"seeds/{seed}" for seed in self.seeds) or ("",)
 
     @property
     def predictor_names(self) -> Tuple[str, ...]:
-        """Predictor experiments, each once whatever its seeds."""
+        """Predictor experiments, each once regardless of its seeds."""
         return tuple(dict.fromkeys(training.split("/")[0] for training in self.predictors))
 
     @property
     def predictor_experiments(self) -> Tuple[Experiment, ...]:
-        """The parsed file of each training of a predictor."""
+        """The settings of each training of a predictor."""
         return tuple(self.experiments[f"predictors/{name}"] for name in self.predictors)
 
     def folder(self, below: str) -> str:
@@ -90,11 +90,11 @@ class Pipeline:
         return str(self.root / below)
 
     def dataset_fields(self, folder: str) -> Dict[str, Any]:
-        """The dataset section of an experiment folder without its root, which decides nothing."""
+        """The dataset section of an experiment folder without its root, which does not affect results."""
         return {name: value for name, value in self.files[folder]["dataset"].items() if name != "root"}
 
     def sections(self, folder: str, *names: str, training: bool = True) -> Dict[str, Any]:
-        """The config fields of an experiment folder that decide what comes out."""
+        """The config fields of an experiment folder that affect results."""
         values = self.files[folder]
         config = {"dataset": self.dataset_fields(folder), **{name: values.get(name) for name in names}}
         if training:
@@ -103,7 +103,7 @@ class Pipeline:
         return config
 
     def worker_option(self, stage: str) -> Tuple[str, ...]:
-        """As many processes as the stage's task has cores, where the cluster's config says how many."""
+        """One process per core of the stage's task, if the cluster's config sets the cores."""
         return option("workers", self.workers.get(stage))
 
     @property
@@ -118,7 +118,7 @@ class Pipeline:
         return name if "/" in name else f"models/{name}"
 
     def decomposition_ready(self, planned: Planned) -> Tuple[Edge, ...]:
-        """What has to succeed before the decomposition's checkpoint can be used."""
+        """Tasks that must succeed before the decomposition's checkpoint can be used."""
         if self.decomp_ckpt:
             return edges_to(planned["prepare_data"])
         return edges_to(planned["select_decomp"] or planned["train_decomp"])
@@ -141,7 +141,7 @@ def edges_to(tasks: Iterable[Task], mode: str = OK) -> Tuple[Edge, ...]:
 def from_recipe(
     recipe: Recipe, experiments: Path, data_root: Optional[str], source: str = "recipe"
 ) -> Pipeline:
-    """The pipeline of a recipe, checked whole; nothing needs to exist yet.
+    """The pipeline of a recipe, fully checked; the experiment need not exist yet.
 
     Args:
         experiments: folder of the experiment's folder.
@@ -163,7 +163,7 @@ def from_recipe(
 
 
 def from_folder(root: Path) -> Pipeline:
-    """The pipeline of an existing experiment: its own recipe, or what its folders show."""
+    """The pipeline of an existing experiment, from its own recipe or from its folders."""
     root = shorten(root)
     if not (root / FILE_NAME).is_file():
         known = sorted(path.parent.name for path in root.parent.glob(f"*/{FILE_NAME}"))
@@ -187,7 +187,7 @@ def from_folder(root: Path) -> Pipeline:
 
 
 def check_folders(pipeline: Pipeline) -> None:
-    """ConfigError where the sections of a config contradict each other: a job would fail hours later."""
+    """ConfigError if the sections of a config contradict each other; a job would fail hours later."""
     for folder, experiment in pipeline.experiments.items():
         check_fit(experiment, str(pipeline.root / folder / FILE_NAME))
 
@@ -230,7 +230,7 @@ def _with_files(pipeline: Pipeline, folder: str, seeds: Tuple[int, ...]) -> Pipe
 
 
 def numbered(pipeline: Pipeline) -> Pipeline:
-    """Give every seed and predictor that has none yet the next index in its stages."""
+    """Assign the next index in its stages to every seed and predictor that has none."""
     path = pipeline.root / INDICES
     recorded = read_json(path) if path.is_file() else {}
     names = {
@@ -247,7 +247,7 @@ def numbered(pipeline: Pipeline) -> Pipeline:
 
 
 def shorten(path: Path) -> Path:
-    """A path as commands name it: relative where it is below the current folder."""
+    """A path as written in commands: relative if it is below the current folder."""
     path = Path(path).absolute()
     here = Path.cwd()
     return path.relative_to(here) if here in path.parents else path
@@ -267,7 +267,7 @@ def _with_recipe(pipeline: Pipeline, recipe: Recipe) -> Pipeline:
 
 
 def _check_length(experiment: Experiment, num_frames: int, source: str) -> None:
-    """ConfigError where the generated videos are too short for the clips that are asked for."""
+    """ConfigError if the generated videos are shorter than the clips."""
     start = EVAL_START.get(experiment.dataset.dataset_name, 0)
     if experiment.predictor is not None:
         needed, name = experiment.prediction_params.num_frames, "num_context + num_preds"
@@ -276,8 +276,8 @@ def _check_length(experiment: Experiment, num_frames: int, source: str) -> None:
         needed, name = max([experiment.dataset.num_frames, *stages]), "clips"
     if start + needed > num_frames:
         raise ConfigError(
-            f"{source}: {name} of {needed} frames from frame {start} do not fit into the "
-            f"recipe's data.num_frames {num_frames}"
+            f"{source}: {name} of {needed} frames from frame {start} exceed the "
+            f"recipe's data.num_frames, {num_frames}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What there is to do: each task is done, already queued, to be run, or refused."""
+"""The plan: each task is done, already queued, to be run, or refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slurm.queue import PENDING, JobState
 from textocvp.files import UserError
 
 PREREQUISITES = ("make_data", "prepare_data")
-"""Stages that a command for a single stage runs first, where they are not done."""
+"""Stages that a command for a single stage runs first if they are not done."""
 
 
 class Action(Enum):
@@ -22,18 +22,18 @@ class Action(Enum):
 
     DONE = "done"
     QUEUED = "queued"
-    """Its job waits or runs, and is the one that would be submitted now."""
+    """Its job is pending or running and equals the one that would be submitted now."""
     RUN = "to run"
-    OUTSIDE = "not done, not asked for"
+    OUTSIDE = "not done, not requested"
 
 
 FINAL = (Action.DONE, Action.OUTSIDE)
-"""Of a task whose outputs stay as they are."""
+"""Actions that keep a task's outputs."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A task's job that waits or runs."""
+    """A task's pending or running job."""
 
     job_id: str
     cluster: str
@@ -42,22 +42,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Step:
-    """One task and what is to happen to it."""
+    """One task and its action."""
 
     task: Task
     action: Action
     reasons: Tuple[Reason, ...] = ()
     """Why it is not done."""
     may_change: Tuple[TaskId, ...] = ()
-    """Of a task that is done: the tasks before it that are to run, and may come out different."""
+    """Of a done task: earlier tasks that are to run and whose outputs may change."""
     aside: bool = False
     """Its old outputs are moved aside first."""
     job: Optional[Job] = None
-    """Its job, where it has one: kept if `queued`, else cancelled."""
+    """Its job, if any: kept if `queued`, else cancelled."""
 
     @property
     def why(self) -> str:
-        """Why it is not simply done; "" for a task that is."""
+        """Why it is not done; "" for a done task."""
         if self.action is Action.QUEUED and self.job:
             return f"job {self.job.job_id} is {self.job.state.state.lower()}"
         if self.may_change:
@@ -68,16 +68,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """All tasks of an experiment, in an order that respects the edges."""
+    """All tasks of an experiment, in dependency order."""
 
     root: Path
     steps: Tuple[Step, ...]
     records: Records
-    """The manifests that it was made from."""
+    """The manifests that it was created from."""
 
     @property
     def to_run(self) -> List[Step]:
-        """The steps that have work to do."""
+        """The steps that are to be run."""
         return [step for step in self.steps if step.action is Action.RUN]
 
     @property
@@ -88,13 +88,13 @@ class Plan:
 
     @property
     def at_stake(self) -> List[TaskId]:
-        """Done tasks that will refuse to run if what they read comes out different: costly, no --rerun."""
+        """Costly done tasks that will refuse to run if their inputs change (no --rerun)."""
         steps = [step for step in self.to_run if step.may_change]
         return [step.task.id for step in steps if not (step.task.replaceable or step.task.rerun)]
 
     @property
     def superseded(self) -> List[Job]:
-        """Jobs that still wait but are planned again."""
+        """Pending jobs that are planned again."""
         return [step.job for step in self.to_run if step.job]
 
 
@@ -108,12 +108,12 @@ def make_plan(
     """Decide what happens to each task.
 
     Args:
-        stages: what is asked for; None: everything.
-        jobs: jobs that wait or run.
+        stages: the requested stages; None: all.
+        jobs: pending and running jobs.
         rerun: outputs of another config or of other inputs are moved aside instead of refused.
 
     Raises:
-        UserError: outputs of another run are in the way, or what a stage needs is neither done nor asked for.
+        UserError: outputs of another run exist, or a stage needs tasks that are neither done nor requested.
     """
     jobs, records = jobs or {}, Records(root, tasks)
     steps: Dict[TaskId, Step] = {}
@@ -150,20 +150,20 @@ def _step(records: Records, task: Task, steps: Mapping[TaskId, Step], job: Optio
 
 
 def _keeps_job(root: Path, task: Task, job: Job, upstream: Sequence[Step]) -> bool:
-    """Whether the job that the task has is the one that would be submitted now."""
+    """Whether the task's job equals the one that would be submitted now."""
     submitted = read_task(root, *task.id)
-    # argv may name the same folders differently: it depends on the current folder
+    # paths in argv depend on the current folder
     same = submitted is not None and replace(submitted, rerun=task.rerun, argv=task.argv) == task
     if same and not any(step.action is Action.RUN for step in upstream):
         return True
     if job.state.state == PENDING or task.replaceable:
         return False
-    why = "while what it reads is to be created again" if same else "with another config"
-    raise UserError(f"{task.name} runs as job {job.job_id} {why}; cancel that job first")
+    why = "while its inputs are to be created again" if same else "with another config"
+    raise UserError(f"{task.name} is running as job {job.job_id} {why}; cancel that job first")
 
 
 def _drop_unneeded(steps: Dict[TaskId, Step], stages: FrozenSet[str]) -> None:
-    """A prerequisite runs only for a task that is asked for and has not run yet."""
+    """A prerequisite runs only for a requested task that has not run yet."""
     runs = [step for step in steps.values() if step.action is Action.RUN]
     needed = {edge.id for step in runs if step.task.stage in stages for edge in step.task.after}
     for name in reversed(PREREQUISITES):
@@ -175,7 +175,7 @@ def _drop_unneeded(steps: Dict[TaskId, Step], stages: FrozenSet[str]) -> None:
 
 
 def _absent(root: Path, steps: Mapping[TaskId, Step]) -> List[str]:
-    """One line for each input by its own name that does not exist and that no task writes."""
+    """One line for each input (not a pattern) that does not exist and that no task writes."""
     needed: Dict[str, Task] = {}
     for step in steps.values():
         for name in step.task.inputs if step.action is Action.RUN else ():
@@ -190,7 +190,7 @@ def _absent(root: Path, steps: Mapping[TaskId, Step]) -> List[str]:
 
 
 def _unmet(steps: Mapping[TaskId, Step]) -> List[str]:
-    """One line for each stage that needs a task which is neither done nor going to be."""
+    """One line for each stage that needs a task which is neither done nor planned."""
     lines: Dict[Tuple[str, str], str] = {}
     for step in steps.values():
         for edge in step.task.after if step.action is Action.RUN else ():

@@ -1,4 +1,4 @@
-"""experiments/recipes/NAME.yaml: a whole pipeline, resolved into experiment folders before any job exists."""
+"""experiments/recipes/NAME.yaml: a pipeline, resolved into experiment folders before any job is submitted."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def check_name(name: str, field: str) -> None:
 
 
 def check_seeds(seeds: Tuple[int, ...]) -> None:
-    """ValueError unless the seeds, which name folders, are different."""
+    """ValueError unless the seeds are distinct, because folders are named after them."""
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds: expected different integers, got {list(seeds)}")
+        raise ValueError(f"seeds: expected distinct integers, got {list(seeds)}")
 
 
 class DecompositionRecipe(Settings):
@@ -55,7 +55,7 @@ class DecompositionRecipe(Settings):
 
 
 class SlotsRecipe(SlotStoreConfig):
-    """How slots reach the predictors: suite.slots of the experiment, and how the store is written."""
+    """How predictors get their slots: suite.slots of the experiment, and how the store is written."""
 
     shards: PositiveInt = 1
     """Tasks that write the store in parallel."""
@@ -79,7 +79,7 @@ class PredictorRecipe(Settings):
 
     @property
     def trainings(self) -> Tuple[str, ...]:
-        """Folders below predictors/ that it is trained in: NAME, or NAME/seeds/K."""
+        """Folders below predictors/ in which it is trained: NAME, or NAME/seeds/K."""
         return tuple(f"{self.name}/seeds/{seed}" for seed in self.seeds) or (self.name,)
 
 
@@ -91,9 +91,9 @@ class Recipe(Settings):
     decomposition: DecompositionRecipe
     predictors: Tuple[PredictorRecipe, ...] = ()
     data: Optional[VideoSettings] = None
-    """Generate the data; null: it is at the site (cluster config, paths.data) or at dataset.root."""
+    """Generate the data; null: use the site's data (cluster config, paths.data) or dataset.root."""
     weights: Dict[str, WeightsSettings] = {}
-    """Name -> a frozen encoder to create in EXP/weights/NAME, for machines without pretrained weights."""
+    """Name -> a frozen encoder to create in EXP/weights/NAME, when there are no pretrained weights."""
     slots: SlotsRecipe = SlotsRecipe()
     evaluation: EvaluationConfig = EvaluationConfig()
     checks: Dict[str, Bounds] = {}
@@ -105,7 +105,7 @@ class Recipe(Settings):
             check_name(name, f"weights.{name}")
         names = [predictor.name for predictor in self.predictors]
         if len(set(names)) < len(names):
-            raise ValueError(f"predictors: expected different names, got {names}")
+            raise ValueError(f"predictors: expected distinct names, got {names}")
         if self.data and self.data.dataset != self.decomposition.dataset:
             raise ValueError(
                 f"data.dataset: expected the same as decomposition.dataset, {self.decomposition.dataset!r}, "
@@ -114,7 +114,7 @@ class Recipe(Settings):
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read and check a recipe; ConfigError in one line where it is wrong."""
+    """Read and check a recipe; a one-line ConfigError if it is invalid."""
     values = read_yaml(Path(path))
     refuse_control_characters(values, str(path))
     return build(Recipe, values, str(path))
@@ -140,8 +140,8 @@ def experiment_files(recipe: Recipe, data_root: Optional[str]) -> Dict[str, Dict
 
 
 def kept_values(path: Path, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values of an existing file that differ in nothing but keys without effect, which earlier revisions
-    wrote: they are part of its tasks' hashes."""
+    """The values of an existing file that differs only in keys without effect, written by earlier
+    revisions: they are part of its tasks' hashes."""
     existing = read_json(path) if path.is_file() else values
     return values if difference(existing, values) else existing
 
@@ -161,13 +161,13 @@ def write_experiment(
     recipe_path: Optional[Path] = None,
     replace: bool = False,
 ) -> None:
-    """Create the experiment's folders, or find that they exist with the same values.
+    """Create the experiment's folders, or check that they exist with the same values.
 
     Args:
-        replace: other values take the place of those that are there.
+        replace: overwrite different values.
     Raises:
-        UserError: a folder has another config, which is not to be replaced; nothing is written then, the
-            difference is shown.
+        UserError: a folder has another config and `replace` is false; nothing is written, and the message
+            shows the difference.
     """
     paths = {folder: Path(root) / folder / FILE_NAME for folder in files}
     existing = {folder: read_json(path) for folder, path in paths.items() if path.is_file()}
@@ -176,7 +176,7 @@ def write_experiment(
         if changes and not replace:
             raise UserError(
                 f"{paths[folder]} exists with another config ({'; '.join(map(str, changes))}); "
-                "give the recipe another name, or --rerun (RERUN=1) for the new config"
+                "choose another name for the recipe, or use the new config with --rerun (RERUN=1)"
             )
     for folder, values in files.items():
         if existing.get(folder) != values:

@@ -24,12 +24,12 @@ from textocvp.files import UserError
 
 
 def run_shell(options: argparse.Namespace) -> int:
-    """Open a shell as the jobs of a stage see the machine; returns its exit status."""
+    """Open a shell in the environment of a stage's jobs; returns its exit status."""
     stage = stage_named(options.stage) if options.stage else DEFAULT
     cluster = load_cluster(options.cluster)
     cluster = cluster.with_resources(parse_resources(options.res), {stage: True})
     if options.exp and stage != DEFAULT:
-        print(f"the task by hand: {_task(options.exp, stage, options.task).command}", flush=True)
+        print(f"to run the task: {_task(options.exp, stage, options.task).command}", flush=True)
     words = shell_command(cluster, options.exp or Path.cwd(), stage)
     print(shlex.join(words), flush=True)
     return attached(words, cluster.slurm_environment())
@@ -39,7 +39,7 @@ def shell_command(cluster: ClusterConfig, root: Path, stage: str) -> List[str]:
     """The line that opens the shell: through srun on one node, or here.
 
     Args:
-        root: EXP, or another folder that the shell is to see.
+        root: EXP, or another folder that is visible in the shell.
     """
     resources = cluster.job_resources(stage)
     exports = export_lines(job_variables(cluster, CODE, resources.cpus_per_task))
@@ -55,7 +55,7 @@ def shell_command(cluster: ClusterConfig, root: Path, stage: str) -> List[str]:
 def run_tensorboard(options: argparse.Namespace) -> int:
     """Serve the curves of an experiment until Ctrl-C."""
     if not options.exp.is_dir():
-        raise UserError(f"{options.exp}: no such folder")
+        raise UserError(f"{options.exp}: does not exist")
     port = options.port
     check_port(port)
     cluster = load_cluster(options.cluster or "local")
@@ -66,19 +66,19 @@ def run_tensorboard(options: argparse.Namespace) -> int:
 
 
 def check_port(port: int) -> None:
-    """UserError where nothing can listen at a port of this machine."""
+    """UserError if a port of this machine cannot be used."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("localhost", port))
         except (OSError, OverflowError) as error:
             why = error.strerror if isinstance(error, OSError) else "not a port"
-            raise UserError(f"--port {port}: {why}; PORT= another, up to 65535") from None
+            raise UserError(f"--port {port}: {why}; choose another one with PORT= (1 to 65535)") from None
 
 
 def _task(exp: Path, stage: str, index: int) -> Task:
     tasks = {task.index: task for task in all_tasks(from_folder(exp)) if task.stage == stage}
     if index not in tasks:
         known = ", ".join(map(str, tasks)) or "none"
-        raise UserError(f"{exp}: {shown(stage)} has no task {index}; it has {known}")
+        raise UserError(f"{exp}: {shown(stage)} has no task {index}; expected one of {known}")
     return tasks[index]

@@ -1,8 +1,8 @@
-"""The stages: each a pure function from a pipeline to its tasks. A new one: a function here and its command.
+"""The stages: pure functions from a pipeline to tasks. To add one, add a function here and its command.
 
-These functions alone say what a stage's tasks wait for, which config fields and inputs decide what they
-write, and which files they leave. Stage ids have underscores in code and in paths, hyphens where people read
-or type them.
+Only these functions define the edges of a stage's tasks, the config fields and inputs that affect their
+outputs, and the files that they write. Stage ids have underscores in code and paths, hyphens on the
+command line and in messages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WEIGHTS = "weights/*"
 
 
 def make_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
-    """Generate the data and random frozen encoders, where the recipe says which."""
+    """Generate the data and random frozen encoders that the recipe lists."""
     tasks = []
     if pipeline.data is not None:
         argv = ("make-data", "--out", pipeline.folder("data"), *_options(pipeline.data))
@@ -66,7 +66,7 @@ def train_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:
 
 
 def select_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:
-    """Keep the best seed; a seed that failed is left out, so this waits for all to end, not to succeed."""
+    """Keep the best seed; ignores failed seeds, so this waits for all to end, not to succeed."""
     if not pipeline.seeds or pipeline.decomp_ckpt:
         return []
     argv = ("select-decomp", "-d", pipeline.folder(""), *option("criterion", pipeline.criterion))
@@ -124,7 +124,7 @@ def _training_files(folder: str) -> Tuple[Tuple[str, ...], Tuple[str, ...]]:
 
 
 def evaluate_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:
-    """Judge the selected checkpoint and every seed on the test clips."""
+    """Evaluate the selected checkpoint and every seed on the test clips."""
     batch_size = option("batch_size", given(pipeline.evaluation).get("batch_size"))
     argv = ("evaluate-decomp", "-d", pipeline.folder(""), *pipeline.checkpoint_option, *batch_size)
     config, label = pipeline.sections("", "model", training=False), "all seeds" if pipeline.seeds else ""
@@ -136,7 +136,7 @@ def evaluate_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:
 
 
 def evaluate_predictor(pipeline: Pipeline, planned: Planned) -> List[Task]:
-    """Judge each predictor, its seeds together, on the test clips."""
+    """Evaluate each predictor, with all its seeds, on the test clips."""
     said = given(pipeline.evaluation)
     options = {name: said.get(name) for name in ("batch_size", "num_seed", "num_preds")}
     arguments = [word for name, value in options.items() for word in option(name, value)]
@@ -159,7 +159,7 @@ def evaluate_predictor(pipeline: Pipeline, planned: Planned) -> List[Task]:
 
 
 def figures(pipeline: Pipeline, planned: Planned) -> List[Task]:
-    """Draw decompositions and what each predictor that is there makes of a first frame."""
+    """Draw decompositions and the prediction of each existing predictor from a first frame."""
     number = given(pipeline.evaluation).get("num_seqs")
     argv = ("figures", "-d", pipeline.folder(""), *option("num_seqs", number))
     inputs = (pipeline.checkpoint_input, f"predictors/*{FINAL}")
@@ -170,7 +170,7 @@ def figures(pipeline: Pipeline, planned: Planned) -> List[Task]:
 
 
 def report(pipeline: Pipeline, planned: Planned) -> List[Task]:
-    """Gather what exists and name what is missing: it waits for everything to end, not to succeed."""
+    """Collect existing results and list missing ones; waits for all tasks to end, not to succeed."""
     stages = ("evaluate_decomp", "evaluate_predictor", "figures", "select_decomp")
     after = edges_to([task for stage in stages for task in planned[stage]], ANY)
     argv, outputs = ("report", "-d", pipeline.folder("")), ("summary.json", "summary.txt")
@@ -180,7 +180,7 @@ def report(pipeline: Pipeline, planned: Planned) -> List[Task]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's id and what makes its tasks."""
+    """A stage's id and the function that creates its tasks."""
 
     name: str
     plan: Callable[[Pipeline, Planned], List[Task]]
@@ -206,7 +206,7 @@ DISTRIBUTED: Mapping[str, bool] = {stage.name: stage.distributed for stage in ST
 
 
 def all_tasks(pipeline: Pipeline) -> List[Task]:
-    """Every task of a pipeline, in an order that respects the edges."""
+    """Every task of a pipeline, in dependency order."""
     planned: Dict[str, List[Task]] = {}
     for stage in STAGES:
         planned[stage.name] = stage.plan(pipeline, planned)
@@ -214,7 +214,7 @@ def all_tasks(pipeline: Pipeline) -> List[Task]:
 
 
 def stage_named(text: str) -> str:
-    """The id of the stage that a person named "train-decomp"; UserError where there is none."""
+    """The id of a stage given as "train-decomp"; UserError if there is none."""
     names = [stage.replace("_", "-") for stage in DISTRIBUTED]
     if text.replace("_", "-") not in names:
         raise UserError(f"--stage {text}: no such stage{nearest(text, names)}")

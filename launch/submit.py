@@ -1,4 +1,4 @@
-"""From the options of a command line to what is to be submitted."""
+"""Turns the options of a command line into submitted jobs or local runs."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from textocvp.files import UserError, code_revision, nearest, write_json
 TRAININGS = frozenset(stage for stage, distributed in DISTRIBUTED.items() if distributed)
 RESOURCES = tuple(Resources.model_fields)
 SAFE_ARRAY_SIZE = 1000
-"""Slurm's default MaxArraySize is 1001; for larger arrays the site's own is asked for."""
+"""Slurm's default MaxArraySize is 1001; larger arrays are checked against the site's own."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for."""
+    """The request of a command line."""
 
     pipeline: Pipeline
     cluster: ClusterConfig
@@ -56,7 +56,7 @@ class Request:
 
 
 def make_request(options: argparse.Namespace, stages: Optional[FrozenSet[str]]) -> Request:
-    """What the options ask for: the pipeline of a recipe or of an experiment's folder, with what they change.
+    """The requested pipeline, of a recipe or of an experiment's folder, with the options applied.
 
     Args:
         stages: those of the command; None: all.
@@ -75,7 +75,7 @@ def make_request(options: argparse.Namespace, stages: Optional[FrozenSet[str]]) 
         pipeline = with_predictors(pipeline, options.pred, seeds)
     elif seeds:
         if stages is not None and "train_decomp" not in stages:
-            raise UserError(f"--seeds: {options.command} takes none; it uses those that were trained")
+            raise UserError(f"--seeds: {options.command} does not accept it; it uses the trained seeds")
         pipeline = with_decomposition_seeds(pipeline, seeds)
     checkpoint = options.decomp_ckpt
     if checkpoint and "/" in checkpoint:  # as a path it is relative to here, not to the experiment
@@ -115,9 +115,9 @@ def plan_request(request: Request) -> Plan:
 
 
 def submit(request: Request) -> int:
-    """Run or submit what is missing; returns the exit status: 0, 1 where a task failed, 130 on Ctrl-C."""
+    """Run or submit missing tasks; returns the exit status: 0, 1 if a task failed, 130 on Ctrl-C."""
     root, cluster = request.pipeline.root, request.cluster
-    python_words(cluster, CODE, root)  # UserError, before anything is written, without python or image
+    python_words(cluster, CODE, root)  # UserError without python or image, before anything is written
     with locked(root) as lock:
         plan = plan_request(request)
         check_array_size(plan, cluster)
@@ -135,13 +135,13 @@ def submit(request: Request) -> int:
     if cluster.scheduler != "local":
         if not request.wait:
             if plan.to_run:
-                print(f"submitted; how far it is: make status EXP={root}; what broke: make why EXP={root}")
+                print(f"submitted; progress: make status EXP={root}; failures: make why EXP={root}")
             return 0
         tasks = [step.task for step in plan.steps if step.task.id in jobs]
         try:
             status = wait_for_jobs(root, cluster, tasks, jobs)
         except KeyboardInterrupt:
-            print(f"\nno longer waiting; the jobs go on: make status EXP={root}")
+            print(f"\nno longer waiting; the jobs keep running: make status EXP={root}")
             raise
     if status == 0 and request.stages is None:
         print_report(root)
@@ -160,7 +160,7 @@ def prepare(plan: Plan) -> None:
 
 
 def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) -> Dict[TaskId, str]:
-    """Submit all stages up front; returns the job id of every task that is queued now.
+    """Submit all stages at once; returns the job id of every queued task.
 
     Args:
         about: from `submission_details`.
@@ -175,7 +175,7 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) ->
     earlier = ledger.submitted_jobs(plan.root)
     for tasks in by_stage(plan.to_run).values():
         for job, group in submission.array_jobs(tasks, jobs, earlier):
-            # recorded before the next array is submitted: sbatch may refuse that one, and these jobs run
+            # recorded before the next array, which sbatch may refuse while these jobs run
             for task, job_id in zip(group, submit_array(cluster, job)):
                 ids = {"job_id": job_id, "depends_on": job.dependency, "snapshot": code.name}
                 record_submission(plan.root, task, job.resources, about, job.log(job_id), **ids)
@@ -184,7 +184,7 @@ def submit_jobs(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) ->
 
 
 def check_array_size(plan: Plan, cluster: ClusterConfig) -> None:
-    """UserError where a stage has more tasks than the site's Slurm takes into one array."""
+    """UserError if a stage has more tasks than the site's Slurm allows in one array."""
     largest = max((step.task.id for step in plan.to_run), key=lambda task: task.task, default=None)
     if largest is None or cluster.scheduler == "local" or largest.task < SAFE_ARRAY_SIZE:
         return
@@ -192,12 +192,12 @@ def check_array_size(plan: Plan, cluster: ClusterConfig) -> None:
     if largest.task >= limit:
         stage = largest.stage.replace("_", "-")
         raise UserError(
-            f"{stage} has {largest.task + 1} tasks, but cluster {cluster.name} takes {limit} into an "
-            "array (MaxArraySize): ask for fewer shards, seeds or predictors"
+            f"{stage} has {largest.task + 1} tasks, but cluster {cluster.name} allows {limit} per "
+            "array (MaxArraySize): use fewer shards, seeds or predictors"
         )
 
 
 def submission_details(cluster: ClusterConfig) -> Dict[str, Any]:
-    """What the ledger records of every job of a submission."""
+    """Values recorded in the ledger for every job of a submission."""
     revision, dirty = code_revision(CODE)
     return {"cluster": cluster.name, "revision": revision, "dirty": dirty, "image": image_digest(cluster)}

@@ -1,4 +1,4 @@
-"""What jobs asked for and what they used, from one call of sacct."""
+"""Requested and used resources of jobs, from one sacct call."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 
 @dataclass
 class Usage:
-    """One job; its attempts (it may have been queued again) together."""
+    """Usage of one job, over all its attempts (it may have been requeued)."""
 
     state: str = ""
     """Of the last attempt."""
     attempts: int = 0
     seconds: float = 0.0
-    """All attempts summed, as are the two below."""
+    """Summed over all attempts, as are the next two."""
     cpu_seconds: float = 0.0
     core_seconds: float = 0.0
-    """Seconds of each core that it had."""
+    """Elapsed seconds times allocated cores."""
     limit_seconds: Optional[float] = None
     """Of one attempt; None: no limit, or not known."""
     memory: Optional[int] = None
-    """Bytes per node, at most: the largest process times the processes of its node."""
+    """Bytes per node, an upper bound: the largest process times the processes of its node."""
     asked_memory: Optional[int] = None
     """Bytes per node."""
     processes: int = 1
@@ -42,7 +42,7 @@ class Usage:
 
 
 def usages(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, Usage]:
-    """What the accounting knows of jobs; {} without one."""
+    """Accounting records of jobs; {} without accounting."""
     wanted = sorted(set(job_ids))
     if not wanted or shutil.which("sacct", path=environment.get("PATH")) is None:
         return {}
@@ -86,7 +86,7 @@ def _add_attempt(usage: Usage, values: Mapping[str, str], nodes: int) -> None:
 
 
 def asked_memory(text: str, cores: float, nodes: int) -> Optional[int]:
-    """ReqMem per node: since Slurm 21.08 it is the whole job's, before it said n (node) or c (core)."""
+    """ReqMem per node: since Slurm 21.08 it is the job's total, earlier it ended in n (node) or c (core)."""
     found, unit = memory_bytes(text), text[-1:]
     if not found:
         return None
@@ -94,7 +94,7 @@ def asked_memory(text: str, cores: float, nodes: int) -> Optional[int]:
 
 
 def memory_bytes(text: str) -> Optional[int]:
-    """ "154247K" -> bytes; None where it is not an amount."""
+    """ "154247K" -> bytes; None if it is not a size."""
     found = _MEMORY.fullmatch(text)
     return round(float(found[1]) * _UNITS[found[2]]) if found else None
 

@@ -1,4 +1,4 @@
-"""The python that jobs run and the image that it runs in: which one, how it is started, how it is built."""
+"""The jobs' python and image: where they are, how they are started and built."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from slurm.site import IMAGE_JOB, ClusterConfig
 from textocvp.files import UserError, read_json
 
 KEYED = ("requirements-{lock}.lock", "textocvp.def", "selftest.py")
-"""Files of containers/ that an image is made from; their bytes are its key, as in containers/build.sh."""
+"""Files of containers/ that define an image; its key is their hash, as in containers/build.sh."""
 SIGNAL_PROOF = 'sh -c \'trap "" USR1 USR2 TERM; exec "$0" "$@"\''
-"""Starts a program that survives these signals; in an image containers/exec.sh does the same."""
+"""Starts a program that ignores these signals; in an image containers/exec.sh does the same."""
 
 
 def interpreter(cluster: ClusterConfig) -> str:
-    """The jobs' python without a container, absolute where it is a file."""
+    """The jobs' python without a container; absolute if it is a file."""
     if cluster.python is None:
         return sys.executable
     if "/" not in cluster.python:
@@ -34,7 +34,7 @@ def interpreter(cluster: ClusterConfig) -> str:
 
 
 def find_image(cluster: ClusterConfig) -> Optional[Path]:
-    """The image that jobs run in; None without a container, UserError where it does not exist yet."""
+    """The image that jobs run in; None without a container, UserError if it does not exist yet."""
     if not cluster.container.used:
         return None
     path, advice = image_file(cluster), "see container.image"
@@ -48,7 +48,7 @@ def find_image(cluster: ClusterConfig) -> Optional[Path]:
 
 
 def image_file(cluster: ClusterConfig) -> Path:
-    """What the site's config names, else where `make image` puts the image."""
+    """The image in the site's config, else the one that `make image` writes."""
     if cluster.container.image is not None:
         return cluster.code / cluster.container.image
     name = f"textocvp-{cluster.container.lock}-{image_key(cluster)}.sif"
@@ -56,14 +56,14 @@ def image_file(cluster: ClusterConfig) -> Path:
 
 
 def image_key(cluster: ClusterConfig) -> str:
-    """Hash of what the image is made from: unchanged files need no new image."""
+    """Hash of the files that define the image: unchanged files need no new image."""
     names = [name.format(lock=cluster.container.lock) for name in KEYED]
     content = b"".join((cluster.code / "containers" / name).read_bytes() for name in names)
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def image_record(image: Path) -> Dict[str, Any]:
-    """What `make image` recorded of an image: digest, bytes, key, ...; {} where it recorded nothing."""
+    """The record that `make image` wrote about an image: digest, bytes, key, ...; {} without one."""
     for record in (image.with_name(f"{image.name}.json"), image / ".textocvp-image.json"):
         if record.is_file():
             return dict(read_json(record))
@@ -77,23 +77,23 @@ def image_digest(cluster: ClusterConfig) -> str:
 
 
 def python_words(cluster: ClusterConfig, code: Path, folder: Path, gpus: bool = False) -> List[str]:
-    """The words that start the jobs' python; arguments as in `image_words`."""
+    """Shell words that start the jobs' python; arguments as in `image_words`."""
     python = "python3" if cluster.container.used else interpreter(cluster)
     return [*image_words(cluster, code, folder, gpus), python]
 
 
 def python_line(cluster: ClusterConfig, code: Path, folder: Path, gpus: bool = False) -> str:
-    """The same for a shell, surviving the signals that come while python imports."""
+    """The same as shell text, ignoring signals that arrive while python imports."""
     words = shlex.join(python_words(cluster, code, folder, gpus))
     return words if cluster.container.used else f"{SIGNAL_PROOF} {words}"
 
 
 def image_words(cluster: ClusterConfig, code: Path, folder: Path, gpus: bool = False) -> List[str]:
-    """The words before a command that is to run as jobs do, in the image; none without a container.
+    """Words that run the command after them in the image, as jobs do; empty without a container.
 
     Args:
         code: the folder whose containers/exec.sh is used, bound too.
-        folder: what the command reads and writes, bound with what the links in it lead to.
+        folder: the command's data, bound together with the targets of links in it.
         gpus: whether the host's driver is needed.
     """
     image, container = find_image(cluster), cluster.container
@@ -114,9 +114,9 @@ def image_words(cluster: ClusterConfig, code: Path, folder: Path, gpus: bool = F
 
 
 def bind_specs(folders: Iterable[Path]) -> List[str]:
-    """Folders under their own names and under what they resolve to, each once.
+    """Folders under their own paths and their resolved paths, each once.
 
-    What is in the working directory is left out: containers/exec.sh binds that itself.
+    Paths in the working directory are left out, because containers/exec.sh binds it.
     """
     here = {Path.cwd(), Path.cwd().resolve()}
     paths = {path for folder in folders for path in (Path(folder).absolute(), Path(folder).resolve())} | here
@@ -130,7 +130,7 @@ def bind_specs(folders: Iterable[Path]) -> List[str]:
 
 
 def build_image(cluster: ClusterConfig, base: Optional[str], lock: Optional[str], wait: bool) -> int:
-    """Build the image that the site's jobs look for, here or as a job; returns the exit status (of sbatch).
+    """Build the site's image, here or as a job; returns the exit status (of sbatch).
 
     Args:
         base, lock: as in containers/build.sh; None: its default, the site's container.lock.
@@ -145,9 +145,9 @@ def build_image(cluster: ClusterConfig, base: Optional[str], lock: Optional[str]
 
 
 def unpack_image(cluster: ClusterConfig) -> int:
-    """Unpack the site's image into a folder beside it, which its jobs then use; returns the exit status."""
+    """Unpack the site's image into a folder beside it, which jobs then use; returns the exit status."""
     if not cluster.container.used:
-        raise UserError(f"cluster {cluster.name}: container.runtime is none, its jobs use no image")
+        raise UserError(f"cluster {cluster.name}: container.runtime is none, so its jobs use no image")
     script = str(cluster.code / "containers" / "unpack.sh")
     words = ["env", f"APPTAINER={cluster.container.runtime}", "bash", script, str(image_file(cluster))]
     print(shlex.join(words), flush=True)
@@ -183,7 +183,7 @@ def _job_log(cluster: ClusterConfig, number: str) -> Path:
 
 
 def _sbatch(cluster: ClusterConfig, command: List[str]) -> int:
-    """Run `sbatch --parsable`, with --wait to the job's end; says which job it is as soon as it exists."""
+    """Run `sbatch --parsable`, with --wait to the job's end; prints the job id as soon as it is known."""
     environment = {**os.environ, **cluster.slurm_environment()}
     try:
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as program:

@@ -2,8 +2,8 @@
 
 Everything here is per element: `afterok` on a whole array cancels all dependants for one failed element, and
 `aftercorr` between arrays of other shapes pairs indices blindly. Both are used only to shorten a list of
-elements that means the same: an array of which elements have ended is not named whole, they would count.
-A dependency that Slurm drops has to be caught by the job itself.
+elements with the same meaning: an array is not named as a whole if some of its elements have ended.
+Jobs must check for themselves that no dependency was dropped by Slurm.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def group_by_dependency(
     """Split array indices into groups that can be submitted as one array each.
 
     Args:
-        edges: array index -> what has to end first.
+        edges: array index -> dependencies.
         known: ids of all jobs that were ever submitted, besides those in `edges`.
     Returns:
         pairs of dependency (what follows `--dependency=`, "" for none) and indices.
@@ -46,7 +46,7 @@ def _dependency(index: int, edges: Sequence[Edge], arrays: Mapping[str, Set[str]
     for kind, job_id in edges:
         wanted[kind].setdefault(array_of(job_id), set()).add(job_id)
     for array, elements in list(wanted[AFTEROK].items()):
-        # the one element with the same index: the same words for all elements of the array
+        # only the element with the same index: one option for all elements of the array
         if elements == {f"{array}_{index}"} and len(arrays[array]) > 1:
             wanted[AFTERCORR][array] = wanted[AFTEROK].pop(array)
     parts = []

@@ -1,4 +1,4 @@
-"""The one place that knows submitit: an array job is submitted, or its batch script shown."""
+"""The only importer of submitit: submits an array job, or returns its batch script."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from textocvp.files import UserError
 
 
 def submit_array(cluster: ClusterConfig, job: ArrayJob) -> List[str]:
-    """Submit a job; returns the job ids of its indices, in their order. UserError where sbatch refuses it."""
+    """Submit a job; returns the job ids of its indices, in their order. UserError if sbatch refuses it."""
     job.logs.mkdir(parents=True, exist_ok=True)
     executor = make_executor(cluster, job)
     try:
         with outside_of_a_job():
-            # callables up to the last index: the elements that `array` names find theirs under their own
+            # submitit needs callables up to the last index, although only the elements in `array` run
             jobs = executor.map_array(job.function, job.arguments)
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"sbatch refused {job.name}: {' '.join(str(error).split())}") from None

@@ -1,4 +1,4 @@
-"""What a job asks for, as options of sbatch and srun and as lines of its batch script."""
+"""A job's resources and environment, as options of sbatch and srun and as lines of its batch script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+(?:\.\d+)?))?")
 
 
 def parse_time(text: str) -> Optional[float]:
-    """Seconds of a time as Slurm writes it; None for UNLIMITED and whatever else is not a time.
+    """Seconds of a time as Slurm writes it; None for UNLIMITED and anything else that is not a time.
 
     Slurm's forms: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
     """
@@ -41,7 +41,7 @@ def format_time(seconds: float) -> str:
 
 
 class Resources(Settings):
-    """What one job, or one element of an array, gets."""
+    """Resources of one job, or of one element of an array."""
 
     nodes: int = Field(1, ge=1)
     """Machines."""
@@ -50,7 +50,7 @@ class Resources(Settings):
     tasks_per_node: Optional[int] = Field(None, ge=1)
     """Processes (ranks) on each; null: one per GPU, at least one."""
     cpus_per_task: Optional[int] = Field(None, ge=1)
-    """Cores of each process; null without a scheduler: the running jobs share the machine's cores."""
+    """Cores of each process; null without a scheduler: running tasks share the machine's cores."""
     mem_gb: Optional[float] = Field(None, ge=0.1)
     """Memory per node in GB; null: the site's default."""
     time: str = "01:00:00"
@@ -79,7 +79,7 @@ class Resources(Settings):
 
     @property
     def options(self) -> Dict[str, Any]:
-        """Option of sbatch and srun (with underscores) -> value; what is not set is left out."""
+        """Option of sbatch and srun (with underscores) -> value; unset options are left out."""
         options = {
             "nodes": self.nodes,
             "ntasks_per_node": self.ranks_per_node,
@@ -97,7 +97,7 @@ class ArrayJob:
 
     name: str
     function: Callable[[str], Any]
-    """What each element calls; it returns plain JSON values."""
+    """The function that each element calls; it returns plain JSON values."""
     arguments: Sequence[str]
     """Its argument by array index, from 0 up to the last index."""
     indices: Sequence[int]
@@ -108,9 +108,9 @@ class ArrayJob:
     """What follows `srun`: starts python in a shell's words, as `ClusterConfig.python_line` gives it."""
     environment: Mapping[str, str]
     logs: Path
-    """Folder of the logs %A_%a_RANK_log.out, and of what submitit keeps of each job."""
+    """Folder of the logs %A_%a_RANK_log.out, and of submitit's files of each job."""
     requeue_file: str
-    """Path of the file by which an element asks to be queued again; {index} stands for its index."""
+    """File with which an element requests a requeue; {index} stands for its index."""
     dependency: str = ""
     """What follows `--dependency=`."""
 
@@ -127,14 +127,14 @@ class ArrayJob:
 def setup_lines(setup: Sequence[str], job: ArrayJob) -> List[str]:
     """Shell lines of the batch script before srun: the site's own, the job's environment.
 
-    The batch shell outlives a failing srun and the signals that its step gets: the teardown follows.
+    The batch shell survives a failing srun and its step's signals, so that the teardown runs.
     """
     cores = job.resources.cpus_per_task
     variables = {
         # srun no longer takes it from sbatch since Slurm 22.05: processes would be bound to one core each
         **({"SRUN_CPUS_PER_TASK": str(cores)} if cores else {}),
-        "SLURM_KILL_BAD_EXIT": "1",  # a dead rank ends its peers, whatever the site's KillOnBadExit says
-        "SUBMITIT_LOG_LEVEL": "WARNING",  # the log opens with the job's own first line
+        "SLURM_KILL_BAD_EXIT": "1",  # a failed rank ends the others, regardless of the site's KillOnBadExit
+        "SUBMITIT_LOG_LEVEL": "WARNING",  # the log starts with the job's own first line
         **job.environment,
     }
     return [*setup, "set +e", *export_lines(variables), "trap : TERM USR2"]
@@ -146,12 +146,12 @@ def export_lines(variables: Mapping[str, str]) -> List[str]:
 
 
 def teardown_lines(requeue_file: str) -> List[str]:
-    """Shell lines after srun: queue the job again if it asked for it; keep srun's exit code.
+    """Shell lines after srun: requeue the job on request; keep srun's exit code.
 
-    Asked several times: a controller that is busy for a moment would end a night's chain.
+    Retried, because a busy controller may refuse once.
     """
     request = "${SLURM_ARRAY_TASK_ID:-0}".join(shlex.quote(part) for part in requeue_file.split("{index}"))
-    # one element has the array's own id as SLURM_JOB_ID, and by that id all of them would be queued again
+    # one element has the array's own id as SLURM_JOB_ID, which would requeue all of them
     job = "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
     again = f'for _ in 1 2 3 4 5; do scontrol requeue "{job}" && break; sleep 5; done'
     return ["rc=$?", f"if [ -e {request} ]; then rm -f {request}; {again}; fi", "exit $rc"]
@@ -173,7 +173,7 @@ def option_words(options: Mapping[str, Any]) -> List[str]:
 
 @contextlib.contextmanager
 def outside_of_a_job() -> Iterator[None]:
-    """Hide the variables of the job that this shell runs in: jobs submitted from it would inherit them."""
+    """Hide the variables of the surrounding job, which jobs submitted from it would inherit."""
     names = [name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"]
     inside = {name: os.environ.pop(name) for name in names} if "SLURM_JOB_ID" in os.environ else {}
     try:

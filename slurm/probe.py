@@ -1,4 +1,4 @@
-"""Questions to a cluster before jobs are submitted, and one short job that is waited for."""
+"""Queries to a cluster before jobs are submitted, and one short job that is waited for."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from slurm.queue import SlurmError, run
 log = logging.getLogger(__name__)
 POLL_SECONDS, ASK_SECONDS = 0.1, 2.0
 PASSING = ("", "None", "Resources", "Priority", "BeginTime", "ReqNodeNotAvail")
-"""Reasons to be pending that pass by themselves."""
+"""Pending reasons that resolve without intervention."""
 TROUBLE = (r"FATAL", r"(?i)error|fatal|denied|not found|no such|cannot|unable|killed|exceeded")
-"""The lines of a program's output that say most, in this order."""
+"""Patterns of the most informative lines of a program's output, in this order."""
 
 
 @dataclass
 class Outcome:
-    """What came of a job."""
+    """The outcome of a job."""
 
     before: List[str] = field(default_factory=list)
-    """What was printed before it started: by srun, and by the site's setup lines."""
+    """Output before it started: of srun and of the site's setup lines."""
     lines: List[Tuple[float, str]] = field(default_factory=list)
-    """What was printed after that, each line with the time.time() at which it arrived here."""
+    """Output after that, each line with the time.time() of its arrival."""
     status: Optional[int] = None
     """Exit status; None: cancelled after the timeout."""
     job_id: str = ""
@@ -56,7 +56,7 @@ def run_probe(
     started: Callable[[str], bool],
     job_name: str = "",
 ) -> Outcome:
-    """Run a command, which may have to wait in a queue, and collect what it prints; nothing is left behind.
+    """Run a command, which may wait in a queue, and collect its output; leaves nothing behind.
 
     Args:
         environment: variables of the command on top of this process's.
@@ -104,7 +104,7 @@ def run_probe(
 
 
 def _ask(outcome: Outcome, job_name: str, environment: Mapping[str, str]) -> None:
-    """Ask Slurm about the job and log what has changed; no answer changes nothing."""
+    """Query Slurm about the job and log changes; errors are ignored."""
     try:
         lines = run(["squeue", "--noheader", "--name", job_name, "--format=%i|%T|%r"], environment)
     except SlurmError:
@@ -118,7 +118,7 @@ def _ask(outcome: Outcome, job_name: str, environment: Mapping[str, str]) -> Non
 
 
 def telling(lines: Sequence[str]) -> str:
-    """Of what a program printed, the few lines that say most: those of errors, else the last ones."""
+    """The few most informative lines of a program's output: its errors, else its last lines."""
     lines = [" ".join(line.replace("srun: error: ", "").split()) for line in lines]
     for pattern in TROUBLE:
         errors = [line for line in lines if re.search(pattern, line)]
@@ -128,7 +128,7 @@ def telling(lines: Sequence[str]) -> str:
 
 
 def partition(name: str, environment: Mapping[str, str]) -> Dict[str, str]:
-    """What `scontrol show partition` says of one, or of the default one; {} where unknown or not visible."""
+    """`scontrol show partition` of a partition or the default one; {} if unknown or not visible."""
     command = ["scontrol", "--oneliner", "show", "partition", *([name] if name else [])]
     try:
         lines = run(command, environment)
@@ -149,14 +149,14 @@ def limit(text: str) -> float:
 def partition_problems(
     values: Mapping[str, str], account: Optional[str], qos: Optional[str], kinds: Mapping[str, Resources]
 ) -> List[str]:
-    """Why a partition (see `partition`) will not run some kinds of jobs; Slurm may accept them even so."""
+    """Why a partition (see `partition`) will not run some kinds of jobs, which Slurm may still accept."""
     problems = [] if values.get("State") == "UP" else [f"State is {values.get('State')}, expected UP"]
     for key, unit in (("MaxTime", "minutes"), ("MaxNodes", "nodes")):
         asked: Dict[str, int] = {kind: getattr(resources, unit) for kind, resources in kinds.items()}
         over = [kind for kind in asked if asked[kind] > limit(values.get(key, ""))]
         if over:
             most = max(asked[kind] for kind in over)
-            problems.append(f"{key} is {values[key]}, but {most} {unit} are asked for: {', '.join(over)}")
+            problems.append(f"{key} is {values[key]}, but {most} {unit} are requested: {', '.join(over)}")
     for key, option, own in (("AllowAccounts", "account", account), ("AllowQos", "qos", qos)):
         names = values.get(key, "ALL")
         if own and names != "ALL" and own not in names.split(","):
@@ -165,7 +165,7 @@ def partition_problems(
 
 
 def refusal(command: Sequence[str], environment: Mapping[str, str], text: Optional[str] = None) -> str:
-    """What one of Slurm's programs says when it fails, in one line; "" where it succeeds."""
+    """The error of a Slurm program in one line; "" if it succeeds."""
     try:
         run(command, environment, text)
     except SlurmError as error:
@@ -175,7 +175,7 @@ def refusal(command: Sequence[str], environment: Mapping[str, str], text: Option
 
 
 def max_submit_jobs(account: Optional[str], environment: Mapping[str, str]) -> List[Tuple[str, int]]:
-    """Accounts of this user that limit how many jobs may be queued at once; [] where accounting is silent."""
+    """Accounts of this user that limit the number of queued jobs; [] if accounting does not answer."""
     command = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={getpass.getuser()}"]
     command += ["format=Account,MaxSubmit", *([f"account={account}"] if account else [])]
     try:

@@ -1,4 +1,4 @@
-"""What Slurm says of jobs: one squeue and one sacct call, however many jobs; works without sacct."""
+"""States of jobs from one squeue and one sacct call, for any number of jobs; works without sacct."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ACTIVE = frozenset(
         *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT", "RESIZING"),
     )
 )
-"""States of a job that waits (held ones too), runs, or is about to do so again."""
+"""States of a job that is pending (or held), running, or about to run again."""
 SECONDS = 30
-"""What one of Slurm's programs may take to answer."""
+"""Timeout of Slurm's programs (seconds)."""
 MISSING = "{}: not found on this machine's PATH"
 
 
@@ -37,7 +37,7 @@ class JobState:
     """One job, or one element of an array."""
 
     state: str
-    """Slurm's word: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, TIMEOUT, NODE_FAIL, OUT_OF_MEMORY, ..."""
+    """Slurm: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, TIMEOUT, NODE_FAIL, OUT_OF_MEMORY, ..."""
     reason: str = ""
     """Why it is pending."""
     node: str = ""
@@ -46,7 +46,7 @@ class JobState:
 
     @property
     def active(self) -> bool:
-        """Whether it waits or runs."""
+        """Whether it is pending or running."""
         return self.state in ACTIVE
 
 
@@ -54,7 +54,7 @@ def job_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[s
     """The state of each job that the scheduler still knows.
 
     Args:
-        environment: variables that reach the cluster (SLURM_CONF), on top of this process's.
+        environment: variables that select the cluster (SLURM_CONF), added to this process's.
     """
     wanted = set(job_ids)
     if not wanted:
@@ -67,7 +67,7 @@ def job_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[s
 
 
 def queued_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, JobState]:
-    """The jobs that slurmctld remembers of these and of their arrays, whoever submitted them."""
+    """These jobs and their arrays, as far as slurmctld knows them, of any user."""
     jobs = f"--jobs={','.join(sorted({job_id.split('_')[0] for job_id in job_ids}))}"
     columns = "--Format=JobArrayID:|,State:|,Reason:|,NodeList:|,exit_code:|"
     try:
@@ -90,7 +90,7 @@ def exit_code(status: str) -> str:
 
 
 def accounted_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, JobState]:
-    """Jobs that only the accounting remembers; {} where there is none, or it does not answer."""
+    """Jobs that only the accounting knows; {} if there is none or it does not answer."""
     command = [
         "sacct",
         "--noheader",
@@ -111,15 +111,15 @@ def accounted_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> 
 
 
 def slurm_settings(environment: Mapping[str, str]) -> Dict[str, str]:
-    """What `scontrol show config` says: MaxArraySize, PreemptMode, KillWait, ..."""
+    """Values of `scontrol show config`: MaxArraySize, PreemptMode, KillWait, ..."""
     pairs = (line.split("=", 1) for line in run(["scontrol", "show", "config"], environment) if "=" in line)
     return {name.strip(): value.strip() for name, value in pairs}
 
 
 def cancel(job_ids: Iterable[str], environment: Mapping[str, str]) -> None:
-    """Cancel jobs; those that have ended meanwhile do not matter.
+    """Cancel jobs; jobs that have ended meanwhile are ignored.
 
-    SlurmError: some still wait or run; a caller that took them for cancelled would submit them twice.
+    Raises SlurmError if some are still pending or running; resubmitting them would run them twice.
     """
     job_ids = list(job_ids)
     if not job_ids:
@@ -133,7 +133,7 @@ def cancel(job_ids: Iterable[str], environment: Mapping[str, str]) -> None:
 
 
 def attached(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a program on this terminal; returns its exit status, SlurmError where it is not installed."""
+    """Run a program on this terminal; returns its exit status, SlurmError if it is not installed."""
     try:
         return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
     except FileNotFoundError:
@@ -141,10 +141,10 @@ def attached(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], text: Optional[str] = None) -> List[str]:
-    """Output lines of one of Slurm's programs; SlurmError where it fails.
+    """Output lines of one of Slurm's programs; SlurmError if it fails.
 
     Args:
-        environment: on top of this process's.
+        environment: added to this process's.
         text: its standard input.
     """
     program, environment = command[0], {**os.environ, **environment}

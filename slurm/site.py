@@ -1,4 +1,4 @@
-"""The schema of a site's config (cluster_configs/*.yaml), and how it is read."""
+"""The schema and the reader of a site's config (cluster_configs/*.yaml)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ BATCH_ONLY = (
     *("requeue", "no-requeue", "get-user-env", "parsable", "wait", "wait-all-nodes", "test-only"),
     *("kill-on-invalid-dep", "signal", "begin", "deadline"),
 )
-"""Options in extra_sbatch that srun does not have, or that would only make it wait."""
+"""Options in extra_sbatch that srun does not have, or that would make it wait."""
 
 
 class Paths(Settings):
-    """Where things are at this site; relative paths are relative to the code."""
+    """Paths of this site; relative paths are relative to the code."""
 
     experiments: str = "experiments"
-    """Folder that new experiments are created in; shared between the nodes."""
+    """Folder for new experiments; shared between the nodes."""
     data: Dict[str, str] = {}
     """Data set name -> its root, for experiments that do not generate their data."""
     weights: Optional[str] = None
@@ -39,7 +39,7 @@ class Paths(Settings):
     image_cache: str = ".images"
     """Folder that images are built into and found in (relative to the code)."""
     scratch: Optional[str] = None
-    """Folder for gigabytes that building an image needs for a while; null: scratch/ in image_cache."""
+    """Folder for temporary files of an image build (several GB); null: scratch/ in image_cache."""
 
 
 class Container(Settings):
@@ -48,13 +48,13 @@ class Container(Settings):
     runtime: Literal["none", "apptainer", "singularity"] = "none"
     """none: jobs run with the site's `python`."""
     image: Optional[str] = None
-    """An image file or an unpacked folder (relative to the code); null: what `make image` made."""
+    """An image file or an unpacked folder (relative to the code); null: the image that `make image` built."""
     lock: Literal["cpu", "cuda"] = "cpu"
-    """Which packages the image has: containers/requirements-LOCK.lock."""
+    """Packages of the image: containers/requirements-LOCK.lock."""
     binds: Tuple[str, ...] = ()
-    """SOURCE[:TARGET[:ro]], besides what jobs read and write, the code, paths.data and paths.weights."""
+    """SOURCE[:TARGET[:ro]], besides experiment, code, paths.data and paths.weights."""
     env: Tuple[str, ...] = ()
-    """Host variables (patterns as WANDB_*) that reach the image, besides SLURM_*, SUBMITIT_*, CUDA_*, NCCL_*
+    """Host variables (patterns like WANDB_*) for the image, besides SLURM_*, SUBMITIT_*, CUDA_*, NCCL_*
     and `environment`."""
     options: Tuple[str, ...] = ()
     """More options of `apptainer exec`, for example --userns."""
@@ -72,38 +72,38 @@ class ClusterConfig(Settings):
     """slurm, or local: this machine, without a scheduler."""
     paths: Paths = Paths()
     partition: Optional[str] = None
-    """Of every job, as are account, qos and constraint; null leaves the option out."""
+    """sbatch --partition; account, qos and constraint likewise; null leaves the option out."""
     account: Optional[str] = None
     qos: Optional[str] = None
     constraint: Optional[str] = None
     mail_user: Optional[str] = None
-    """Who gets mail about jobs; null: nobody."""
+    """sbatch --mail-user; null: no mail."""
     mail_type: str = "END,FAIL"
-    """What about, in sbatch's words."""
+    """sbatch --mail-type."""
     container: Container = Container()
     resources: Dict[str, Dict[str, Any]] = {}
     """Kind of job -> its resources, on top of the entry `default`; see Resources."""
     array_parallelism: int = Field(64, ge=1)
-    """Elements of one array that may run at once."""
+    """Elements of one array that may run at the same time."""
     parallel: int = Field(1, ge=1)
-    """scheduler local: tasks that run at once, of whatever kind."""
+    """scheduler local: tasks that run at the same time, of any kind."""
     python: Optional[str] = None
     """The jobs' interpreter without a container: a path (relative to the code) or a program; null: the one
     that submits."""
     slurm_conf: Optional[str] = None
     """A slurm.conf other than the machine's own (relative to the code)."""
     hang_minutes: float = Field(30.0, ge=0.0)
-    """Training that takes no step for so long ends, every process's stacks in its log; 0: never."""
+    """Minutes without a step after which training ends, with all stacks in its log; 0: never."""
     stop_seconds: int = Field(90, ge=1)
-    """So long before its time limit a job is asked to save and to be queued again."""
+    """Seconds before its time limit at which a job is told to save and is requeued."""
     setup: Tuple[str, ...] = ()
     """Shell lines that each job runs first, for example `module load ...`."""
     environment: Dict[str, Union[str, int, float]] = {}
-    """Variables of every job."""
+    """Environment variables of every job."""
     extra_sbatch: Dict[str, Union[bool, str, int, float]] = {}
-    """Any other option of sbatch, without its hyphens; true for an option without a value."""
+    """Other options of sbatch, without leading hyphens; true for an option without a value."""
     name: str = ""
-    """What finds it again: a name in cluster_configs/ or a file's path. Filled in on reading."""
+    """Its name in cluster_configs/ or its file's path. Filled in on reading."""
     code: Path = Path()
     """The folder that relative paths start from. Filled in on reading."""
     kinds: Dict[str, Resources] = {}
@@ -116,7 +116,7 @@ class ClusterConfig(Settings):
             if not option.replace("-", "").isalnum() or option.startswith("-"):
                 raise ValueError(f"{option}: not an option of sbatch; write it without its hyphens")
             if option in OWN_OPTIONS:
-                raise ValueError(f"{option}: this option is set for every job, a site cannot change it")
+                raise ValueError(f"{option}: set by the suite for every job; a site cannot change it")
         return options
 
     @field_validator("environment")
@@ -142,13 +142,13 @@ class ClusterConfig(Settings):
         return self.model_copy(update={"kinds": {**self.kinds, **changed}})
 
     def job_options(self, resources: Resources) -> Dict[str, Any]:
-        """Option of sbatch and srun (with underscores) -> value; what is not set is left out."""
+        """Option of sbatch and srun (with underscores) -> value; unset options are left out."""
         names = ("partition", "account", "qos", "constraint")
         own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**resources.options, **own}
 
     def srun_words(self, resources: Resources, script: str, **changes: Any) -> List[str]:
-        """The line by which srun runs a shell script as a job of this site.
+        """The srun command that runs a shell script as a job of this site.
 
         Args:
             changes: other options (with underscores), in place of the site's and those of `resources`.
@@ -163,7 +163,7 @@ class ClusterConfig(Settings):
         return {name: str(value) for name, value in self.environment.items()}
 
     def slurm_environment(self) -> Dict[str, str]:
-        """What Slurm's programs need in their environment to reach this site."""
+        """Environment variables with which Slurm's programs reach this site."""
         return {"SLURM_CONF": str(self.code / self.slurm_conf)} if self.slurm_conf else {}
 
 
@@ -171,7 +171,7 @@ def load_cluster(name: Optional[str], code: Path, kinds: Mapping[str, bool]) -> 
     """Read a site's config.
 
     Args:
-        name: a name in CODE/cluster_configs, a YAML file, or None: local, where there is no sbatch.
+        name: a name in CODE/cluster_configs, a YAML file, or None: local, if there is no sbatch.
         code: the folder that relative paths in it start from.
         kinds: the kinds of jobs that `resources` may name, and whether they may be several processes.
     """
@@ -180,8 +180,8 @@ def load_cluster(name: Optional[str], code: Path, kinds: Mapping[str, bool]) -> 
     if not name:
         if shutil.which("sbatch"):
             raise UserError(
-                "this machine can submit jobs (it has sbatch), so say where to run: "
-                f"CLUSTER=local for this machine, or one of {', '.join(known)}"
+                "CLUSTER= is required, because this machine has sbatch: expected local (this machine) "
+                f"or one of {', '.join(known)}"
             )
         name = "local"
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"

@@ -103,14 +103,14 @@ def test_a_python_that_is_too_old_is_one_line(make):
     old.chmod(0o755)
     result = make("setup", dry=False)
     assert result.returncode != 0
-    assert "error: Python 3.11 or newer is needed" in result.stderr
+    assert "error: Python 3.11 or newer is required" in result.stderr
     assert not (make.folder / ".venv").exists()
 
 
 def test_what_is_missing_is_said(make):
-    assert "say RECIPE=experiments/recipes/NAME.yaml or EXP=experiments/NAME" in make("pipeline").stderr
-    assert "say EXP=experiments/NAME" in make("status").stderr
-    assert "say STAGE=" in make("logs", "EXP=experiments/demo").stderr
+    assert "set RECIPE=experiments/recipes/NAME.yaml or EXP=experiments/NAME" in make("pipeline").stderr
+    assert "set EXP=experiments/NAME" in make("status").stderr
+    assert "set STAGE=" in make("logs", "EXP=experiments/demo").stderr
 
 
 def test_every_variable_is_an_option_of_the_command_that_it_reaches(make):

@@ -25,20 +25,20 @@ from textocvp.stopping import skip_teardown
 from textocvp.terminal import set_up_logging
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-AGAIN = "; free some or ask for quota and run it again, what is finished is kept"
+AGAIN = "; free some space or request quota and run it again; finished outputs are kept"
 PRETRAINED_URL = "https://uni-bonn.sciebo.de/s/UXXOoBY01sceJNF/download"
 
 
 class Command(NamedTuple):
-    """What a command calls, and its options."""
+    """A command's function and options."""
 
     handler: str
     """"module:function"; the options are its arguments."""
     help: str
     options: str
-    """Names in OPTIONS or fields of EvaluationConfig; NAME=DEFAULT for another default than theirs."""
+    """Names in OPTIONS or fields of EvaluationConfig; NAME=DEFAULT overrides their default."""
     settings: Optional[Type[Settings]] = None
-    """More options: one per field. The handler takes them together, as `settings`."""
+    """Settings class with more options, one per field; the handler receives them as `settings`."""
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -62,7 +62,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             raise
         return report(name, UserError(f"{error.filename2 or error.filename}: {error.strerror}"))
     except KeyboardInterrupt:
-        print(f"error: {name}: interrupted; what is finished is kept", file=sys.stderr)
+        print(f"error: {name}: interrupted; finished outputs are kept", file=sys.stderr)
         return EXIT_INTERRUPTED
     status = status if isinstance(status, int) else 0
     skip_teardown(status)
@@ -70,7 +70,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def arguments_of(command: Command, options: Dict[str, Any]) -> Dict[str, Any]:
-    """The handler's arguments; ConfigError in one line where the value of an option is wrong."""
+    """The handler's arguments; a one-line ConfigError if an option has a wrong value."""
     if command.settings is not None:
         return {"settings": settings_from(command.settings, options), **options}
     names = [name for name in options if name in EvaluationConfig.model_fields]
@@ -148,9 +148,9 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     "source": {"type": Path, "help": "what is read"},
     "to": {"type": Path, "help": "the new folder"},
     "num_heads": {"type": count, "default": None, "help": "attention heads of a ViT of an unpublished size"},
-    "shard": {"type": int, "default": 0, "help": "which of the shards"},
-    "num_shards": {"type": count, "default": 1, "help": "shards that are written in parallel"},
-    "criterion": {"default": None, "help": "what ranks the seeds (see EXP/selected.json)"},
+    "shard": {"type": int, "default": 0, "help": "index of the shard"},
+    "num_shards": {"type": count, "default": 1, "help": "number of shards"},
+    "criterion": {"default": None, "help": "criterion that ranks the seeds (see EXP/selected.json)"},
     "results_name": {"type": folder_name, "help": "name of the file in results/"},
     "url": {"default": PRETRAINED_URL, "help": "the archive"},
 }
@@ -164,7 +164,7 @@ COMMANDS: Dict[str, Command] = {
     ),
     "make-weights": Command(
         "textocvp.synthetic.weights:make_weights",
-        "write a small frozen encoder with random values, for machines without pretrained weights",
+        "write a small frozen encoder with random values, for use without pretrained weights",
         "out",
         WeightsSettings,
     ),
@@ -235,7 +235,7 @@ COMMANDS: Dict[str, Command] = {
     ),
     "figures-predictor": Command(
         "textocvp.evaluation.figures:figures_predictor",
-        "draw what one predictor forecasts",
+        "draw the forecasts of one predictor",
         "exp_directory decomp_ckpt name_pred_exp pred_ckpt num_preds=15 num_seqs=30",
     ),
     "report": Command(
@@ -243,7 +243,7 @@ COMMANDS: Dict[str, Command] = {
     ),
     "check-summary": Command(
         "textocvp.evaluation.report:check_summary",
-        "compare summary.json with the figures that the recipe's `checks` asks for",
+        "compare summary.json with the bounds in the recipe's `checks`",
         "exp_directory",
     ),
     "import-checkpoint": Command(

@@ -1,6 +1,6 @@
-"""Files: hashes, JSON, locks, writing whole or not at all, free space. Standard library only.
+"""Files: hashes, JSON, locks, atomic writing, free space. Standard library only.
 
-A file is written whole or not at all: under a temporary name next to its own, flushed to disk, then renamed.
+Files are written atomically: under a temporary name in the same folder, flushed to disk, then renamed.
 A write that fails for lack of space raises DiskFullError, which names the path.
 """
 
@@ -30,28 +30,28 @@ _TORCH_TEXT = re.compile(
     r"PytorchStreamWriter failed writing|inline_container\.cc:\d+\] \. unexpected pos|"
     r"basic_ios::clear: iostream error"
 )
-"""torch.save does not say why it failed; since the file could be opened, lack of space is what remains."""
+"""torch.save does not report why it failed; since the file could be opened, lack of space is assumed."""
 
 
 class UserError(Exception):
-    """Something the user can fix. The message is one line: what is wrong and what to do."""
+    """An error that the user can fix. The message is one line: what is wrong and what to do."""
 
 
 class DiskFullError(UserError):
-    """Nothing more can be written: the disk is full or a quota is exceeded. What is finished is kept."""
+    """The disk is full or a quota is exceeded. Finished outputs are kept."""
 
 
 class ConfigError(UserError):
     """A value in a configuration file is missing, unknown, of the wrong type or out of range."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: ", did you mean 'x'?", or the known names where none is near."""
+def nearest(name: str, known: Iterable[str], listed: bool = True) -> str:
+    """A hint for a misspelt name: ", did you mean 'x'?"; else, if `listed`, the known names."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f", did you mean {close[0]!r}?"
-    return f"; known: {', '.join(sorted(known)) or 'none'}"
+    return f"; known: {', '.join(sorted(known)) or 'none'}" if listed else ""
 
 
 def sha256_file(path: Path) -> str:
@@ -115,7 +115,7 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder next to `path`, renamed to it on success and removed on an error.
 
-    OSError if `path` exists by then and is not an empty folder.
+    OSError if `path` then exists and is not an empty folder.
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -150,7 +150,7 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[int]:
 
 
 def append_jsonl(path: Path, value: Any) -> None:
-    """Append one JSON line under a lock, so that concurrent writers never mix lines; whole or not at all."""
+    """Append one JSON line under a lock, so that concurrent writers never mix lines."""
     lock = Path(path).with_name(Path(path).name + ".lock")
     with writing(path), file_lock(lock), open(path, "ab+", buffering=0) as file:
         size, line = file.seek(0, os.SEEK_END), (json.dumps(value) + "\n").encode()
@@ -158,7 +158,7 @@ def append_jsonl(path: Path, value: Any) -> None:
         if file.read(1) not in (
             b"",
             b"\n",
-        ):  # a crash cut the line before short: do not lose this one with it
+        ):  # a crash truncated the previous line: do not append to it
             line = b"\n" + line
         try:
             if file.write(line) < len(line):
@@ -171,7 +171,7 @@ def append_jsonl(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn whatever fails inside for lack of space into a DiskFullError: one line with the path."""
+    """Turn any failure for lack of space inside into a DiskFullError: one line with the path."""
     try:
         yield
     except DiskFullError:
@@ -187,7 +187,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def full_disk_reason(error: BaseException) -> Optional[str]:
-    """What kind of lack of space an error is about ("no space left on device", ...); None: about none."""
+    """The lack of space that caused an error ("no space left on device", ...); None: another cause."""
     seen: List[BaseException] = []
     cause: Optional[BaseException] = error
     while cause is not None and cause not in seen:
@@ -216,7 +216,7 @@ def space_at(path: Path) -> Space:
 
 
 def bytes_below(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 for what does not exist."""
+    """Bytes of a file, or of all files in a folder; 0 if it does not exist."""
     if not path.is_dir() or path.is_symlink():
         return path.lstat().st_size if os.path.lexists(path) else 0
     files = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)

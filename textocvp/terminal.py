@@ -1,7 +1,7 @@
-"""What a person sees of a run: log lines, progress, tables, durations. No torch.
+"""Output for people: log lines, progress, tables, durations. No torch.
 
-Notes about a run are logged (`logging.getLogger(__name__)`); the result of a command is printed. On a terminal
-a log line is its message alone; elsewhere the time precedes it, and in a run of several processes the rank.
+Notes about a run are logged (`logging.getLogger(__name__)`); results of commands are printed. On a terminal a
+log line is its message alone; elsewhere the time precedes it, and in a run of several processes the rank.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class _Handler(logging.StreamHandler):
-    """Writes to whatever sys.stderr is at the moment, above a progress bar if there is one."""
+    """Writes to the current sys.stderr, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -56,24 +56,24 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
 
 class Progress:
-    """How far a run of `total` units is: a bar on a terminal, a log line now and then, a job's progress.json.
+    """Progress of `total` units: a bar on a terminal, periodic log lines, a job's progress.json.
 
     Silent on all but the main process. A loss is read from its device only when something is shown.
     """
 
     bar: Any = None
-    """The bar that is on the terminal now (tqdm), which log lines must not break."""
+    """The current bar on the terminal (tqdm), which log lines must not break."""
 
     def __init__(
         self, name: str, total: Optional[int], first: int = 0, is_main: bool = True, unit: str = "step"
     ) -> None:
-        """total: None if unknown; first: units that an earlier run has done."""
+        """total: None if unknown; first: units done by an earlier run."""
         self._name, self._total, self._first, self._is_main, self._unit = name, total, first, is_main, unit
         self._started = time.monotonic()
         self._shown = self._written = float("-inf")
         self._bar: Any = None
         if is_main and sys.stderr.isatty():
-            from tqdm import tqdm  # a login node has none, and needs none
+            from tqdm import tqdm  # not installed on login nodes
 
             self._bar = Progress.bar = tqdm(total=total, initial=first, desc=name, unit=unit)
 
@@ -89,10 +89,10 @@ class Progress:
         self.close()
 
     def update(self, done: int, loss: Any = None) -> None:
-        """Show that `done` units are done, if it is time to.
+        """Show that `done` units are done, if an update is due.
 
         Args:
-            loss: a number or a tensor () of one.
+            loss: a number or a tensor ().
         """
         if not self._is_main:
             return
@@ -108,7 +108,7 @@ class Progress:
             )
 
     def close(self) -> None:
-        """Leave the terminal as it was found."""
+        """Restore the terminal."""
         if self._bar is not None:
             self._bar.close()
             self._bar = Progress.bar = None
@@ -130,12 +130,12 @@ class Progress:
         return max(done - self._first, 1) / max(time.monotonic() - self._started, 1e-6)
 
     def _left(self, done: int) -> float:
-        """Seconds that the rest takes at that rate."""
+        """Seconds left at that rate."""
         return ((self._total or 0) - done) / self._rate(done)
 
 
 def progress_columns(progress: Mapping[str, Any]) -> List[str]:
-    """Step, rate, time left and loss of a task's progress.json as text, "" for what is not known."""
+    """Step, rate, time left and loss of a task's progress.json as text, "" for unknown values."""
     if not progress:
         return ["", "", "", ""]
     numbers: Dict[str, float] = {k: v for k, v in progress.items() if isinstance(v, (int, float))}

@@ -1,6 +1,6 @@
-"""`python -m launch doctor --cluster NAME`: what would otherwise cost a night is checked in a minute.
+"""`python -m launch doctor --cluster NAME`: checks a site from here and from a compute node.
 
-checks.py is the table; this runs it, and for its rows about nodes sends probe.py there in one short job.
+Runs the table in checks.py; its rows about nodes get their facts from probe.py, which runs in one short job.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from slurm.probe import PASSING, Outcome, run_probe, telling
 from textocvp.files import UserError
 
 STAGE = "train_decomp"
-"""Whose resources, container and environment the probe gets."""
+"""The stage whose resources, container and environment the probe uses."""
 NEEDED = {"programs", "submission", "image", "python", "experiments folder", "slurm", "sbatch --test-only"}
-"""Where one of these failed, no node is probed."""
+"""If one of these fails, no node is probed."""
 NODE_LINES = """\
 node=${{SLURMD_NODENAME:-$(uname -n)}}
 for _ in $(seq 25); do [ -r {nonce} ] && break; sleep 0.2; done
 printf '{mark}{{"node": "%s", "fact": "shared_folder", "time": %s, "nonce": "%s"}}\\n' \
 "$node" "$(date +%s.%N)" "$(cat {nonce} 2>/dev/null)"
 """
-"""Printed by the node itself, before any image or python starts."""
+"""Printed on the node before any image or python starts."""
 
 
 def run_doctor(name: Optional[str], exp: Optional[Path], timeout: float, as_json: bool) -> int:
@@ -39,7 +39,7 @@ def run_doctor(name: Optional[str], exp: Optional[Path], timeout: float, as_json
 
     Args:
         exp: an experiment whose tasks and saved state are compared with the site's limits.
-        timeout: seconds that the probe job may wait, and again run.
+        timeout: seconds until the probe job must have started, and again until it must have ended.
     """
     entries: List[Dict[str, str]] = []
     for group, finding in all_findings(name, exp, timeout):
@@ -55,7 +55,7 @@ def run_doctor(name: Optional[str], exp: Optional[Path], timeout: float, as_json
 
 
 def all_findings(name: Optional[str], exp: Optional[Path], timeout: float) -> Iterator[Tuple[str, Finding]]:
-    """This host first, then the scheduler, then a node; a later one only where the earlier ones allow it."""
+    """Check this host, then the scheduler, then a node; skip a later group if an earlier one failed."""
     if exp is not None:
         from_folder(exp)
     try:
@@ -82,7 +82,7 @@ def all_findings(name: Optional[str], exp: Optional[Path], timeout: float) -> It
 
 
 def check_nodes(checks: Checks, timeout: float) -> List[Finding]:
-    """Probe in a folder of its own; equal findings of several nodes are one."""
+    """Run the probe in a new folder; merge equal findings of several nodes."""
     nodes: Dict[Finding, List[str]] = {}
     checks.nonce = uuid.uuid4().hex
     job = f"textocvp-doctor-{checks.nonce[:8]}" if checks.is_slurm else ""
@@ -123,28 +123,28 @@ def probe_command(checks: Checks, job: str, timeout: float) -> List[str]:
 
 
 def facts_by_node(outcome: Outcome) -> Dict[str, Dict[str, Fact]]:
-    """Node -> name -> fact. Python's fact on the shared folder is joined to that of the node itself."""
+    """Node -> name -> fact. Python's fact about the shared folder is merged with the node's own."""
     nodes: Dict[str, Dict[str, Fact]] = {}
     for arrived, text in outcome.lines:
         with contextlib.suppress(ValueError):  # not a fact, or two nodes wrote at once
             fact = json.loads(text[len(MARK) :] if text.startswith(MARK) else "")
             facts = nodes.setdefault(fact["node"], {"clock": {"skew": fact["time"] - arrived}})
             facts[fact["fact"]] = {**facts.get(fact["fact"], {}), **fact}
-            # of the line that was least on its way
+            # of the line that arrived fastest
             facts["clock"]["skew"] = max(facts["clock"]["skew"], fact["time"] - arrived)
     return {node: facts for node, facts in nodes.items() if "nonce" in facts.get("shared_folder", {})}
 
 
 def job_findings(outcome: Outcome) -> Iterator[Finding]:
-    """What is found of the job itself, before a node answered."""
+    """Findings about the job itself, when no node has answered."""
     own = [line for line in outcome.before if not line.startswith("srun: ")]
     job, said = f"job {outcome.job_id}" if outcome.job_id else "the probe", telling(own or outcome.before)
     if outcome.lines:
         if own:
-            yield Finding(WARN, "setup", f"its lines printed: {said}", "check that they do what they should")
+            yield Finding(WARN, "setup", f"the lines printed: {said}", "check that they work")
     elif outcome.status is None and outcome.state == "PENDING":
         passes, reason = outcome.reason.split(",")[0] in PASSING, outcome.reason or "no reason given"
-        text = f"{job} did not start in time: PENDING ({reason}); it is cancelled"
+        text = f"{job} did not start in time: PENDING ({reason}); it was cancelled"
         advice = "try again with a longer TIMEOUT=" if passes else "it may wait forever: see squeue's manual"
         yield Finding(WARN if passes else FAIL, "probe job", text, advice)
     else:
@@ -153,7 +153,7 @@ def job_findings(outcome: Outcome) -> Iterator[Finding]:
 
 
 def unfinished(checks: Checks, outcome: Outcome, facts: Dict[str, Fact]) -> Iterator[Finding]:
-    """A node answered, but not to the end."""
+    """Findings about a probe that ended early."""
     said = telling([line for _, line in outcome.lines if not line.startswith((MARK, "srun: "))])
     if "python" not in facts:
         own = "the nodes need that interpreter and its libraries too (`python`)"

@@ -1,4 +1,4 @@
-"""What `doctor` checks: in each row a name, what to do, and a test, which gets a fact or looks itself."""
+"""The checks of `doctor`: each row has a name, advice, and a test of a fact from a node or of this host."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 HOST, SLURM, NODE = "this host", "scheduler", "compute node"
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 USUAL_JOBS = 25
-"""Of a pipeline with three seeds, eight shards and four predictors."""
+"""Jobs of a pipeline with three seeds, eight shards and four predictors."""
 EXAMPLE_STATE = 100_000_000
 """Bytes of parameters and Adam's two moments of a model of 8 million parameters."""
 SEEN_SECONDS = 10.0
-"""How long this host may take to show a file that a node wrote."""
+"""Seconds until a file that a node wrote must be visible on this host."""
 Fact = Dict[str, Any]
 Results = Iterator[Tuple[str, ...]]
-"""Level and what was found; then, where they are not the row's own, name and advice."""
+"""Level and finding; then name and advice if they differ from the row's."""
 Test = Callable[["Checks", Fact], Results]
 
 
@@ -46,7 +46,7 @@ class Finding(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of the table. A test in section NODE gets the fact of probe.py that has its name."""
+    """One row of the table. A test in section NODE gets the fact of the same name from probe.py."""
 
     section: str
     name: str
@@ -55,7 +55,7 @@ class Row(NamedTuple):
     test: Test
 
     def findings(self, checks: Checks, fact: Fact) -> Iterator[Finding]:
-        """What is found of a fact ({} where the test looks itself); that it could not be got is found too."""
+        """Findings for a fact ({} if the test needs none); an error in getting the fact is a finding too."""
         results: List[Tuple[str, ...]] = []
         try:
             results += [(FAIL, fact["error"])] if "error" in fact else self.test(checks, fact)
@@ -70,7 +70,7 @@ class Row(NamedTuple):
 
 @contextlib.contextmanager
 def own_folder(folder: Path) -> Iterator[Path]:
-    """A new folder in one that may not exist yet; both are as before afterwards."""
+    """A temporary folder in one that may not exist yet; both are removed afterwards."""
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     own = Path(tempfile.mkdtemp(dir=folder, prefix=".doctor-"))
@@ -79,7 +79,7 @@ def own_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(own, ignore_errors=True)
         if created:
-            with contextlib.suppress(OSError):  # somebody else uses it by now
+            with contextlib.suppress(OSError):  # in use by somebody else
                 folder.rmdir()
 
 
@@ -97,7 +97,7 @@ def row(section: str, name: str, advice: str = "") -> Callable[[Test], Test]:
 
 
 class Checks:
-    """The tests, what they check, and what earlier ones learned."""
+    """The tests, what they check, and the results of earlier tests."""
 
     def __init__(self, cluster: ClusterConfig, exp: Optional[Path] = None) -> None:
         self.cluster, self.exp, self.environment = cluster, exp, cluster.slurm_environment()
@@ -106,8 +106,8 @@ class Checks:
         # by the stages' names for people
         self.resources = {stage.replace("_", "-"): cluster.job_resources(stage) for stage in DISTRIBUTED}
         self.settings: Dict[str, str] = {}  # of Slurm
-        self.partitions: Dict[str, Dict[str, str]] = {}  # that jobs go to; "": the default one; {}: unknown
-        self.grace: Optional[int] = None  # seconds that a preempted job has left
+        self.partitions: Dict[str, Dict[str, str]] = {}  # used by jobs; "": the default; {}: unknown
+        self.grace: Optional[int] = None  # seconds between preemption and SIGKILL
         self.root, self.nonce = Path(), ""  # the probe's folder in `folder`, and what this host writes there
 
     @row(HOST, "programs", "run this on a login node, or load the site's Slurm module first")
@@ -125,7 +125,7 @@ class Checks:
     def optional_programs(self, fact: Fact) -> Results:
         runtime = self.cluster.container.runtime if self.in_image else ""
         losses = {
-            "git": "jobs take along every file here that is not hidden, and no revision is recorded",
+            "git": "snapshots contain every file here that is not hidden, and no revision is recorded",
             "sacct": self.is_slurm and "`make status` forgets jobs when slurmctld does (MinJobAge)",
             runtime: runtime
             and "`make image` and `make shell` fail; jobs need it on the nodes (see `setup`)",
@@ -172,14 +172,14 @@ class Checks:
     @row(HOST, "data and weights")
     def data_and_weights(self, fact: Fact) -> Results:
         for path, name, option in self.roots():
-            why, advice = problem(CODE / path), f"correct {option}, or the folder"
+            why, advice = problem(CODE / path), f"correct {option} or create the folder"
             yield FAIL if why else OK, f"{CODE / path} {why}".strip(), name, advice
-        advice = "jobs start only where the nodes have it; otherwise remove it from container.binds"
+        advice = "jobs fail on nodes that lack it; if all do, remove it from container.binds"
         for source in [bind.split(":")[0] for bind in self.cluster.container.binds if self.in_image]:
             if not Path(source).exists():
                 yield WARN, f"{source} does not exist on this host", "bind", advice
 
-    @row(SLURM, "slurm", "see slurm_conf, and whether this is a login node")
+    @row(SLURM, "slurm", "check slurm_conf, and run this on a login node")
     def slurm_answers(self, fact: Fact) -> Results:
         self.settings = slurm_settings(self.environment)
         for name in (self.cluster.partition or "").split(","):
@@ -197,7 +197,7 @@ class Checks:
         """Ask once for stages with equal resources; stages with equal answers are one finding."""
         from slurm.executor import sbatch_text
 
-        # sbatch does not look at what starts python, and the image may not exist
+        # sbatch does not check the command that starts python, and the image may not exist
         site = self.cluster.model_copy(update={"container": Container(), "python": "python3"})
         submission = Submission(site, self.folder / "doctor", CODE, {"revision": "", "dirty": 0, "image": ""})
         answers: Dict[str, List[str]] = {}
@@ -210,34 +210,34 @@ class Checks:
             named = "all stages" if len(answers) == 1 else ", ".join(stages)
             yield OK if why == "accepted" else FAIL, f"{named}: {why}"
 
-    @row(SLURM, "partition", "jobs would wait forever: choose another one, or lower time and nodes")
+    @row(SLURM, "partition", "jobs would wait forever; choose another partition, or lower time and nodes")
     def partition(self, fact: Fact) -> Results:
         site, shown = self.cluster, ("State", "MaxTime", "MaxNodes", "Nodes")
         for name, values in self.partitions.items():
             title = f"partition {values.get('PartitionName', name)}".strip()
             problems = probe.partition_problems(values, site.account, site.qos, self.resources)
             if not values:
-                problems = ["unknown, or not for you" if name else "none given, and no default one"]
+                problems = ["unknown, or you have no access" if name else "not set, and no default exists"]
             yield from ((FAIL if name or values else WARN, why, title) for why in problems)
             if not problems:
                 yield OK, ", ".join(f"{key} {values.get(key, '?')}" for key in shown), title
 
-    @row(SLURM, "numbers of jobs", "use fewer shards, seeds or predictors, or submit stage by stage")
+    @row(SLURM, "number of jobs", "use fewer shards, seeds or predictors, or submit stage by stage")
     def numbers(self, fact: Fact) -> Results:
         tasks = all_tasks(from_folder(self.exp)) if self.exp else []
         largest, jobs = max((task.index for task in tasks), default=USUAL_JOBS), len(tasks) or USUAL_JOBS
         for name, needed in (("MaxArraySize", largest + 1), ("MaxJobCount", jobs)):
             most = self.settings.get(name, "?")
-            yield OK if probe.limit(most) >= needed else FAIL, f"{most}, {needed} needed", name
+            yield OK if probe.limit(most) >= needed else FAIL, f"{most}, but {needed} are needed", name
         for account, few in probe.max_submit_jobs(self.cluster.account, self.environment):
             if few < jobs:
-                text = f"account {account} accepts {few} of your jobs at once, a pipeline has {jobs}"
+                text = f"account {account} accepts {few} of your jobs at once, but a pipeline has {jobs}"
                 yield WARN, text, "MaxSubmitJobs"
 
-    @row(SLURM, "stop_seconds", "raise resources' time, or lower stop_seconds")
+    @row(SLURM, "stop_seconds", "raise `time` in resources, or lower stop_seconds")
     def endings(self, fact: Fact) -> Results:
-        """What becomes of jobs that Slurm ends."""
-        asked, text = "not set, but jobs ask for it", "jobs that are preempted or whose node fails are lost"
+        """Whether jobs are requeued when Slurm ends them."""
+        asked, text = "not set, but jobs request it", "jobs are lost on preemption or node failure"
         if "no-requeue" in self.cluster.extra_sbatch:
             yield WARN, f"extra_sbatch.no-requeue: {text}", "JobRequeue", "remove it"
         else:
@@ -248,9 +248,9 @@ class Checks:
         stop = self.cluster.stop_seconds
         short = ", ".join(stage for stage, asked in self.resources.items() if asked.minutes * 60 <= stop)
         if short:
-            yield FAIL, f"{stop} s, but the whole time limit of {short} is not longer"
+            yield FAIL, f"{stop} s, but the time limit of {short} is not longer"
 
-    @row(SLURM, "preemption", "save more often; `make pipeline` again continues what has ended")
+    @row(SLURM, "preemption", "save more often; `make pipeline` continues jobs that ended")
     def preemption(self, fact: Fact) -> Results:
         graces, kind = [], self.settings.get("PreemptType", "preempt/none")
         if kind in ("preempt/none", "(null)"):
@@ -266,13 +266,13 @@ class Checks:
                 text += "; the GraceTime of a QOS counts too: sacctmgr show qos format=Name,GraceTime"
             lost, title = mode != "OFF" and not grace and "SUSPEND" not in mode, f"preemption in {name}"
             if "CANCEL" in mode:
-                text, lost = f"{text}: preempted jobs end for good", True
+                text, lost = f"{text}: preempted jobs are not requeued", True
             elif lost:
-                text += ": preempted jobs lose what they did since their last periodic save"
+                text += ": preempted jobs lose all progress since their last periodic save"
             yield WARN if lost else OK, text, title if name else "preemption"
         self.grace = min(graces, default=None)
 
-    @row(NODE, "clock", "file times and certificates mislead: tell the administrators (NTP)")
+    @row(NODE, "clock", "file times and certificates are unreliable; ask the administrators to check NTP")
     def clock(self, fact: Fact) -> Results:
         skew = fact["skew"]
         text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host's"
@@ -281,7 +281,7 @@ class Checks:
 
     @row(NODE, "shared folder", "set paths.experiments to a folder that login host and nodes share")
     def shared_folder(self, fact: Fact) -> Results:
-        """Whether node, image and host see the same experiments folder, and each what the other wrote."""
+        """Whether node, image and host see the same experiments folder and each other's files in it."""
         folder, trouble, text = self.folder, fact.get("trouble"), ""
         answer = self.root / f"node_{fact['node']}"
         deadline = time.monotonic() + (SEEN_SECONDS if trouble == "" else 0)
@@ -292,15 +292,15 @@ class Checks:
         if fact["nonce"] != self.nonce:
             yield FAIL, f"the node does not see what this host wrote into {folder}"
         elif trouble:
-            yield FAIL, f"{folder}: the jobs' python cannot use it: {trouble} (see container.binds)"
+            yield FAIL, f"{folder}: not usable from the jobs' python: {trouble} (see container.binds)"
         elif trouble is None:  # that python did not start
-            yield OK, f"{folder}: the node reads what this host writes"
+            yield OK, f"{folder}: the node can read this host's files"
         elif text != self.nonce:
             yield FAIL, f"this host does not see what the node wrote into {folder} after {SEEN_SECONDS:g} s"
         else:
-            yield OK, f"{folder}: node and this host read what the other wrote"
+            yield OK, f"{folder}: the node and this host can read each other's files"
 
-    @row(NODE, "packages", "every process of every job waits that long: `make image-dir`, or a faster disk")
+    @row(NODE, "packages", "every process waits that long; use `make image-dir` or a faster disk")
     def packages(self, fact: Fact) -> Results:
         where, lock = "the image" if self.in_image else fact["executable"], self.cluster.container.lock
         advice = f"`make image`, or install containers/requirements-{lock}.lock for `python`"
@@ -317,46 +317,46 @@ class Checks:
     def code(self, fact: Fact) -> Results:
         yield OK if fact["submitted"] else FAIL, f"jobs import {fact['file']}"
 
-    @row(NODE, "user packages", "environment: {PYTHONNOUSERSITE: 1} keeps them out; or remove them")
+    @row(NODE, "user packages", "environment: {PYTHONNOUSERSITE: 1} ignores them; or remove them")
     def user_packages(self, fact: Fact) -> Results:
         level = OK if not fact["found"] else FAIL if self.in_image else WARN
         yield level, f"{', '.join(fact['found']) or 'none'} from {fact['folder']}"
 
-    @row(NODE, "path", "it has to be on a shared file system; see paths and container.binds")
+    @row(NODE, "path", "it must be on a shared file system; see paths and container.binds")
     def path(self, fact: Fact) -> Results:
         where = "in the image" if self.in_image else "on the node"
         for name, why in fact["problems"].items():
             yield FAIL if why else OK, f"{name} {why or 'is readable'} {where}"
 
-    @row(NODE, "file locks", "the ledger needs them: mount with locks (Lustre: -o flock), or another folder")
+    @row(NODE, "file locks", "the ledger needs locks (Lustre: -o flock); use another file system or folder")
     def locks(self, fact: Fact) -> Results:
         yield OK, "work"
 
-    @row(NODE, "hdf5", "environment: {HDF5_USE_FILE_LOCKING: 'FALSE'} where only its locks do not work")
+    @row(NODE, "hdf5", "environment: {HDF5_USE_FILE_LOCKING: 'FALSE'} if only its locks do not work")
     def hdf5(self, fact: Fact) -> Results:
         yield OK, f"written and read with {fact['setting']}"
 
-    @row(NODE, "GPUs", "a partition with GPUs, a driver that fits the CUDA build (container.lock: cuda)?")
+    @row(NODE, "GPUs", "check the partition's GPUs, and that the driver supports container.lock: cuda")
     def gpus(self, fact: Fact) -> Results:
         asked, count, names = fact["asked"], fact["count"], ", ".join(fact["names"])
         build = f"CUDA {fact['cuda']}" if fact["cuda"] else "a build for CPUs"
         text = f"{count} of {asked} visible to torch ({build}) {names}".strip()
-        yield OK if count >= asked and (names or not asked) else FAIL, text if asked else "none asked for"
+        yield OK if count >= asked and (names or not asked) else FAIL, text if asked else "none requested"
 
-    @row(NODE, "/dev/shm", "data workers may die of SIGBUS: see container.options, or set num_workers=0")
+    @row(NODE, "/dev/shm", "SIGBUS may kill data workers; see container.options, or set num_workers=0")
     def shm(self, fact: Fact) -> Results:
         yield OK if fact["bytes"] >= 1e9 else WARN, format_bytes(fact["bytes"])
 
     @row(NODE, "save", "raise stop_seconds, save more often, free some space, or use a faster file system")
     def save(self, fact: Fact) -> Results:
-        """Whether training can save in the time that it has left when it is stopped."""
+        """Whether training can save in the time between its stop signal and its end."""
         below = ("", "seeds/*/", "predictors/*/", "predictors/*/seeds/*/") if self.exp else ()
         states = [state for name in below for state in self.folder.glob(f"{name}resume/step_*")]
         size = max((bytes_below(state) for state in states), default=EXAMPLE_STATE)
-        whose = f"a saved state of {self.exp}" if states else "an example: EXP= takes its own"
+        whose = f"a saved state of {self.exp}" if states else "an example; EXP= uses the experiment's own"
         speed = fact["bytes"] / max(fact["seconds"], 1e-3)
-        text = f"{format_bytes(fact['bytes'])} safe on disk in {fact['seconds']:.1f} s, "
-        text += f"{format_bytes(speed)}/s; {format_bytes(size)} ({whose}) take at least {size / max(speed, 1):.1f} s"
+        text = f"{format_bytes(fact['bytes'])} synced in {fact['seconds']:.1f} s, "
+        text += f"{format_bytes(speed)}/s; {format_bytes(size)} ({whose}) need {size / max(speed, 1):.1f} s"
         limits = [(FAIL, "stop_seconds", self.cluster.stop_seconds)] if self.is_slurm else []
         limits += [(WARN, "GraceTime", self.grace)] if self.grace is not None else []
         text += "".join(f", {name} is {most} s" for _, name, most in limits)

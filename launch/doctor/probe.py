@@ -1,10 +1,10 @@
-"""What `doctor` runs on a compute node, in the image where there is one: it gathers facts and judges nothing.
+"""What `doctor` runs on a compute node, in the image where there is one: it collects facts.
 
     python -c "$(cat launch/doctor/probe.py)" '{"folder": ..., "nonce": ..., ...}' NODE
 
-It is sent as text, so it runs wherever python does, whatever the node sees of the shared folders. Each fact
-is a line `@doctor {"node": ..., "fact": ..., ...}`; the test of that name in checks.py judges it. Standard
-library only: what jobs import is imported by name, and a failure of that is a fact as well.
+It is sent as text, so it does not depend on shared folders. Each fact is a line `@doctor {"node": ...,
+"fact": ..., ...}` for the test of that name in checks.py. Standard library only: packages that jobs import
+are imported by name, and a failure is a fact too.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from typing import Any, Callable, Dict
 MARK = "@doctor "
 PACKAGES = ("torch", "deepspeed", "h5py", "transformers", "submitit")
 SEEN_SECONDS = 5.0
-"""How long a network file system may take to show a new file."""
+"""Seconds until a network file system must show a new file."""
 SAVE_BYTES, SAVE_SECONDS, SAVE_SHARE = 256 << 20, 20.0, 0.05
-"""Limits of the file that is saved as a test; the last: of the free space."""
+"""Limits of the test file's size; the last one is a fraction of the free space."""
 HDF5_LINES = """
 import sys, h5py
 h5py.File(sys.argv[1], "w").create_dataset("values", data=range(1000)).file.close()
 first, second = h5py.File(sys.argv[1], "r"), h5py.File(sys.argv[1], "r")
-assert first["values"][999] == second["values"][999] == 999, "what was written is not what is read"
+assert first["values"][999] == second["values"][999] == 999, "read values differ from written ones"
 """
 Fact = Dict[str, Any]
 
 
 def main() -> None:
-    """Print every fact; what goes wrong while gathering one becomes its `error`."""
+    """Print every fact; an exception while collecting one becomes its `error`."""
     plan = {**json.loads(sys.argv[1]), "node": sys.argv[2]}
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # as textocvp does, before HDF5 is loaded
     emit(plan, "python", {})
@@ -53,7 +53,7 @@ def emit(plan: Fact, name: str, values: Fact) -> None:
 
 
 def attempt(gather: Callable[[Any], Fact], argument: Any) -> Fact:
-    """What `gather` returns, or the error that it raises."""
+    """The result of `gather`, or the error that it raised."""
     try:
         return gather(argument)
     except Exception as error:  # importing other people's code may raise anything
@@ -62,7 +62,7 @@ def attempt(gather: Callable[[Any], Fact], argument: Any) -> Fact:
 
 
 def shared_folder(plan: Fact) -> Fact:
-    """Read what the login host wrote, and write a file that it can read."""
+    """Read the file that the login host wrote, and write one for it to read."""
     folder, deadline = Path(plan["folder"]), time.monotonic() + SEEN_SECONDS
     while not (folder / "nonce").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -71,7 +71,7 @@ def shared_folder(plan: Fact) -> Fact:
         file.write(plan["nonce"])
         file.flush()
         os.fsync(file.fileno())
-    return {"trouble": "" if read == plan["nonce"] else "it reads another file"}
+    return {"trouble": "" if read == plan["nonce"] else "the file has other content"}
 
 
 def path(plan: Fact) -> Fact:
@@ -80,11 +80,11 @@ def path(plan: Fact) -> Fact:
 
 
 def problem(path: Path) -> str:
-    """Why a file or folder cannot be used, "" where it can."""
+    """Why a file or folder cannot be used; "" if it can."""
     if not path.exists():
         return "does not exist"
     if not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK):
-        return "is not readable for you"
+        return "is not readable"
     return "is empty" if path.is_dir() and not any(path.iterdir()) else ""
 
 
@@ -95,7 +95,7 @@ def code(plan: Fact) -> Fact:
 
 
 def packages(plan: Fact) -> Fact:
-    """What jobs import: versions, seconds, errors."""
+    """Packages that jobs import: versions, seconds, errors."""
     found: Dict[str, Fact] = {}
     for name in PACKAGES:
         started = time.monotonic()
@@ -105,7 +105,7 @@ def packages(plan: Fact) -> Fact:
 
 
 def user_packages(plan: Fact) -> Fact:
-    """Which of the packages come from the user's own folder, ~/.local."""
+    """Packages that are imported from the user's own folder, ~/.local."""
     folder = site.getusersitepackages()
     files = {name: str(getattr(sys.modules.get(name), "__file__", "")) for name in PACKAGES}
     return {"folder": folder, "found": [name for name in PACKAGES if files[name].startswith(folder + os.sep)]}
@@ -123,7 +123,7 @@ def locks(plan: Fact) -> Fact:
 
 
 def hdf5(plan: Fact) -> Fact:
-    """Write an HDF5 file and read it back; in another process, as HDF5 may crash where the disk refuses."""
+    """Write an HDF5 file and read it back; in another process, because HDF5 may crash on a write error."""
     command = [sys.executable, "-c", HDF5_LINES, str(Path(plan["folder"]) / f"probe_{plan['node']}.h5")]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
     setting = f"HDF5_USE_FILE_LOCKING={os.environ['HDF5_USE_FILE_LOCKING']}"
@@ -134,7 +134,7 @@ def hdf5(plan: Fact) -> Fact:
 
 
 def gpus(plan: Fact) -> Fact:
-    """GPUs that torch sees, if some are asked for; RuntimeError where one of them cannot add two numbers."""
+    """GPUs visible to torch, if any are requested; RuntimeError if one of them fails to add two numbers."""
     if not plan["gpus"]:
         return {"asked": 0, "count": 0, "cuda": "", "names": []}
     torch = importlib.import_module("torch")
@@ -146,13 +146,13 @@ def gpus(plan: Fact) -> Fact:
 
 
 def shm(plan: Fact) -> Fact:
-    """Size of /dev/shm in bytes, through which data workers and ranks of one node pass tensors."""
+    """Size of /dev/shm in bytes, used by data workers and ranks of one node to pass tensors."""
     status = os.statvfs("/dev/shm")
     return {"bytes": status.f_frsize * status.f_blocks}
 
 
 def save(plan: Fact) -> Fact:
-    """How many seconds it takes until a large file is safe on disk, as when the training state is saved."""
+    """Seconds to write and sync a large file, as when the training state is saved."""
     file_name, status = Path(plan["folder"]) / "save", os.statvfs(plan["folder"])
     most = min(SAVE_BYTES, int(status.f_bavail * status.f_frsize * SAVE_SHARE))
     chunk = os.urandom(8 << 20)  # not compressible

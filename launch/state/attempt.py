@@ -18,14 +18,14 @@ from textocvp.config.job import ATTEMPT_FILE, ATTEMPT_VARIABLE, TERM_WAIT_VARIAB
 from textocvp.files import UserError, read_json, write_json
 
 PATIENCE = 600.0
-"""Seconds that a rank waits for rank 0's checks."""
+"""Seconds that a rank waits for rank 0's decision."""
 RUN, SKIP = "run", "skip"
 MAX_STARTS = 3
 """Starts without progress after which a job ends."""
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGUSR2, 128 + signal.SIGTERM)
 """Exit codes of a command that saved its state and stopped on a signal."""
 FIRST_PORT, PORTS = 20000, 12000
-"""Below 32768, where Linux's own choice of ports begins."""
+"""Below 32768, the start of Linux's ephemeral ports."""
 
 
 def job_name() -> str:
@@ -37,22 +37,22 @@ def job_name() -> str:
 
 
 def attempt_name() -> str:
-    """Differs between any two attempts at a task, and is the same on all ranks of one."""
+    """Unique per attempt at a task, and the same on all of its ranks."""
     if "SUBMITIT_EXECUTOR" in os.environ:
         return f"{os.environ.get('SLURM_JOB_ID', '')}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
     return os.environ.get(ATTEMPT_VARIABLE, str(os.getpid()))
 
 
 def announce(folder: Path, decision: str) -> None:
-    """Let the other ranks know whether to RUN or to SKIP the command; this is the newest attempt now."""
+    """Announce to the other ranks whether to RUN or SKIP the command, and mark this attempt as the newest."""
     write_json(folder / ATTEMPT_FILE, {"attempt": attempt_name(), "word": decision})
 
 
 def await_decision(folder: Path) -> str:
-    """What rank 0 has announced for this attempt."""
+    """The decision that rank 0 announced for this attempt."""
     path, deadline = folder / ATTEMPT_FILE, time.time() + PATIENCE
     while time.time() < deadline:
-        # while it is replaced a network file system may have neither the old one nor the new
+        # during a rename a network file system may show neither the old file nor the new one
         with contextlib.suppress(UserError, OSError):
             announced = read_json(path)
             if announced["attempt"] == attempt_name():
@@ -62,9 +62,9 @@ def await_decision(folder: Path) -> str:
 
 
 def check_progress(root: Path, task: Task, saved: str) -> None:
-    """UserError where MAX_STARTS starts of this job in a row have found nothing newer than this one.
+    """UserError if the job was started MAX_STARTS times without new output in between.
 
-    With progress any number of restarts is normal: a week of preemptions.
+    With progress, any number of restarts is normal.
 
     Args:
         saved: from `last_saved`.
@@ -79,15 +79,15 @@ def check_progress(root: Path, task: Task, saved: str) -> None:
     ]
     if job and starts[-MAX_STARTS:] == [saved] * MAX_STARTS:
         raise UserError(
-            f"{task.name} was started {MAX_STARTS} times without saving anything new: its time limit, or the "
-            f'time between two preemptions, is too short; submit it again with more time (RES="time=...")'
+            f"{task.name} was started {MAX_STARTS} times without saving anything new; its time limit or "
+            f'the time between preemptions is too short: submit it again with more time (RES="time=...")'
         )
 
 
 def last_saved(root: Path, task: Task) -> str:
-    """What a task has saved so far: its newest state (their names count steps), its number of outputs.
+    """What a task has saved so far: its newest state (named by step) and its number of outputs.
 
-    Times of files would not do: the clocks of two nodes differ.
+    File times are not used, because the clocks of two nodes differ.
     """
     folders = [root / name for name in task.leftovers if Path(name).name == "resume"]
     states = [path.name for folder in folders for path in folder.glob("step_*")]
@@ -97,17 +97,17 @@ def last_saved(root: Path, task: Task) -> str:
 def own_signals() -> None:
     """Replace submitit's signal handlers: they requeue from inside the job, and on rank 0 alone.
 
-    Training installs its own; a stage without any survives USR2, and leaves TERM to the scheduler.
+    Training installs its own; a stage without handlers ignores USR2 and waits on TERM.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have left it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent shell may ignore it
     signal.signal(signal.SIGTERM, leave_to_scheduler(os.getpid()) if job_name() else signal.SIG_DFL)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def leave_to_scheduler(owner: int) -> Callable[[int, Optional[FrameType]], None]:
-    """A handler of TERM that does nothing more and waits: for the end (scancel) or for being queued again.
+    """Handler of TERM: wait to be killed (scancel) or requeued.
 
-    A preempted job that ended by itself in its grace time would count as failed, and never be queued again.
+    A preempted job that exits during its grace time counts as failed and is not requeued.
     """
 
     def wait(number: int, frame: Optional[FrameType]) -> None:
@@ -115,7 +115,7 @@ def leave_to_scheduler(owner: int) -> Callable[[int, Optional[FrameType]], None]
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where its workers have ended
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises if its workers have exited
         deadline = time.monotonic() + float(os.environ.get(TERM_WAIT_VARIABLE, "0"))
         while time.monotonic() < deadline:
             time.sleep(0.2)
@@ -125,14 +125,14 @@ def leave_to_scheduler(owner: int) -> Callable[[int, Optional[FrameType]], None]
 
 
 def was_stopped(error: BaseException) -> bool:
-    """Whether a signal ended the command in an orderly way."""
+    """Whether the command stopped on a signal after saving its state."""
     return isinstance(error, KeyboardInterrupt) or (
         isinstance(error, SystemExit) and error.code in STOPPED_CODES
     )
 
 
 def local_rank_variables(rank: int, size: int, port: int) -> Dict[str, str]:
-    """The environment by which a task's processes find each other: `rank` of `size` on this machine."""
+    """Environment variables for rank `rank` of `size` processes on this machine."""
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -144,10 +144,10 @@ def local_rank_variables(rank: int, size: int, port: int) -> Dict[str, str]:
 
 
 def slurm_rank_variables(environment: Mapping[str, str]) -> Dict[str, str]:
-    """Rank variables from what srun sets.
+    """Rank variables from srun's variables.
 
-    The master's address is a number, as node names may not resolve; its port follows from the job's id, so
-    that jobs that share a node do not collide.
+    The master's address is numeric, because node names may not resolve; its port is derived from the job
+    id, so that jobs on the same node do not collide.
     """
     size, port = int(environment["SLURM_NTASKS"]), FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS
     return {
@@ -159,7 +159,7 @@ def slurm_rank_variables(environment: Mapping[str, str]) -> Dict[str, str]:
 
 
 def set_rank_variables() -> int:
-    """Set this process's rank variables where a scheduler or the local runner has not; returns the rank."""
+    """Set this process's rank variables if the scheduler or the local runner has not; returns the rank."""
     if "SLURM_PROCID" in os.environ and "SUBMITIT_EXECUTOR" in os.environ:
         os.environ.update(slurm_rank_variables(os.environ))
     elif "RANK" not in os.environ:
@@ -168,7 +168,7 @@ def set_rank_variables() -> int:
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
+    """A free TCP port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

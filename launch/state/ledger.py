@@ -21,7 +21,7 @@ class Event(str, Enum):
     FINISHED = "finished"
     FAILED = "failed"
     STOPPED = "stopped"
-    """By a signal, with what was done saved: the same task continues."""
+    """Stopped by a signal after saving its state: the same task continues."""
     CANCELLED = "cancelled"
 
     __str__ = str.__str__
@@ -35,8 +35,8 @@ class Cause(str, Enum):
 
     DISK_FULL = "disk_full"
     SUPERSEDED = "superseded"  # by another attempt
-    CANCELLED = "cancelled"  # while it was being queued again
-    REFUSED = "refused"  # a user error, which says what to fix
+    CANCELLED = "cancelled"  # while it was being requeued
+    REFUSED = "refused"  # a user error; the message says how to fix it
     EXIT_STATUS = "exit_status"  # other than 0
     EXCEPTION = "exception"
 
@@ -55,7 +55,7 @@ def record(root: Path, event: Event, stage: str, task: int, **details: Any) -> N
 
 
 def read_ledger(root: Path) -> List[Dict[str, Any]]:
-    """All events in order; lines that a crash cut short, or that are not events, are left out."""
+    """All events in order; truncated lines and lines that are not events are skipped."""
     path = ledger_path(root)
     events = []
     for line in path.read_text().splitlines() if path.is_file() else ():
@@ -74,7 +74,7 @@ def submitted_jobs(root: Path) -> List[str]:
 
 
 def last_events(root: Path) -> Dict[TaskId, Dict[str, Any]]:
-    """Each task's last submission, joined by what its job has recorded since.
+    """Each task's last submission, merged with the later records of its job.
 
     `event` and `event_time` are those of the last record; `starts` counts how often the job was started.
     """
@@ -89,7 +89,7 @@ def last_events(root: Path) -> Dict[TaskId, Dict[str, Any]]:
         task = TaskId(event["stage"], event["task"])
         if event["event"] == SUBMITTED or task not in last:
             continue
-        # a job may start before the line that says it was submitted is written
+        # a job may start before its submission is recorded
         same_job = event.get("job_id") and event["job_id"] == last[task]["job_id"]
         if same_job or (number > since[task] and not last[task]["job_id"]):
             starts = last[task]["starts"] + (event["event"] == STARTED)
@@ -100,10 +100,10 @@ def last_events(root: Path) -> Dict[TaskId, Dict[str, Any]]:
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[int]:
-    """Hold the experiment's lock, as one process at a time plans, submits or runs here; yields its descriptor.
+    """Hold the experiment's lock, which plans, submissions and local runs take; yields its descriptor.
 
-    Processes that inherit the descriptor hold the lock too: after a runner was killed it stays locked until
-    the last orphan has ended.
+    Processes that inherit the descriptor hold the lock too: after a runner is killed, the lock is released
+    when the last orphan has exited.
 
     Raises:
         UserError: another process holds it, or the file system has no locks.
@@ -114,7 +114,7 @@ def locked(root: Path) -> Iterator[int]:
             descriptor = stack.enter_context(file_lock(path, wait=False))
         except BlockingIOError:
             raise UserError(
-                f"{root}: another run is working on it (it holds {path}); wait for it or end it"
+                f"{root}: in use by another run, which holds {path}; wait for it or stop it"
             ) from None
         except PermissionError:
             raise UserError(f"{path}: permission denied; does {root} belong to another user?") from None

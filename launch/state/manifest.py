@@ -1,4 +1,4 @@
-"""What finished tasks read and wrote, and whether a task is done by the files alone.
+"""Records of what finished tasks read and wrote; whether a task is done follows from files alone.
 
 EXP/jobs/STAGE/TASK/manifest.json   written when the task has succeeded
 """
@@ -17,11 +17,11 @@ from textocvp.config.schema import Change, difference
 from textocvp.files import UserError, read_json, sha256_file, sha256_json, write_json
 
 SCHEMA = 1
-DELETE = "delete the file, then its task counts as not done and runs again"
+DELETE = "delete the file, and its task will run again"
 
 
 class Why(Enum):
-    """Kinds of reasons why a task is not done; {}: the details."""
+    """Reasons why a task is not done; {}: the details."""
 
     NEVER_RAN = "it has not run yet"
     NOT_FINISHED = "it has not finished yet"
@@ -47,7 +47,7 @@ class Reason:
 
     @property
     def changed(self) -> bool:
-        """Whether there are outputs, but of another config or of other inputs."""
+        """Whether outputs exist, but from another config or other inputs."""
         return self.why in (Why.CONFIG, Why.INPUTS)
 
 
@@ -76,7 +76,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Read one; UserError where the file is absent, damaged or of another schema."""
+        """Read a manifest; UserError if the file is absent, damaged or of another schema."""
         try:
             values = read_json(path)
         except UserError as error:
@@ -90,7 +90,7 @@ class Manifest:
             raise UserError(f"{path}: damaged manifest ({error}); {DELETE}") from None
 
     def damaged_outputs(self, root: Path, rehash: bool = False) -> List[Reason]:
-        """Which outputs are absent or differ in size (with `rehash`: or content)."""
+        """Outputs that are absent or differ in size (with `rehash`: or content)."""
         reasons = []
         for name, expected in self.outputs.items():
             path, problem = Path(root) / name, ""
@@ -113,10 +113,10 @@ def describe_outputs(root: Path, paths: Iterable[Path]) -> Dict[str, Dict[str, A
 
 
 class Records:
-    """Tasks and manifests of one experiment, each read once: make a new one to see what changed since."""
+    """Tasks and manifests of one experiment, each read once; create a new instance to see later changes."""
 
     def __init__(self, root: Path, planned: Iterable[Task] = ()) -> None:
-        """`planned` tasks stand for what was submitted before under the same index."""
+        """`planned` tasks replace those submitted earlier under the same index."""
         self.root = Path(root)
         self._tasks: Dict[TaskId, Optional[Task]] = {task.id: task for task in planned}
         self._manifests: Dict[TaskId, Optional[Manifest]] = {}
@@ -139,7 +139,7 @@ class Records:
     def upstream_outputs(self, task: Task, pattern: str) -> Dict[str, str]:
         """Path -> SHA-256 of the outputs of a task's direct and indirect upstream that match a pattern.
 
-        The hundreds of tasks of one stage mostly have the same edges and patterns.
+        Cached, because the tasks of a stage mostly have the same edges and patterns.
         """
         key = (task.after, pattern)
         if key not in self._matching:
@@ -168,11 +168,11 @@ class Records:
 def write_manifest(
     root: Path, task: Task, inputs: Dict[str, str], seconds: float, about: Dict[str, Any]
 ) -> None:
-    """Record a success; UserError where the task did not write what it should have."""
+    """Record a success; UserError if an expected output does not exist."""
     outputs = describe_outputs(root, output_files(root, task))
     absent = [name for name in task.outputs if "*" not in name and name not in outputs]
     if absent:
-        raise UserError(f"{task.name} ended without an error, but did not write {', '.join(absent)}")
+        raise UserError(f"{task.name} exited without an error, but did not write {', '.join(absent)}")
     made = {name: about[name] for name in ("revision", "image", "versions")}
     key, config = task_key(task, inputs), config_sha256(task)
     manifest = Manifest(*task.id, key, config, inputs, outputs, **made, seconds=seconds)
@@ -180,7 +180,7 @@ def write_manifest(
 
 
 def output_files(root: Path, task: Task) -> List[Path]:
-    """The files that match the task's outputs, of those its share."""
+    """The task's share of the files that match its outputs."""
     files = {path for pattern in task.outputs for path in Path(root).glob(pattern) if path.is_file()}
     share, of = task.share
     return sorted(path for path in files if of == 1 or int(re.findall(r"\d+", path.stem)[-1]) % of == share)
@@ -192,7 +192,7 @@ def config_sha256(task: Task) -> str:
 
 
 def task_key(task: Task, inputs: Dict[str, str]) -> str:
-    """Equal keys mean equal outputs; where the experiment is, or how its job ran, is not part of it."""
+    """Equal keys mean equal outputs; the experiment's path and the job's resources are not part of it."""
     return sha256_json({"stage": task.stage, "config": config_sha256(task), "inputs": inputs})
 
 
@@ -204,7 +204,7 @@ def set_aside(root: Path, task: Task) -> Path:
     names |= set(manifest.outputs) if manifest else set()
     aside = folder / "aside" / f"{len(list(folder.glob('aside/*'))) + 1:03d}"
     aside.mkdir(parents=True)
-    for name in sorted(names):  # a folder comes before what is in it, which then moves with it
+    for name in sorted(names):  # a folder is listed before its content, which moves with it
         if (root / name).exists():
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).rename(aside / name)
@@ -219,7 +219,7 @@ class InputError(UserError):
 
 
 def input_hashes(records: Records, task: Task) -> Dict[str, str]:
-    """Path -> SHA-256 of everything that decides the task's outputs; InputError where one is absent."""
+    """Path -> SHA-256 of every file that affects the task's outputs; InputError if one is absent."""
     hashes: Dict[str, str] = {}
     for pattern in task.inputs:
         matching = records.upstream_outputs(task, pattern)
@@ -227,17 +227,17 @@ def input_hashes(records: Records, task: Task) -> Dict[str, str]:
             path = records.root / pattern
             if not path.is_file():
                 raise InputError(f"{task.name} needs {path}, which does not exist")
-            # a file of another folder counts by its name and content: no path enters a hash
+            # a file outside the experiment is hashed by name and content, not by path
             matching = {path.name if Path(pattern).is_absolute() else pattern: sha256_file(path)}
         hashes.update(matching)
     return hashes
 
 
 def check_upstream(records: Records, task: Task, seen: Optional[Set[TaskId]] = None) -> None:
-    """InputError unless every upstream task is done, its outputs whole and up to date.
+    """InputError unless every upstream task is done, with complete outputs that are up to date.
 
-    Slurm may drop or ignore a dependency; this check is what keeps a task from reading half an output.
-    What has only to have ended (`any`) may be missing.
+    Slurm may drop or ignore a dependency; this check keeps a task from reading partial outputs.
+    Outputs of `any` edges may be missing.
     """
     seen = set() if seen is None else seen
     for edge in task.after:
@@ -255,10 +255,10 @@ def check_upstream(records: Records, task: Task, seen: Optional[Set[TaskId]] = N
 
 
 def reasons_to_run(records: Records, task: Task, settled: bool = True) -> Tuple[Reason, ...]:
-    """Why a task is not done, given that everything upstream of it is as it should be; () where it is done.
+    """Why a task is not done, assuming that all upstream tasks are; () if it is done.
 
     Args:
-        settled: everything upstream is done; otherwise inputs are not compared, they may still change.
+        settled: all upstream tasks are done; otherwise inputs may still change and are not compared.
     """
     manifest, root = records.manifest(task.id), records.root
     if manifest is None:
@@ -291,8 +291,8 @@ def _other_config(before: Optional[Task], task: Task) -> Reason:
 
 
 def refusal(task: Task, reasons: Iterable[Reason]) -> str:
-    """Why a task may not run over outputs of another key."""
+    """The error for a task that must not overwrite outputs of another key."""
     return (
-        f"{task.name} already has outputs, {'; '.join(map(str, reasons))}; they are neither resumed nor "
-        "overwritten: --rerun (RERUN=1) moves them aside"
+        f"{task.name} already has outputs, {'; '.join(map(str, reasons))}; they are not overwritten; "
+        "use --rerun (RERUN=1) to move them aside"
     )

@@ -2,12 +2,12 @@
 
     EXP/.../resume                        of trainings that are done
     EXP/.../models/checkpoint_epoch_N.pth of trainings that are done; the final checkpoint stays
-    EXP/jobs/STAGE/TASK/aside             outputs that --rerun moved aside
-    EXP/jobs/snapshots/HASH               code that no queued or running job runs
-    EXP/jobs/STAGE/logs/*.pkl             what submitit keeps of jobs that have ended
-    .*.tmp                                left by what was killed a day ago or earlier
+    EXP/jobs/STAGE/TASK/aside             outputs moved aside by --rerun
+    EXP/jobs/snapshots/HASH               code of no queued or running job
+    EXP/jobs/STAGE/logs/*.pkl             submitit's files of jobs that have ended
+    .*.tmp                                left behind by processes that were killed at least a day ago
 
-Nothing that a manifest lists, nothing of a task that is queued or runs; in doubt it is kept.
+Files listed in a manifest and files of queued or running tasks are kept, and so are unknown ones.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from textocvp.files import UserError, bytes_below, format_bytes
 from textocvp.terminal import format_table
 
 OLD_SECONDS = 24 * 3600
-"""How long ago a temporary file must have been changed last."""
+"""Minimum age of a temporary file (seconds)."""
 SEVERAL = 4
-"""Things of one kind in one folder that are shown as one line."""
+"""Minimum number of files of one kind in one folder that are shown as one line."""
 _ON_THE_WAY = re.compile(r"checkpoint_epoch_\d+\.pth")
 _PICKLE = re.compile(r"(\d+)(?:_\d+)*_(?:submitted|result)\.pkl")
 
 
 @dataclass(frozen=True)
 class Alive:
-    """What of an experiment is queued or runs."""
+    """The queued and running tasks and jobs of an experiment."""
 
     tasks: FrozenSet[TaskId] = frozenset()
     job_ids: FrozenSet[str] = frozenset()
     snapshots: Optional[FrozenSet[str]] = frozenset()
-    """Names of the snapshots that its jobs run; None: not known."""
+    """Names of the snapshots that its jobs use; None: unknown."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder that is never needed again."""
+    """A file or folder that is no longer needed."""
 
     path: Path
     bytes: int
     what: str
 
     def remove(self) -> None:
-        """Remove it; UserError where that is not allowed."""
+        """Remove it; UserError if permission is denied."""
         try:
             folder = self.path.is_dir() and not self.path.is_symlink()
             shutil.rmtree(self.path) if folder else self.path.unlink()
@@ -63,7 +63,7 @@ class Leftover:
 
 
 def alive_by_ledger(root: Path) -> Alive:
-    """What the ledger alone says, without a scheduler: everything that has not ended counts."""
+    """From the ledger alone, without a scheduler: everything that has not ended counts."""
     ended = (ledger.FINISHED, ledger.FAILED, ledger.CANCELLED)
     last = {task: event for task, event in ledger.last_events(root).items() if event["event"] not in ended}
     job_ids = frozenset(str(event["job_id"]) for event in last.values())
@@ -71,7 +71,7 @@ def alive_by_ledger(root: Path) -> Alive:
 
 
 def prune(root: Path, alive: Alive, dry: bool) -> List[str]:
-    """Remove what is never needed again (with `dry` nothing); returns the lines that say what it was.
+    """Remove files that are no longer needed (with `dry`, only list them); returns the lines to print.
 
     Whoever calls holds the experiment's lock.
     """
@@ -90,7 +90,7 @@ def prune(root: Path, alive: Alive, dry: bool) -> List[str]:
 
 
 def _together(found: Sequence[Leftover]) -> Iterator[Leftover]:
-    """For people: many small files of one kind in one folder as one."""
+    """The removed paths, with many small files of one kind in one folder grouped."""
     groups: Dict[Tuple[Path, str], List[Leftover]] = {}
     for each in found:
         groups.setdefault((each.path.parent, each.what), []).append(each)
@@ -102,7 +102,7 @@ def _together(found: Sequence[Leftover]) -> Iterator[Leftover]:
 
 
 def leftovers(root: Path, alive: Alive) -> List[Leftover]:
-    """What can be removed, each thing once; absolute paths."""
+    """Absolute paths that can be removed, each once."""
     records = Records(Path(root).resolve())
     found: Dict[Path, Leftover] = {}
     needed = _needed(records, alive.tasks)
@@ -114,7 +114,7 @@ def leftovers(root: Path, alive: Alive) -> List[Leftover]:
 
 
 def _recorded(root: Path, name: str) -> List[TaskId]:
-    """The tasks whose folder holds such a file: task.json or manifest.json."""
+    """The tasks whose folder contains the file `name`, task.json or manifest.json."""
     paths = sorted(root.glob(f"jobs/*/*/{name}"))
     return [TaskId(path.parts[-3], int(path.parts[-2])) for path in paths if path.parts[-2].isdigit()]
 
@@ -129,7 +129,7 @@ def _candidates(records: Records, alive: Alive) -> Iterator[Tuple[str, Path]]:
         yield "moved aside", path
     for path in sorted(root.glob("jobs/snapshots/[!.]*")):
         if alive.snapshots is not None and path.name not in alive.snapshots:
-            yield "code of no job", path
+            yield "unused code snapshot", path
     arrays = {job_id.split("_")[0] for job_id in alive.job_ids}
     for path in sorted(root.glob("jobs/*/logs/*.pkl")):
         job = _PICKLE.fullmatch(path.name)
@@ -141,7 +141,7 @@ def _candidates(records: Records, alive: Alive) -> Iterator[Tuple[str, Path]]:
 
 
 def _of_training(root: Path, task: Task) -> Iterator[Tuple[str, Path]]:
-    """Of a task that trained and is done: its states, and the checkpoints on its way."""
+    """The resume states and intermediate checkpoints of a finished training task."""
     for name in task.outputs:
         folder = (root / name).parent.parent
         resume = folder / "resume"
@@ -151,7 +151,7 @@ def _of_training(root: Path, task: Task) -> Iterator[Tuple[str, Path]]:
             yield "states of a finished training", resume
         for path in sorted((folder / "models").glob("*.pth")):
             if _ON_THE_WAY.fullmatch(path.name):
-                yield "on the way of a finished training", path
+                yield "intermediate checkpoint of a finished training", path
 
 
 def _needed(records: Records, alive: FrozenSet[TaskId]) -> Set[Path]:
@@ -181,5 +181,5 @@ def _temporary(root: Path) -> Iterator[Path]:
 
 
 def _changed(path: Path) -> float:
-    """When a file, or anything in a folder, was changed last."""
+    """Time of the last change of a file, or of anything in a folder."""
     return max([path.lstat().st_mtime, *(inner.lstat().st_mtime for inner in path.rglob("*"))])

@@ -1,6 +1,6 @@
-"""The code that jobs run: the working tree as it was at submission, whatever happens to the checkout later.
+"""The code that jobs run: a copy of the working tree at submission, independent of later changes.
 
-EXP/jobs/snapshots/HASH/ holds the tracked files as edited and the untracked ones that git does not ignore.
+EXP/jobs/snapshots/HASH/ contains the tracked files as edited and the untracked ones that git does not ignore.
 Equal trees share one folder.
 """
 
@@ -16,24 +16,24 @@ from typing import List
 from textocvp.files import UserError, atomic_folder
 
 MAX_BYTES = 50 << 20
-"""A larger tree holds something that is not code."""
+"""A larger tree contains files that are not code."""
 HASH_DIGITS = 16
 LEFT_OUT = ("experiments", "__pycache__", "build", "dist")
-"""Folders that are not code, where there is no git to ask; hidden ones are left out too."""
+"""Folders that are skipped in a tree without git, as are hidden ones."""
 
 
 def snapshot_folder(root: Path) -> Path:
-    """The folder of the snapshots of the experiment in `root`."""
+    """The snapshots folder of the experiment in `root`."""
     return Path(root).resolve() / "jobs" / "snapshots"
 
 
 def snapshot_path(code: Path, folder: Path) -> Path:
-    """Where `take_snapshot` would copy the tree to, or has already."""
+    """The folder to which `take_snapshot` copies the tree."""
     return folder / tree_hash(code, tree_files(code))[:HASH_DIGITS]
 
 
 def take_snapshot(code: Path, folder: Path) -> Path:
-    """Copy the tree below `code` to `folder`/HASH, if it is not there; returns that path.
+    """Copy the tree below `code` to `folder`/HASH, unless that exists; returns that path.
 
     Raises:
         UserError: the tree is too large; its largest files are named.
@@ -44,8 +44,8 @@ def take_snapshot(code: Path, folder: Path) -> Path:
         largest = sorted(files, key=sizes.__getitem__, reverse=True)[:3]
         named = ", ".join(f"{name} ({sizes[name] / 1e6:.0f} MB)" for name in largest)
         raise UserError(
-            f"{code}: its files have {sum(sizes.values()) / 1e6:.0f} MB, more than the {MAX_BYTES >> 20} MB "
-            f"that jobs may take along: {named}; add them to .gitignore"
+            f"{code}: its files take {sum(sizes.values()) / 1e6:.0f} MB, more than the {MAX_BYTES >> 20} MB "
+            f"allowed for a snapshot: {named}; add them to .gitignore"
         )
     target = folder / tree_hash(code, files)[:HASH_DIGITS]
     try:
@@ -55,7 +55,7 @@ def take_snapshot(code: Path, folder: Path) -> Path:
                     (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(code / name, temporary / name, follow_symlinks=False)
     except OSError:
-        if not target.is_dir():  # else another submission was faster
+        if not target.is_dir():  # else a concurrent submission created it
             raise
     return target
 

@@ -1,4 +1,4 @@
-"""A task: one line of work, what it reads and writes, what has to end before it; recorded in task.json."""
+"""A task: its command, inputs, outputs and dependencies; recorded in task.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANY = "any"
 
 
 class TaskId(NamedTuple):
-    """What a task is found by."""
+    """Identifies a task."""
 
     stage: str
     task: int
@@ -26,16 +26,16 @@ class TaskId(NamedTuple):
 
 @dataclass(frozen=True)
 class Edge:
-    """A task that has to end first."""
+    """An upstream task."""
 
     stage: str
     index: int
     mode: str = OK
-    """ok: it must have succeeded; any: it must have ended, and its outputs are used where there are some."""
+    """ok: it must have succeeded; any: it must have ended, and its outputs are used if they exist."""
 
     @property
     def id(self) -> TaskId:
-        """The task that it points to."""
+        """The id of the upstream task."""
         return TaskId(self.stage, self.index)
 
 
@@ -45,26 +45,26 @@ class Task:
 
     stage: str
     index: int
-    """Place in its stage. It is the array index too, and stays the same across retries."""
+    """Index in its stage and in the job array; stays the same across retries."""
     label: str
-    """What a person calls it: "seed 0", "shard 3"."""
+    """Label for people: "seed 0", "shard 3"."""
     argv: Tuple[str, ...]
     """Arguments of `python -m textocvp`."""
     config: Dict[str, Any] = field(default_factory=dict)
-    """The config fields that decide its outputs; no paths."""
+    """The config fields that affect its outputs; no paths."""
     inputs: Tuple[str, ...] = ()
-    """Files whose content decides its outputs. A pattern with * may match nothing; a name must be there."""
+    """Files whose content affects its outputs. A pattern with * may match nothing; other names must exist."""
     outputs: Tuple[str, ...] = ()
     """Files or patterns that its manifest lists."""
     share: Tuple[int, int] = (0, 1)
-    """(s, n): of the files that match, those whose number (in `part_0007.h5`: 7) is s modulo n."""
+    """(s, n): only matching files whose number (in `part_0007.h5`: 7) is s modulo n."""
     leftovers: Tuple[str, ...] = ()
-    """What else it writes: moved aside together with the outputs when it runs again under another key."""
+    """Other files that it writes; moved aside with the outputs when it runs again under another key."""
     after: Tuple[Edge, ...] = ()
     version: int = 1
-    """Raised when the stage's code changes what it writes for the same config and inputs."""
+    """Increased when a code change alters the outputs for the same config and inputs."""
     replaceable: bool = False
-    """Cheap outputs are replaced where config or inputs changed; costly ones are moved aside, if asked to."""
+    """Cheap outputs are replaced if config or inputs changed; costly ones are moved aside on request."""
     rerun: bool = False
     """Asked to."""
 
@@ -80,7 +80,7 @@ class Task:
 
     @property
     def command(self) -> str:
-        """The line that runs the same work by hand."""
+        """The command line that runs the same work by hand."""
         return shlex.join(("python", "-m", "textocvp", *self.argv))
 
 
@@ -90,7 +90,7 @@ def job_folder(root: Path, stage: str, index: int) -> Path:
 
 
 def write_task(root: Path, task: Task) -> Path:
-    """Record what a task is when it is submitted; returns the file that a job is started with."""
+    """Write a task's file at submission; returns its path, the argument of the job."""
     path = job_folder(root, *task.id) / "task.json"
     write_json(path, asdict(task))
     return path

@@ -1,1 +1,1 @@
-"""What a person looks at."""
+"""Output for people: plans, status, logs, failures, efficiency."""

@@ -1,4 +1,4 @@
-"""`make efficiency`: requested against used time, memory and cores of each task, and what would be enough."""
+"""`make efficiency`: requested and used time, memory and cores of each task, and suggestions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from textocvp.files import UserError
 from textocvp.terminal import duration, format_table
 
 GB = 2**30
-"""As resources.STAGE.mem_gb counts."""
+"""The unit of resources.STAGE.mem_gb."""
 TIME_MARGIN, MEMORY_MARGIN, CORE_MARGIN = 1.3, 1.2, 1.1
 TIME_STEPS = ((3600, 300), (6 * 3600, 900), (24 * 3600, 3600), (math.inf, 6 * 3600))
-"""(up to so many seconds, round up to a multiple of so many)."""
+"""(up to this many seconds, round up to a multiple of this many)."""
 MEMORY_STEPS = ((4, 0.5), (16, 1), (64, 4), (math.inf, 8))
 HEADER = ("stage", "task", "job", "state", "attempts", "time", "limit", "memory", "asked", "cores busy")
-ATTEMPTS = "time and cores of a job that was queued again: all attempts summed; the limit is each attempt's"
-UNKNOWN = "memory and cores are known only of jobs in Slurm's accounting (sacct)"
+ATTEMPTS = "time and cores of requeued jobs are summed over attempts; the limit is that of one attempt"
+UNKNOWN = "memory and cores are known only for jobs in Slurm's accounting (sacct)"
 TOO_LITTLE = {"TIMEOUT": "time", "OUT_OF_MEMORY": "mem_gb"}
 
 
@@ -37,12 +37,12 @@ class Used:
     job_id: str
     usage: Usage
     resources: Mapping[str, Any]
-    """As the ledger has them from its submission."""
+    """Requested resources, from the ledger."""
     accounted: bool
 
 
 def efficiency_lines(root: Path) -> List[str]:
-    """The table and a suggestion for each stage; UserError where nothing was submitted yet."""
+    """The table and a suggestion for each stage; UserError if nothing was submitted yet."""
     last = ledger.last_events(root)
     if not last:
         raise UserError(f"{root}: nothing was submitted yet")
@@ -66,9 +66,9 @@ def efficiency_lines(root: Path) -> List[str]:
 
 
 def _recorded(records: Records, task: TaskId, event: Mapping[str, Any]) -> Usage:
-    """What ledger and manifest tell of a task without the accounting."""
+    """Usage of a task from ledger and manifest, without accounting."""
     manifest, done = records.manifest(task), event["event"] == ledger.FINISHED
-    # without a scheduler nobody enforces the limits
+    # without a scheduler limits are not enforced
     resources = (event.get("resources") or {}) if event.get("job_id") else {}
     return Usage(
         state="COMPLETED" if done else event["event"].upper(),
@@ -96,7 +96,7 @@ def _row(used: Used) -> Tuple[str, ...]:
 
 
 def suggestion(stage: str, used: Sequence[Used]) -> str:
-    """What would have been enough for all tasks of a stage that succeeded, or what was too little."""
+    """Sufficient resources for all successful tasks of a stage, or the resource that was exceeded."""
     for each in used:
         name = TOO_LITTLE.get(each.usage.state)
         if name:
@@ -107,7 +107,7 @@ def suggestion(stage: str, used: Sequence[Used]) -> str:
         return f"{stage}: no task has succeeded yet"
     enough = [*_enough_time(done), *_enough_memory(done), *_enough_cores(done)]
     if not enough:
-        return f"{stage}: what was asked for fits"
+        return f"{stage}: the requested resources fit"
     return f"{stage}: {' '.join(enough)} would have been enough (resources.{stage} in the cluster's config)"
 
 

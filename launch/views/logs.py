@@ -1,4 +1,4 @@
-"""`logs`: the log of one task; and what a log says of a failure."""
+"""`logs`: the log of one task; the lines of a log that explain a failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from textocvp.files import UserError
 
 TAIL_BYTES = 64 * 1024
 HANG = "Timeout ("
-"""How faulthandler begins when a training has taken no step for hang_minutes."""
+"""First words of faulthandler's dump after hang_minutes without a step."""
 FOLLOW_SECONDS = 1.0
 
 
@@ -34,9 +34,9 @@ def tail(path: Path, lines: int) -> List[str]:
 
 
 def failure_lines(log: Path, lines: int = 6) -> List[str]:
-    """What a log says of a failure: its last `error:` line, the end of its last traceback, or its end.
+    """Lines that explain a failure: the last `error:` line, the last traceback's end, or the log's end.
 
-    Of a process that hung: the top of its main thread's stack, which faulthandler writes last.
+    For a hang: the top of the main thread's stack, which faulthandler writes last.
     """
     text = tail(log, 200)
     for number in range(len(text) - 1, -1, -1):
@@ -45,7 +45,7 @@ def failure_lines(log: Path, lines: int = 6) -> List[str]:
         if text[number].startswith(HANG):
             return [text[number], *_main_stack(text[number + 1 :])[:lines]]
         if text[number].startswith("Traceback (most recent call last)"):
-            trace = [line for line in text[number:] if not line.startswith("srun: ")]  # what it says after it
+            trace = [line for line in text[number:] if not line.startswith("srun: ")]  # lines after it
             return trace[-lines:]
     return text[-lines:]
 
@@ -87,7 +87,7 @@ def run_logs(options: argparse.Namespace) -> int:
 
 
 def _follow(path: Path, root: Path, task: TaskId) -> None:
-    """Print what a log grows by, until its task has ended."""
+    """Print new lines of a log until its task has ended."""
     overview = Overview(root)
     with open(path) as file:
         file.seek(0, 2)

@@ -28,7 +28,7 @@ FLOAT = 4
 
 
 def summary_line(plan: Plan, cluster: ClusterConfig) -> str:
-    """What a submission is going to do, in one line."""
+    """A summary of a plan in one line."""
     actions = (Action.DONE, Action.QUEUED, Action.RUN)
     counts = {action: sum(step.action is action for step in plan.steps) for action in actions}
     parts = [f"{number} {action.value}" for action, number in counts.items() if number]
@@ -38,18 +38,18 @@ def summary_line(plan: Plan, cluster: ClusterConfig) -> str:
 
 
 def provenance_notes(plan: Plan, about: Mapping[str, Any]) -> List[str]:
-    """A line where done tasks come from other code or another image: they count as done all the same.
+    """Notes about done tasks that were created by other code or another image; they still count as done.
 
-    And one where they may be in the way of new ones.
+    Also about done tasks whose outputs may block new ones.
 
     Args:
-        about: revision and image of what would be submitted now.
+        about: revision and image of a submission now.
     """
     notes = []
     if plan.at_stake:
         notes.append(
-            f"note: {', '.join(tasks_text(plan.at_stake))} done; if their inputs come out different, they "
-            "end with an error, or with --rerun (RERUN=1) move their outputs aside"
+            f"note: {', '.join(tasks_text(plan.at_stake))} done; if their inputs change, they fail, "
+            "or with --rerun (RERUN=1) move their outputs aside"
         )
     done = [plan.records.manifest(step.task.id) for step in plan.steps if step.action is Action.DONE]
     for what, name in (("other code", "revision"), ("another image", "image")):
@@ -62,7 +62,7 @@ def provenance_notes(plan: Plan, about: Mapping[str, Any]) -> List[str]:
 
 
 def plan_lines(plan: Plan, cluster: ClusterConfig) -> List[str]:
-    """Stages, their resources, and each task with its edges and what would happen to it."""
+    """Stages, their resources, and each task with its edges and its action."""
     lines, stage = [summary_line(plan, cluster)], ""
     for step in plan.steps:
         task = step.task
@@ -77,12 +77,12 @@ def plan_lines(plan: Plan, cluster: ClusterConfig) -> List[str]:
 
 
 def script_lines(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) -> List[str]:
-    """The batch script of every array that would be submitted, to the letter.
+    """The exact batch script of every array that would be submitted.
 
-    Job ids that sbatch has yet to give are written as stages: afterok:TRAIN-DECOMP_0.
+    Stages stand for job ids that are not known yet: afterok:TRAIN-DECOMP_0.
 
     Args:
-        about: what the ledger would say of the jobs.
+        about: the ledger's values for the jobs.
     """
     from slurm.executor import sbatch_text  # submitit: not needed to plan a local run
 
@@ -99,7 +99,7 @@ def script_lines(plan: Plan, cluster: ClusterConfig, about: Mapping[str, Any]) -
 
 
 def by_stage(steps: Iterable[Step]) -> Dict[str, List[Task]]:
-    """The steps' tasks, stage by stage in their order."""
+    """The steps' tasks, grouped by stage, in order."""
     stages: Dict[str, List[Task]] = {}
     for step in steps:
         stages.setdefault(step.task.stage, []).append(step.task)
@@ -107,12 +107,12 @@ def by_stage(steps: Iterable[Step]) -> Dict[str, List[Task]]:
 
 
 def shown(stage: str) -> str:
-    """A stage's id as people read and type it."""
+    """A stage's id with hyphens, for people."""
     return stage.replace("_", "-")
 
 
 def edges_text(task: Task) -> str:
-    """What a task waits for, stage by stage: "success of train-decomp[0,2]"."""
+    """The dependencies of a task by stage: "success of train-decomp[0,2]"."""
     words = {ANY: "the end of", OK: "success of"}
     modes = dict.fromkeys(edge.mode for edge in task.after)
     return ", ".join(
@@ -123,7 +123,7 @@ def edges_text(task: Task) -> str:
 
 
 def tasks_text(tasks: Iterable[TaskId]) -> List[str]:
-    """Tasks, stage by stage in their order: "train-decomp[0,2-5]"."""
+    """Tasks grouped by stage, in order: "train-decomp[0,2-5]"."""
     groups: Dict[str, List[int]] = {}
     for stage, index in tasks:
         groups.setdefault(stage, []).append(index)
@@ -152,7 +152,7 @@ def resources_text(resources: Resources) -> str:
 
 
 def space_lines(pipeline: Pipeline, plan: Plan) -> List[str]:
-    """A table of what is known, the free space, and a warning where it is too little."""
+    """A table of known sizes, the free space, and a warning if there is too little."""
     exact, last = store_bytes(pipeline), _written(plan, plan.steps)
     rows = [
         (shown(stage), *(format_bytes(known[stage]) if known.get(stage) else "" for known in (exact, last)))
@@ -166,7 +166,7 @@ def space_lines(pipeline: Pipeline, plan: Plan) -> List[str]:
 
 
 def space_warnings(pipeline: Pipeline, plan: Plan) -> List[str]:
-    """A line where the bytes that are known to be still needed exceed the free space."""
+    """A warning if the bytes still to be written exceed the free space."""
     to_run = {step.task.stage for step in plan.to_run}
     needed = _written(plan, (step for step in plan.to_run if step.aside))  # the old outputs are kept
     for stage, number in store_bytes(pipeline).items():
@@ -177,7 +177,7 @@ def space_warnings(pipeline: Pipeline, plan: Plan) -> List[str]:
         return []
     return [
         f"WARNING: {plan.root}: at least {format_bytes(missing)} still to be written, {format_bytes(free)} "
-        f"free; `make prune EXP={plan.root}` removes what is never needed again"
+        f"free; `make prune EXP={plan.root}` removes files that are no longer needed"
     ]
 
 
@@ -192,7 +192,7 @@ def _written(plan: Plan, steps: Iterable[Step]) -> Dict[str, int]:
 
 
 def store_bytes(pipeline: Pipeline) -> Dict[str, int]:
-    """Stage -> bytes of the data in its store, without HDF5's own; {} where the data is not generated.
+    """Stage -> bytes of the data in its store, without HDF5's own; {} if the data is not generated.
 
     frames: videos x frames x H x W x 4 (uint8: RGB and mask)
     slots:  windows x frames x N x D x 4 (float32)
@@ -204,7 +204,7 @@ def store_bytes(pipeline: Pipeline) -> Dict[str, int]:
     height, width = own.dataset.img_size
     videos = data.num_train + data.num_valid + data.num_test
     found = {"prepare_data": videos * data.num_frames * height * width * CHANNELS}
-    if not pipeline.slots_online and data.num_valid:  # else the reader splits the training videos
+    if not pipeline.slots_online and data.num_valid:  # else the reader holds out training videos
         window = max(each.prediction_params.num_frames for each in pipeline.predictor_experiments or (own,))
         slots = own.suite.slots if own.suite else SlotStoreConfig()
         starts = len(range(0, data.num_frames - window + 1, slots.stride)) * slots.draws
@@ -217,7 +217,7 @@ def store_bytes(pipeline: Pipeline) -> Dict[str, int]:
 
 
 def print_report(root: Path) -> None:
-    """Print what the report stage wrote last, if it has finished."""
+    """Print the report stage's table, if it has finished."""
     path = Path(root) / REPORT
     if (
         ledger.last_events(root).get(TaskId("report", 0), {}).get("event") == ledger.FINISHED

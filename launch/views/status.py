@@ -1,4 +1,4 @@
-"""`status`: where each task is, from manifests, ledger, progress files and one call of squeue."""
+"""`status`: the state of each task, from manifests, ledger, progress files and one squeue call."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from textocvp.terminal import format_table, progress_columns
 
 DONE, NOT_SUBMITTED, STARTING, RUNNING = "done", "not submitted", "starting", "running"
 INTERRUPTED, LOST = "interrupted", "lost"
-"""Its process is gone without a word; no scheduler knows its job."""
+"""Its process has disappeared without a record; no scheduler knows its job."""
 OUT_OF_DATE, MAY_CHANGE = "out of date", "done, may change"
-"""Of tasks that finished: what they read has changed; something that they wait for has yet to succeed."""
+"""Of finished tasks: their inputs changed; an upstream task has not succeeded yet."""
 ACTIVE = frozenset({STARTING, *(state.lower() for state in queue.ACTIVE)} - {ledger.STOPPED})
-"""States of a task whose log may still grow; "stopped" is the ledger's word here, not Slurm's."""
+"""States of a task whose log may still grow; "stopped" is the ledger's state, not Slurm's."""
 HEADER = ("stage", "task", "what", "job", "state", "node", "step", "rate", "left", "loss", "restarts", "log")
 WATCH_SECONDS = 5.0
 
@@ -43,9 +43,9 @@ class TaskRow:
     label: str = ""
     job_id: str = ""
     state: str = NOT_SUBMITTED
-    """One of the words above, of the ledger's, or of Slurm's in lower case."""
+    """A state from above, from the ledger, or from Slurm in lower case."""
     node: str = ""
-    """Where it runs or ran last."""
+    """The node on which it runs or last ran."""
     step: Optional[int] = None
     total_steps: Optional[int] = None
     rate: Optional[float] = None
@@ -54,11 +54,11 @@ class TaskRow:
     loss: Optional[float] = None
     restarts: int = 0
     reason: str = ""
-    """Why its job waits, in Slurm's word."""
+    """Slurm's reason why its job is pending."""
     exit_code: str = ""
     """code:signal of a job that has ended."""
     error: str = ""
-    """Of a task that failed, as its job said."""
+    """The error of a failed task, from its job."""
     cause: str = ""
     """Of a task that failed: one of ledger.Cause, where its job recorded it."""
     log: str = ""
@@ -70,12 +70,12 @@ class TaskRow:
 
     @property
     def active(self) -> bool:
-        """Whether it waits or runs."""
+        """Whether it is pending or running."""
         return self.state in ACTIVE
 
 
 class Overview:
-    """Where the tasks of one experiment are; planned again only when the ledger has changed."""
+    """The states of an experiment's tasks; planned again only when the ledger has changed."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
@@ -136,7 +136,7 @@ class Overview:
 
 
 def task_state(event: Mapping[str, Any], job: Optional[queue.JobState]) -> str:
-    """One word for a task that is not done: as its scheduler sees it, or as its own last event says."""
+    """The state of a task that is not done: from its scheduler, or from its own last event."""
     if not event:
         return NOT_SUBMITTED
     said_why = event["event"] in (ledger.FAILED, ledger.STOPPED)
@@ -153,7 +153,7 @@ def task_state(event: Mapping[str, Any], job: Optional[queue.JobState]) -> str:
 
 def _process_lives(event: Mapping[str, Any]) -> bool:
     if event.get("host") != socket.gethostname():
-        return True  # nothing is known of another machine's processes
+        return True  # processes of another machine cannot be seen
     try:
         os.kill(event["pid"], 0)
     except ProcessLookupError:
@@ -183,7 +183,7 @@ def status_lines(rows: Sequence[TaskRow]) -> List[str]:
 
 
 def run_status(options: argparse.Namespace) -> int:
-    """Print the table, or JSON; with --watch until nothing waits or runs."""
+    """Print the table, or JSON; with --watch until nothing is pending or running."""
     overview = Overview(options.exp)
     while True:
         rows = overview.rows()

@@ -1,4 +1,4 @@
-"""What a person sees while tasks run: a line per running task that renews itself, or plain lines in a log."""
+"""Output while tasks run: one updated line per running task, or plain lines in a log."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TERMINAL_SECONDS = 0.5
 PLAIN_SECONDS = 30.0
 POLL_SECONDS = 2.0
 PATIENCE = 60
-"""Polls in a row that the scheduler may leave unanswered, or not know a job in, before that counts."""
+"""Consecutive polls that may fail, or not list a job, before that counts."""
 UNKNOWN = JobState("UNKNOWN")
 
 
 class Watch:
-    """Prints events at once and progress now and then."""
+    """Prints events immediately and progress periodically."""
 
     def __init__(self, root: Path, stream: Optional[TextIO] = None) -> None:
         self.root = Path(root)
@@ -37,12 +37,12 @@ class Watch:
         self._last = time.monotonic()
 
     def event(self, text: str) -> None:
-        """One line that stays."""
+        """Print a permanent line."""
         self.clear()
         print(f"{time.strftime('%H:%M:%S')}  {text}", file=self.stream, flush=True)
 
     def running(self, tasks: Sequence[Task]) -> None:
-        """Say how far the running tasks are, if it is time to."""
+        """Print the progress of the running tasks, if it is due."""
         if time.monotonic() - self._last < (TERMINAL_SECONDS if self.terminal else PLAIN_SECONDS):
             return
         self._last = time.monotonic()
@@ -60,13 +60,13 @@ class Watch:
         self.stream.flush()
 
     def clear(self) -> None:
-        """Take away the lines that renew themselves."""
+        """Erase the updated lines."""
         if self._shown:
             self.stream.write(f"\x1b[{self._shown}F\x1b[J")
             self._shown = 0
 
     def failure(self, task: Task, log: Path, why: str) -> None:
-        """Which task failed, why, where its log is and how that ends."""
+        """Print which task failed, why, its log's path and the log's last lines."""
         self.event(f"{title(task)} failed: {why}")
         for line in (f"log: {log}", *failure_lines(log)):
             print(f"    {line}", file=self.stream, flush=True)
@@ -80,7 +80,7 @@ def title(task: Task) -> str:
 def wait_for_jobs(
     root: Path, cluster: ClusterConfig, tasks: Sequence[Task], jobs: Mapping[TaskId, str]
 ) -> int:
-    """Watch jobs until none waits or runs; returns 0, or 1 where a task has not succeeded."""
+    """Watch jobs until none is pending or running; returns 0, or 1 if a task has not succeeded."""
     waiting = Waiting(root, jobs)
     remaining = list(tasks)
     unanswered = 0
@@ -93,7 +93,7 @@ def wait_for_jobs(
             unanswered += 1
             if unanswered > PATIENCE:
                 raise UserError(
-                    f"cluster {cluster.name} does not answer: {error}; the jobs go on: make status EXP={root}"
+                    f"cluster {cluster.name} does not answer: {error}; jobs continue: make status EXP={root}"
                 ) from None
         if remaining:
             time.sleep(POLL_SECONDS)
@@ -102,7 +102,7 @@ def wait_for_jobs(
 
 
 class Waiting:
-    """What is known of the jobs so far."""
+    """The last known states of the jobs."""
 
     def __init__(self, root: Path, jobs: Mapping[TaskId, str]) -> None:
         self.root, self.jobs = Path(root), jobs
@@ -112,12 +112,12 @@ class Waiting:
         self._missed: Counter[TaskId] = Counter()
 
     def update(self, tasks: Sequence[Task], found: Mapping[str, JobState]) -> List[Task]:
-        """Say what changed; returns the tasks that still wait or run."""
+        """Print changes; returns the tasks that are still pending or running."""
         remaining = []
         for task in tasks:
             state = found.get(self.jobs[task.id])
             if state is None:
-                # the accounting lags, and slurmctld forgets: only a job that nobody knows for long is lost
+                # the accounting lags and slurmctld forgets: a job is lost only if it stays unknown
                 self._missed[task.id] += 1
                 state = UNKNOWN if self._missed[task.id] > PATIENCE else None
             if state is None or state.active:
@@ -138,13 +138,13 @@ class Waiting:
     def _say_ended(self, task: Task, state: JobState) -> bool:
         """Print how a task ended; True where it succeeded."""
         last, job_id = ledger.last_events(self.root).get(task.id, {}), self.jobs[task.id]
-        # a network file system may not show a new manifest yet; the ledger it opens again each time
+        # a network file system may not show a new manifest yet; the ledger is reopened each time
         finished = last.get("event") == ledger.FINISHED or Records(self.root).manifest(task.id) is not None
         if state.state == "COMPLETED" and finished:
             self.watch.event(f"{title(task)} done in {duration(last.get('seconds'))}")
             return True
         if state.state == "CANCELLED" and last.get("event") in (ledger.SUBMITTED, None):
-            self.watch.event(f"{title(task)} not started: job {job_id} was cancelled, what it needs failed")
+            self.watch.event(f"{title(task)} not started: job {job_id} was cancelled, upstream failed")
             return False
         error = f": {last['error']}" if last.get("error") else ""
         self.watch.failure(task, self.root / last.get("log", ""), f"job {job_id} is {state.state}{error}")

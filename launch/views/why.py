@@ -1,4 +1,4 @@
-"""`why`: what broke first, where, and what to do. `verify`: which outputs have changed since."""
+"""`why`: what failed first, where, and how to fix it. `verify`: outputs that have changed."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from launch.views.plan import shown, tasks_text
 from launch.views.status import INTERRUPTED, LOST, Overview, TaskRow
 from textocvp.files import UserError
 
-AGAIN = "run the same command again: what is done is skipped, training continues from its last state"
+AGAIN = "run the same command again; finished tasks are skipped, and training continues from its last state"
 
 
 class Advice(Enum):
-    """What to do about a task that ended without its outputs."""
+    """How to fix a task that ended without its outputs."""
 
     DISK_FULL = (
-        "free space (`make prune EXP=...` removes what is never needed again, DRY=1 only lists it) or ask "
-        f"for quota, then {AGAIN}"
+        "free space (`make prune EXP=...` removes files that are no longer needed, DRY=1 lists them) or "
+        f"request quota, then {AGAIN}"
     )
     MEMORY = (
         "raise resources.{stage}.mem_gb in the cluster's config or lower training.batch_size, then " + AGAIN
     )
-    GPU_MEMORY = f"lower training.batch_size, or ask for a larger GPU (constraint), then {AGAIN}"
+    GPU_MEMORY = f"lower training.batch_size, or request a larger GPU (constraint), then {AGAIN}"
     HANG = (
-        "a process waited for a step that never came: see the stacks in its log and in the others' "
+        "a process made no progress; see the stacks in its log and in the other ranks' logs "
         f"(make logs RANK=1 ...); {AGAIN}"
     )
     TIME = "raise resources.{stage}.time in the cluster's config, then " + AGAIN
-    NODE = f"the node died; {AGAIN}"
+    NODE = f"the node failed; {AGAIN}"
     PACKAGE = "the jobs' python lacks a package: see `python` in the cluster's config"
-    PREEMPTED = f"the site ends preempted jobs for good; {AGAIN}"
+    PREEMPTED = f"the site does not requeue preempted jobs; {AGAIN}"
     STOPPED = AGAIN
     LOST = f"the scheduler no longer knows the job; {AGAIN}"
-    USER_ERROR = f"fix what the line says, then {AGAIN}"
+    USER_ERROR = f"fix the reported problem, then {AGAIN}"
     UNKNOWN = f"read the log, fix the cause, then {AGAIN}"
 
 
@@ -65,14 +65,14 @@ IN_LOG: Tuple[Tuple[str, Advice], ...] = (
     (HANG.lower(), Advice.HANG),
     ("modulenotfounderror", Advice.PACKAGE),
 )
-"""How the operating system, Slurm, torch and Python word it (in lower case)."""
+"""Messages of the operating system, Slurm, torch and Python (in lower case)."""
 SLURM_BROKEN = ("timeout", "out_of_memory", "node_fail", "boot_fail", "deadline", "preempted")
 BROKEN = frozenset((ledger.FAILED, INTERRUPTED, LOST, *SLURM_BROKEN))
-"""States of a task that ended without its outputs, by itself."""
+"""States of a task that ended by itself without its outputs."""
 
 
 def first_broken(rows: Sequence[TaskRow]) -> Optional[TaskRow]:
-    """The first failing task in the order of the graph; None where nothing failed.
+    """The first failed task in dependency order; None if nothing failed.
 
     One that was stopped, or cancelled before it started, mostly because its upstream failed, is of interest
     where nothing else is broken.
@@ -82,12 +82,12 @@ def first_broken(rows: Sequence[TaskRow]) -> Optional[TaskRow]:
 
 
 def _ended_by_itself(row: TaskRow) -> bool:
-    """Whether a task is the cause of what failed after it; one that scancel ended while it ran is, too."""
+    """Whether a task can be the cause of later failures; also if scancel ended it while it was running."""
     return row.state in BROKEN or bool(row.state == ledger.CANCELLED and row.node and row.exit_code)
 
 
 def why_lines(rows: Sequence[TaskRow]) -> List[str]:
-    """What `make why` prints."""
+    """The output of `make why`."""
     row = first_broken(rows)
     if row is None:
         states = ", ".join(f"{number} {state}" for state, number in Counter(r.state for r in rows).items())
@@ -109,7 +109,7 @@ def why_lines(rows: Sequence[TaskRow]) -> List[str]:
 
 
 def advice(row: TaskRow, log: Sequence[str]) -> Advice:
-    """What to do: by what is recorded, else by the words of others in the log."""
+    """Advice from the recorded cause, else from known messages in the log."""
     if row.cause == Cause.DISK_FULL:
         return Advice.DISK_FULL
     text = "\n".join([row.error, *log]).lower()
@@ -121,7 +121,7 @@ def advice(row: TaskRow, log: Sequence[str]) -> Advice:
 
 
 def run_why(options: argparse.Namespace) -> int:
-    """Print what broke."""
+    """Print what failed."""
     print("\n".join(why_lines(Overview(options.exp).rows())))
     return 0
 
@@ -129,11 +129,11 @@ def run_why(options: argparse.Namespace) -> int:
 def verify(root: Path) -> Tuple[int, List[str]]:
     """Number of files read, and a line for each that is missing or damaged.
 
-    UserError: nothing has finished there.
+    UserError if no task has finished.
     """
     paths = sorted(Path(root).glob("jobs/*/*/manifest.json"))
     if not paths:
-        raise UserError(f"{root}: no task has finished yet, there is nothing to verify")
+        raise UserError(f"{root}: no task has finished yet, so there is nothing to verify")
     files, lines = 0, []
     for path in paths:
         manifest = Manifest.read(path)
@@ -144,8 +144,8 @@ def verify(root: Path) -> Tuple[int, List[str]]:
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    """Print damaged outputs; 1 where there are some."""
+    """Print damaged outputs; returns 1 if there are any."""
     files, lines = verify(from_folder(options.exp).root)
-    do = f"; delete what is damaged, then make pipeline EXP={options.exp} creates it again" if lines else ""
+    do = f"; delete the damaged files and run make pipeline EXP={options.exp}" if lines else ""
     print("\n".join([*lines, f"{options.exp}: {files} files, {len(lines)} missing or damaged{do}"]))
     return 1 if lines else 0

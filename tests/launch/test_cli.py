@@ -42,7 +42,7 @@ LOCAL = ("--cluster", "local")
         (("select-decomp", "--recipe", SMOKE, *LOCAL, "--res", "nodes=2"), ("resources.select-decomp: ",)),
         (("shell", *LOCAL, "--stage", "train-decom"), ("--stage train-decom: ", "'train-decomp'")),
         (("shell", *LOCAL, "--res", "hours=1"), ("--res 'hours=1'",)),
-        (("tensorboard", "--exp", "none"), ("none: no such folder",)),
+        (("tensorboard", "--exp", "none"), ("none: does not exist",)),
         (("prune", "--exp", "none"), ("none/experiment_params.json: no such experiment",)),
     ],
 )

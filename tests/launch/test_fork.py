@@ -35,7 +35,7 @@ def config(root, folder=""):
 
 def test_another_decomposition_takes_over_the_data_alone(base, variant, capsys):
     assert fork(base, variant, "training.lr=0.5 dataset.num_frames=4") == 0
-    assert "make-data[0] taken over, 13 tasks to run: make pipeline EXP=" in capsys.readouterr().out
+    assert "reused make-data[0]; 13 tasks to run: make pipeline EXP=" in capsys.readouterr().out
     assert done(variant) == ["make_data/0"]
     assert config(variant)["training"]["lr"] == config(variant, "seeds/3")["training"]["lr"] == 0.5
     assert config(variant, "predictors/vanilla")["training"] == config(base, "predictors/vanilla")["training"]
@@ -89,4 +89,4 @@ def test_a_wrong_variant_is_one_line_and_leaves_nothing(base, variant, capsys, v
 def test_an_existing_folder_is_left_alone(base, variant, capsys):
     variant.mkdir()
     assert fork(base, variant, "training.lr=1") == 2
-    assert "exists already; choose another name" in capsys.readouterr().err
+    assert "already exists; choose another name" in capsys.readouterr().err

@@ -125,7 +125,7 @@ def assert_one_line(result, command):
     assert result.returncode == 2, result.stderr
     assert len(lines) == 1 and lines[0].startswith(f"error: {command}: "), result.stderr
     assert "no space left on device" in lines[0]
-    assert lines[0].endswith("free some or ask for quota and run it again, what is finished is kept")
+    assert lines[0].endswith("free some space or request quota and run it again; finished outputs are kept")
     assert "Traceback" not in result.stderr
 
 

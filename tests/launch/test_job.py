@@ -102,7 +102,7 @@ def test_done_means_done(stub_python, tmp_path):
     (tmp_path / "behaviour.json").write_text('{"make-data[0]": "fail"}')
     result = run(stub_python, tmp_path, FIRST)
     assert result.returncode == 0
-    assert "make-data[0] is done: same config, same inputs, outputs whole" in result.stdout
+    assert "make-data[0] is done: same config, same inputs, complete outputs" in result.stdout
 
 
 def test_what_has_only_to_end_may_be_missing(tmp_path):

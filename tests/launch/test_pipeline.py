@@ -54,7 +54,7 @@ def test_unknown_names_and_a_damaged_seed(by_hand, tmp_path):
         from_folder(tmp_path / "mini")
     with pytest.raises(UserError, match="predictors/aa: no such predictor experiment"):
         with_predictors(from_folder(by_hand), "aa", ())
-    with pytest.raises(UserError, match="different integers"):
+    with pytest.raises(UserError, match="distinct integers"):
         with_decomposition_seeds(from_folder(by_hand), (1, 1))
 
     folder = by_hand / "seeds" / "0"

@@ -132,7 +132,7 @@ def test_a_failed_seed_is_left_out_and_made_up_for_later(finished):
     # the selection is the same: what was created from it is not created again
     assert finished.run()[0] == 0
     log = finished.root / last_events(finished.root)[("precompute_slots", 0)]["log"]
-    assert "is done: same config, same inputs, outputs whole" in log.read_text()
+    assert "is done: same config, same inputs, complete outputs" in log.read_text()
 
 
 def test_another_selection_is_not_mixed_with_the_old_slots(finished):

@@ -87,7 +87,7 @@ def interrupt():
     ("handler", "status", "error"),
     [
         (Path("none").read_text, 2, "error: report: none: No such file or directory\n"),
-        (interrupt, 130, "error: report: interrupted; what is finished is kept\n"),
+        (interrupt, 130, "error: report: interrupted; finished outputs are kept\n"),
         (lambda: 3, 3, ""),
     ],
 )

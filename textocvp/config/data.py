@@ -28,12 +28,12 @@ class DatasetConfig(Settings):
     """Visit the other splits in a random order (the same one every time)."""
     root: str = Field("./datasets/CATER", min_length=1)
     """Folder of the data. A relative path is looked up in the experiment's folder, then in the current one.
-    Part of no hash."""
+    Not part of any hash."""
     tokenizer: Literal["CustomTokenizer", "T5"] = "T5"
     """How captions become token ids: CustomTokenizer (words of a fixed vocabulary) or T5 (SentencePiece)."""
     vocabulary: Optional[str] = None
     """CustomTokenizer's file of words and ids (see build-vocabulary), looked up in the experiment's folder,
-    then in the current one; null: the data set's own. Part of no hash but by its content."""
+    then in the current one; null: the data set's own. Only its content is part of hashes."""
     num_frames: PositiveInt = 8
     """Frames per clip when the decomposition model trains (frames)."""
     img_size: Tuple[PositiveInt, PositiveInt] = (64, 64)
@@ -49,10 +49,10 @@ class CLIPortConfig(DatasetConfig):
 
 
 class PredictionConfig(Settings):
-    """How far a predictor looks back and ahead. The first four fields are the original's."""
+    """Context and prediction lengths. The first four fields are the original's."""
 
     num_context: PositiveInt = 1
-    """Frames that the predictor is shown."""
+    """Context frames."""
     num_preds: PositiveInt = 9
     """Frames that it forecasts, one after the other."""
     teacher_force: bool = False
@@ -86,7 +86,7 @@ class EvaluationConfig(Settings):
 
 
 class SlotStoreConfig(Settings):
-    """Where a predictor's slots come from."""
+    """The source of a predictor's slots."""
 
     mode: Literal["store", "online"] = "store"
     """store: precomputed windows in slots/; online: the frozen decomposition model encodes every batch."""

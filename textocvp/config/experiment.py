@@ -22,7 +22,7 @@ from textocvp.files import ConfigError, UserError, nearest, read_json, write_jso
 
 FILE_NAME = "experiment_params.json"
 FINAL = "checkpoint_epoch_final.pth"
-"""What a training writes when it ends."""
+"""The checkpoint at the end of a training."""
 SUITE_VERSION = 1
 VOCABULARIES = Path(__file__).parent.parent / "data" / "vocabularies"
 
@@ -42,12 +42,12 @@ class PredictorSection(Settings):
 
 
 class SuiteConfig(Settings):
-    """What this suite adds to the original's file."""
+    """This suite's additions to the original's file."""
 
     version: int = Field(SUITE_VERSION, ge=SUITE_VERSION, le=SUITE_VERSION)
     """Version of the file's format."""
     slots: SlotStoreConfig = SlotStoreConfig()
-    """How slots reach the predictor's training."""
+    """How predictors get their slots in training."""
 
 
 class Experiment(Settings):
@@ -73,7 +73,7 @@ class Experiment(Settings):
 
 
 def load_experiment(folder: Path) -> Experiment:
-    """The decomposition experiment in `folder`; ConfigError or UserError in one line where it is unusable."""
+    """The decomposition experiment in `folder`; a one-line ConfigError or UserError if it is unusable."""
     path = Path(folder) / FILE_NAME
     if not path.is_file():
         raise UserError(f"{path}: no such file; create one with `python -m textocvp create-experiment`")
@@ -98,7 +98,7 @@ def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:
     """Build an Experiment from the JSON values of a file; absent sections and values take their defaults."""
     if not isinstance(values, Mapping) or "suite" in values:
         return build(Experiment, values, source)
-    # the original notes in `_general` when it made the file
+    # the original records the creation time in `_general`
     values = {name: section for name, section in values.items() if name != "_general"}
     return build(Experiment, values, source, strict=False)
 
@@ -155,7 +155,7 @@ def predictor_values(
 
 
 def save_experiment(folder: Path, values: Mapping[str, Any]) -> None:
-    """Write the file of a new experiment; an existing one with other values is refused, difference shown."""
+    """Write the file of a new experiment; UserError with the difference if one exists with other values."""
     path = Path(folder) / FILE_NAME
     if path.exists():
         changes = difference(read_json(path), values)
@@ -180,7 +180,7 @@ def dataset_root(config: DatasetConfig, folder: Path) -> Path:
 def _resolved(
     values: Mapping[str, Any], overrides: Mapping[str, Any], source: str, without: Sequence[str]
 ) -> Dict[str, Any]:
-    """Complete, checked values; defaults are written out, so that a later default changes nothing."""
+    """Complete, checked values; defaults are written out, so that later defaults have no effect."""
     resolved = to_dict(parse_experiment(apply_overrides(values, overrides), source))
     return {
         name: section for name, section in resolved.items() if section is not None and name not in without
@@ -198,7 +198,7 @@ def experiment_root(folder: Path) -> Path:
 
 
 def check_fit(experiment: Experiment, source: str) -> None:
-    """ConfigError, one line with the file `source`, where model, frames and vocabulary do not fit."""
+    """One-line ConfigError with the file `source` if model, frames and vocabulary do not fit."""
     params = experiment.model.model_params
     if isinstance(params, DecompositionConfig):
         try:
@@ -220,5 +220,5 @@ def _check_vocabulary(experiment: Experiment, source: str) -> None:
     if rows < words:
         raise ConfigError(
             f"{source}: predictor.predictor_params.text_encoder_params.vocab_size: expected at least "
-            f"{words}, the words of the vocabulary of {path.stem}, got {rows}"
+            f"{words}, the size of the vocabulary of {path.stem}, got {rows}"
         )

@@ -1,6 +1,6 @@
-"""How a job speaks to the command that runs in it: environment variables, and files in the job's own folder.
+"""How a job and its command communicate: environment variables, and files in the job's own folder.
 
-launch sets the variables; where a command runs by hand they are absent.
+launch sets the variables; a command that is run by hand has none.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any, Dict, Optional
 from textocvp.files import UserError, read_json, write_json
 
 JOB_DIR_VARIABLE = "TEXTOCVP_JOB_DIR"
-"""A job's own folder EXP/jobs/STAGE/TASK; unset where a command runs by hand."""
+"""A job's own folder EXP/jobs/STAGE/TASK; unset if a command is run by hand."""
 ATTEMPT_VARIABLE = "TEXTOCVP_ATTEMPT"
 """Names one attempt at a task, the same on all of its ranks."""
 ATTEMPT_FILE = "attempt.json"
 """In a job's folder: the newest attempt at its task."""
 REQUEUE_FILE = "requeue_request"
-"""In a job's folder: the job asks to be queued again."""
+"""In a job's folder: the job requests a requeue."""
 TERM_WAIT_VARIABLE = "TEXTOCVP_TERM_WAIT"
-"""Seconds that a run stays alive after SIGTERM, with what it had saved, so that the scheduler, not the run's
-exit, decides whether the job was cancelled or is queued again. Set by jobs; unset: exit at once."""
+"""Seconds that a run waits after SIGTERM and saving, so that the scheduler, not the run's exit, decides
+whether the job was cancelled or is requeued. Set by jobs; unset: exit immediately."""
 
 
 class SupersededError(UserError):
@@ -31,15 +31,15 @@ class SupersededError(UserError):
 
 
 def job_folder() -> Optional[Path]:
-    """This job's folder EXP/jobs/STAGE/TASK, or None where the command runs by hand."""
+    """This job's folder EXP/jobs/STAGE/TASK, or None if the command is run by hand."""
     value = os.environ.get(JOB_DIR_VARIABLE)
     return Path(value) if value else None
 
 
 def refuse_if_superseded() -> None:
-    """SupersededError in a job whose task another attempt has taken over: its node was given up too early.
+    """SupersededError if another attempt has taken over this job's task (its node was declared down).
 
-    What is written after that would mix with what the other one writes.
+    Later writes would mix with those of the other attempt.
     """
     folder, mine = job_folder(), os.environ.get(ATTEMPT_VARIABLE)
     path = folder / ATTEMPT_FILE if folder is not None else None
@@ -47,9 +47,7 @@ def refuse_if_superseded() -> None:
         return
     newest = read_json(path)["attempt"]
     if newest != mine:
-        raise SupersededError(
-            f"attempt {mine} was given up, attempt {newest} has taken over; writing nothing more"
-        )
+        raise SupersededError(f"attempt {mine} was superseded by attempt {newest}; writing nothing more")
 
 
 def report_progress(step: int, total_steps: int, **figures: Any) -> None:
@@ -61,7 +59,7 @@ def report_progress(step: int, total_steps: int, **figures: Any) -> None:
 
 
 def read_progress(root: Path, stage: str, index: int) -> Dict[str, Any]:
-    """What the task last said: step, total_steps, loss, rate, seconds_left, time; {} for nothing."""
+    """A task's progress.json (step, total_steps, loss, rate, seconds_left, time); {} if there is none."""
     try:
         values = json.loads((Path(root) / "jobs" / stage / str(index) / "progress.json").read_text())
     except (OSError, ValueError):

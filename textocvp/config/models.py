@@ -151,7 +151,7 @@ class DecoderSection(Settings):
 
 
 class DecompositionConfig(Settings):
-    """What the settings of every decomposition model have."""
+    """Common settings of all decomposition models."""
 
     losses: ClassVar[Tuple[str, ...]] = ("mse",)
     """Loss terms of a new experiment, each with weight 1."""
@@ -169,7 +169,7 @@ class DecompositionConfig(Settings):
     mlp_hidden: PositiveInt = 256
     """Hidden units of slot attention's MLP."""
     initializer: Annotated[str, INITIALIZERS.name] = "LearnedRandom"
-    """Where the first frame's slots come from: LearnedRandom draws them from one learned Gaussian, Learned
+    """Initial slots of the first frame: LearnedRandom draws them from one learned Gaussian, Learned
     keeps one vector per slot, BackgroundRandom gives slot 0 its own vector and draws the others."""
     transition_module: TransitionConfig = TransitionConfig()
     """From the slots of one frame to the initial slots of the next."""
@@ -179,7 +179,7 @@ class DecompositionConfig(Settings):
         require(width % heads == 0, "transition_module.num_heads", f"a divisor of slot_dim {width}", heads)
 
     def check_img_size(self, img_size: Tuple[int, int]) -> None:
-        """Raise ValueError("field: why") where the model cannot work on frames of this height and width."""
+        """Raise ValueError("field: why") if the model cannot work on frames of this height and width."""
 
 
 class SAViConfig(DecompositionConfig):
@@ -199,7 +199,7 @@ class SAViConfig(DecompositionConfig):
     """Multiplies the frames after the offset; offset 0.5 and scale 4 speed up training."""
 
     def check_img_size(self, img_size: Tuple[int, int]) -> None:
-        """Frames that the decoder makes, and those that the encoder is made for, have the data set's size."""
+        """The frame sizes of decoder and encoder must equal the data set's."""
         made, made_for = self.decoder.decoder_params.out_resolution(), self.encoder.encoder_params.resolution
         expected = f"dataset.img_size {list(img_size)}"
         require(made == img_size, "decoder", f"frames of {expected} (resolution times upsampling)", made)

@@ -16,7 +16,7 @@ S = TypeVar("S", bound=Settings)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports a wrong option in one line."""
+    """A parser that reports a wrong option in one line."""
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
@@ -29,7 +29,7 @@ def add_options(
     names: Sequence[str] = (),
     default: str | None = None,
 ) -> None:
-    """One option per field (or per field in `names`): its name, its default, the text under it.
+    """One option per field (or per field in `names`): its name, default and docstring.
 
     Args:
         default: as typed, instead of the field's own.
@@ -56,12 +56,12 @@ def add_options(
 
 
 def settings_from(cls: type[S], options: dict[str, Any]) -> S:
-    """Take the settings' fields out of parsed options; ConfigError in one line where a value is wrong."""
+    """Remove the settings' fields from parsed options; a one-line ConfigError if a value is wrong."""
     return build(cls, {name: options.pop(name) for name in cls.model_fields if name in options})
 
 
 def _value(text: str) -> Any:
-    """A number, true, false or null; anything else is text. The settings say whether it is allowed."""
+    """A number, true, false or null; anything else is text. The settings check whether it is allowed."""
     try:
         return json.loads(text)
     except ValueError:

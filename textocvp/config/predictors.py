@@ -10,10 +10,10 @@ from textocvp.config.schema import Settings, require
 
 
 class PredictorConfig(Settings):
-    """What every predictor's settings answer."""
+    """Common properties of all predictors' settings."""
 
     tokenizer: ClassVar[Optional[str]] = None
-    """Which tokenizer makes the text that the predictor needs; None: it needs no text."""
+    """The tokenizer of the predictor's text; None: it needs no text."""
 
     @property
     def tokenizer_weights(self) -> Optional[str]:

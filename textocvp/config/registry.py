@@ -21,15 +21,15 @@ from textocvp.files import UserError, nearest
 
 @dataclass(frozen=True)
 class Entry:
-    """What is behind one name."""
+    """One registered class."""
 
     target: str
-    """"module:Class" of what is built."""
+    """"module:Class" of the model or part."""
     config: Union[str, Type[Settings]] = ""
     """Its settings class, or "module:Class" of it."""
 
     def load(self) -> Any:
-        """Import and return what is registered."""
+        """Import and return the class."""
         return _import(self.target)
 
     def load_config(self) -> Type[Settings]:
@@ -53,7 +53,7 @@ class Registry:
         return iter(self.entries)
 
     def get(self, name: str) -> Entry:
-        """The entry of that name or "module:Class"; UserError with the nearest name where there is none."""
+        """The entry of that name or "module:Class"; UserError with the nearest name if there is none."""
         if name in self.entries:
             return self.entries[name]
         if ":" not in str(name):

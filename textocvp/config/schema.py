@@ -1,7 +1,7 @@
 """Settings: pydantic models that are schema, default, documentation and command-line option at once.
 
-A section of a file is a class below `Settings`. A field's annotation says what is allowed, the text under it
-what it means (with its unit). Checks between fields go into `check`. Nothing here mutates the values given.
+A section of a file is a subclass of `Settings`. Annotations define the allowed values, docstrings the meaning
+and unit. Checks between fields go into `check`. The given values are never mutated.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,15 +25,15 @@ from textocvp.files import ConfigError, UserError, nearest
 T = TypeVar("T", bound="Settings")
 Location = Tuple[Union[int, str], ...]
 WITHOUT_EFFECT = ("downsample_encoder", "downsample", "downsample_decoder", "encoder_num_blocks")
-"""Keys of the original's files that it reads and never uses. Experiments and checkpoints of earlier revisions
-contain them too, with their defaults, so the classes that had them still accept and drop them."""
+"""Keys of the original's files that have no effect. Experiments and checkpoints of earlier revisions contain
+them too, so the classes that had them still accept and drop them."""
 
 
 class Settings(BaseModel):
     """Base of all settings: immutable, no unknown keys, no coercion.
 
-    Only what JSON and YAML cannot write differently is converted: an integer where a number is expected, 1e6
-    where an integer is, a list where a tuple is.
+    Only differences of JSON and YAML are converted: an integer to a float, 1e6 to an integer, a list to a
+    tuple.
     """
 
     model_config = ConfigDict(
@@ -46,11 +47,11 @@ class Settings(BaseModel):
     new: ClassVar[Mapping[str, Any]] = {}
     """Values of a new experiment that are not the defaults."""
     original: ClassVar[Mapping[str, Any]] = {}
-    """Values that the original implies where its files have none."""
+    """Values that the original uses if its files have none."""
     dropped: ClassVar[Tuple[str, ...]] = ()
     """Keys among WITHOUT_EFFECT that are accepted and left out."""
     builds: ClassVar[str] = ""
-    """"module:Class" of what these settings belong to; where an experiment names them."""
+    """"module:Class" of the model that uses these settings, if an experiment names the settings."""
 
     def check(self) -> None:
         """Raise ValueError("field: what is wrong") for values that contradict each other."""
@@ -94,7 +95,7 @@ def _converted(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_converted(item) for item in value)
     if isinstance(value, float) and value.is_integer():
-        return int(value)  # becomes a float again where a number is expected
+        return int(value)  # converted back if a float is expected
     return value
 
 
@@ -105,7 +106,7 @@ def build(cls: Type[T], values: Any, source: str = "", path: str = "", strict: b
         source: the file that the values come from, for messages; "": the command line.
         path: dotted path of this section inside the file.
         strict: False for a file of the original: unknown keys are left out with a warning, and absent values
-            are what the original implies.
+            are those that the original uses.
 
     Raises:
         ConfigError: one line with file, dotted path, what is expected and what was found.
@@ -131,7 +132,7 @@ def to_dict(instance: Optional[BaseModel]) -> Any:
 
 
 def given(settings: Settings) -> Dict[str, Any]:
-    """The JSON values that were given, without defaults and nulls: what the options of a command need."""
+    """The given JSON values, without defaults and nulls, for the options of a command."""
     return settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
@@ -149,7 +150,7 @@ def _join(path: str, location: Location) -> str:
 
 
 def _one_line(problems: List[ErrorDetails], values: Any, path: str) -> str:
-    """The most telling of pydantic's errors: where, what is expected, what was found."""
+    """The most specific of pydantic's errors: path, expected, found."""
     located = [(_without_union_tags(problem["loc"], values), problem) for problem in problems]
     where, problem = max(located, key=lambda pair: (pair[1]["type"] == "unknown_key", len(pair[0])))
     name, found = _join(path, where), problem["input"]
@@ -160,7 +161,7 @@ def _one_line(problems: List[ErrorDetails], values: Any, path: str) -> str:
     if problem["type"] == "missing":
         return f"{name}: missing, a value is required"
     if problem["type"] == "value_error":
-        # from `check`: "field: what is wrong"; from a validator of a field: what is wrong
+        # from `check`: "field: problem"; from a validator of a field: problem
         dot = "." if isinstance(found, (Mapping, Settings)) else ": "
         return f"{name}{dot if name else ''}{problem['ctx']['error']}"
     expected = " or ".join(dict.fromkeys(_expected(other) for place, other in located if place == where))
@@ -168,7 +169,7 @@ def _one_line(problems: List[ErrorDetails], values: Any, path: str) -> str:
 
 
 def _without_union_tags(location: Location, values: Any) -> Location:
-    """Pydantic names the branch of a Union, and the key of a dict, as if they were keys; real ones remain."""
+    """Remove the branches of a Union and the dict keys that pydantic adds to a location."""
     kept: List[Union[int, str]] = []
     absent = object()
     for part in location:
@@ -211,7 +212,10 @@ def _expected(problem: ErrorDetails) -> str:
 
 
 def _hint(problem: ErrorDetails) -> str:
-    """YAML reads 1e-3 as text."""
+    """The nearest allowed choice, or the number that YAML reads as text (1e-3)."""
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"])  # pydantic: 'a', 'b' or 'c'
+        return nearest(problem["input"], choices, listed=False)
     if problem["type"] in ("int_type", "float_type") and isinstance(problem["input"], str):
         try:
             return f"; write {float(problem['input'])!r}"
@@ -221,7 +225,7 @@ def _hint(problem: ErrorDetails) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it is written in JSON (text as Python quotes it), shortened for a message."""
+    """A value in JSON (text with Python's quotes), shortened for a message."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -270,7 +274,7 @@ def parse_overrides(texts: Iterable[str]) -> Dict[str, Any]:
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Dict[str, Any]:
-    """A copy of `values` with dotted paths replaced; sections on the way are created where absent."""
+    """A copy of `values` with dotted paths replaced; missing sections are created."""
     result = copy.deepcopy(dict(values))
     for path, value in overrides.items():
         *sections, name = path.split(".")
@@ -284,7 +288,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
 
 
 def filled_in(values: Any, defaults: Any) -> Any:
-    """A copy of `values`, with those of `defaults` where it has none, section by section."""
+    """A copy of `values`, completed with `defaults` section by section."""
     if not isinstance(values, Mapping) or not isinstance(defaults, Mapping):
         return values
     return {**defaults, **{name: filled_in(value, defaults.get(name)) for name, value in values.items()}}
@@ -309,7 +313,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _number(yaml.SafeLoader.const
 
 
 def read_yaml(path: Path) -> Any:
-    """The values of a YAML file; UserError where it cannot be read or contains an unquoted time."""
+    """The values of a YAML file; UserError if it cannot be read or contains an unquoted time."""
     try:
         values = yaml.load(path.read_text(), _Loader) or {}  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
@@ -339,7 +343,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[Tuple[str, Any]]:
 
 
 def refuse_control_characters(value: Any, source: str) -> None:
-    """A newline in a value would end its #SBATCH line and begin another."""
+    """A newline in a value would end its #SBATCH line and start another."""
     for where, leaf in _leaves(value):
         if isinstance(leaf, str) and not leaf.isprintable():
             name = where.encode("unicode_escape").decode()

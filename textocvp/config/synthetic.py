@@ -11,7 +11,7 @@ from textocvp.config.schema import Settings, require, to_dict
 
 Action = Literal["slide", "pick_place", "rotate", "contain"]
 ACTIONS: Tuple[Action, ...] = get_args(Action)
-"""What CATER's objects do."""
+"""Actions of CATER's objects."""
 CLIPORT = "CLIPort"
 CATER_ONLY = ("actions", "max_moving", "distinct_colors", "object_scale", "field_of_view")
 """Options without a meaning for CLIPort."""
@@ -19,11 +19,11 @@ EASY_OBJECTS = 2
 CLIPORT_OBJECTS = (2, 7)
 """Least and greatest number of blocks and bowls together: more do not fit on the table."""
 FORMAT = 1
-"""Raise it whenever the same settings would give other files."""
+"""Increase it whenever the same settings give different files."""
 
 
 class VideoSettings(Settings):
-    """What decides the content of generated videos, with their captions, masks and object states."""
+    """Settings of generated videos, with their captions, masks and object states."""
 
     dataset: Literal["CATER_Easy", "CATER_Hard", "CLIPort"]
     """Data set whose scenes are imitated."""
@@ -42,7 +42,7 @@ class VideoSettings(Settings):
     max_objects: int = Field(5, ge=1, le=10)  # the captions of more would exceed the text encoder's 50 tokens
     """Most objects in a scene (CLIPort: blocks and bowls together). CATER_Easy always has two."""
     actions: Tuple[Action, ...] = Field(ACTIONS, min_length=1)
-    """What objects do."""
+    """Actions of objects."""
     max_moving: int = Field(2, ge=1, le=2)
     """Most objects that act in one video; at least one does."""
     distinct_colors: bool = True
@@ -110,7 +110,7 @@ class VideoSettings(Settings):
         return [(split, index) for split in SPLITS for index in range(self.count(split))]
 
     def to_json(self) -> Dict[str, Any]:
-        """The content of settings.json: nothing is left to a default."""
+        """The content of settings.json: all defaults are written out."""
         least, most = self.num_objects
         values = {**to_dict(self), "min_objects": least, "max_objects": most, "format": FORMAT}
         without = CATER_ONLY if self.dataset == CLIPORT else ()

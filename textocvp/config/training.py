@@ -19,7 +19,7 @@ CRITERIA = (
     "mask_entropy",
     "steadiness",
 )
-"""What `select-decomp` can rank seeds by; methods of `Observation` in evaluation/select.py."""
+"""Criteria of `select-decomp`; methods of `Observation` in evaluation/select.py."""
 
 
 class LossTerm(Settings):
@@ -73,7 +73,7 @@ class CurriculumStage(Settings):
 
 
 class TrainingConfig(Settings):
-    """How a model is optimised, checkpointed and watched. The first block is the original's."""
+    """How a model is optimised, checkpointed and logged. The first block is the original's."""
 
     num_epochs: PositiveInt = 1000
     """Passes through the training split; `num_steps` overrides it."""
@@ -88,7 +88,7 @@ class TrainingConfig(Settings):
     lr: NonNegativeFloat = 1e-4
     """Highest learning rate."""
     scheduler: Literal["cosine_annealing", "none"] = "cosine_annealing"
-    """What the learning rate does after the warm-up."""
+    """Learning rate schedule after the warm-up."""
     scheduler_steps: float = Field(1e6, ge=1)
     """Steps in which the cosine falls from `lr` to `min_lr`."""
     lr_warmup: bool = True
@@ -119,7 +119,7 @@ class TrainingConfig(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products and convolutions in bfloat16 (autocast); parameters and optimiser stay fp32."""
     num_workers: NonNegativeInt = 2
-    """Processes that load data, per training process; 0: none. What a batch holds does not depend on it."""
+    """Processes that load data, per training process; 0: none. Batches do not depend on it."""
     save_every_steps: Optional[PositiveInt] = None
     """Steps between two resume states; None: by `save_minutes` alone."""
     save_minutes: NonNegativeFloat = 15.0
@@ -146,7 +146,7 @@ class TrainingConfig(Settings):
 
 
 class Bounds(Settings):
-    """What `check-summary` expects of one figure of summary.json."""
+    """Bounds of `check-summary` on one value of summary.json."""
 
     min: Optional[float] = None
     max: Optional[float] = None

@@ -51,7 +51,7 @@ def test_a_healthy_machine(site, tmp_path, capsys):
     found = {line[8:].split(":")[0]: line for line in lines if line.startswith("  ok    ")}
     names = {"cluster config", "python", "data CATER_Easy", "packages", "file locks", "code", "clock"}
     assert names <= set(found)
-    assert "node and this host read" in found["shared folder"] and "on " in found["shared folder"]
+    assert "each other's files" in found["shared folder"] and "on " in found["shared folder"]
     assert "HDF5_USE_FILE_LOCKING=FALSE" in found["hdf5"] and "268 MB" in found["save"]
     assert lines[-1] == f"doctor: {len(found)} ok, 0 warn, 0 FAIL"
     assert not (tmp_path / "experiments").exists(), "it leaves nothing behind"

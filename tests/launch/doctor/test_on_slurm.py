@@ -80,7 +80,7 @@ def test_a_healthy_cluster(site, nothing_left, tmp_path, capsys):
         "ok    KillWait: 5",
         "ok    clock: less than 2 s from this host's (on n1, n2)",
         "ok    packages: Python 3",
-        f"ok    shared folder: {tmp_path}/experiments: node and this host read",
+        f"ok    shared folder: {tmp_path}/experiments: the node and this host can read",
         "ok    code: jobs import ",
         "ok    save: 268 MB",
     ):

@@ -70,5 +70,5 @@ def test_an_attempt_that_was_given_up_writes_no_more(tmp_path, monkeypatch):
     attempt.announce(tmp_path, attempt.RUN)
     refuse_if_superseded()
     (tmp_path / "attempt.json").write_text(json.dumps({"attempt": "40.1", "word": attempt.RUN}))
-    with pytest.raises(UserError, match=r"attempt 40.0 was given up, attempt 40.1 has taken over"):
+    with pytest.raises(UserError, match=r"attempt 40.0 was superseded by attempt 40.1"):
         refuse_if_superseded()

@@ -30,7 +30,7 @@ def test_what_would_have_been_enough_or_was_too_little():
         "(resources.train-decomp in the cluster's config)"
     )
     fits = used(seconds=3000.0, cpu_seconds=11_000.0, memory=7 * GB)
-    assert suggestion("train-decomp", [fits]) == "train-decomp: what was asked for fits"
+    assert suggestion("train-decomp", [fits]) == "train-decomp: the requested resources fit"
     text = suggestion("x", [used(cpu_seconds=300.0, core_seconds=800.0, processes=2)])
     assert "cpus_per_task=2 " in text  # of four each, one and a half were busy
     assert suggestion("x", [used(), used(1, state="TIMEOUT")]) == (
@@ -59,7 +59,7 @@ def test_without_a_scheduler_the_ledgers_seconds_count(written, capsys):
     assert main(["efficiency", "--exp", str(written)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["make-data", "0", "completed", "1", "6:52"]
-    assert lines[2].startswith("memory and cores are known only of jobs in Slurm")
+    assert lines[2].startswith("memory and cores are known only for jobs in Slurm")
     assert lines[-1].startswith("make-data: time=00:10:00 would have been enough")
 
 

@@ -24,7 +24,7 @@ def test_waiting_tells_each_change_once(tmp_path, submitted, capsys):
         "train-decomp[0] (seed 3) started on n1",
         "train-decomp[0] (seed 3) failed: job 5 is FAILED: RuntimeError: no luck",
     ]
-    assert lines[-1] == "report[0] not started: job 6 was cancelled, what it needs failed"
+    assert lines[-1] == "report[0] not started: job 6 was cancelled, upstream failed"
 
 
 def test_a_job_that_nobody_knows_is_lost_after_a_while(tmp_path, submitted, capsys):

@@ -31,17 +31,17 @@ def test_the_first_failure_with_its_log_and_advice(written, submitted, capsys):
 @pytest.mark.parametrize(
     ("state", "facts", "log", "advice"),
     [
-        ("failed", {}, "error: train-decomp: data: no such data folder\n", "fix what the line says"),
-        ("failed", {"cause": "refused", "error": "no such data folder"}, "", "fix what the line says"),
+        ("failed", {}, "error: train-decomp: data: no such data folder\n", "fix the reported problem"),
+        ("failed", {"cause": "refused", "error": "no such data folder"}, "", "fix the reported problem"),
         ("failed", {}, f"{TRACE}torch.OutOfMemoryError: CUDA\n", "lower training.batch_size"),
         ("failed", {}, f"{TRACE}OSError: [Errno 28] No space left on device\n", "free space"),
         ("failed", {"cause": "disk_full", "error": "any words"}, "", "free space"),
         ("failed", {}, f"{TRACE}ModuleNotFoundError: No module named 'h5py'\n", "the jobs' python lacks"),
         ("failed", {"error": "TimeoutError: no decision of rank 0"}, "", "read the log"),
         ("timeout", {}, "", "raise resources.train-decomp.time"),
-        ("preempted", {}, "", "the site ends preempted jobs for good"),
+        ("preempted", {}, "", "the site does not requeue preempted jobs"),
         ("stopped", {}, "", "run the same command again"),
-        ("node_fail", {}, "", "the node died"),
+        ("node_fail", {}, "", "the node failed"),
     ],
 )
 def test_what_is_known_decides_what_to_do(tmp_path, state, facts, log, advice):
@@ -105,6 +105,6 @@ def test_a_damaged_manifest_says_what_to_do(written, capsys):
         path.write_text(text)
         assert main(["status", "--exp", str(written)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: {path}: {what}") and "delete the file, then its task" in line
+        assert line.startswith(f"error: {path}: {what}") and "delete the file, and its task" in line
     path.unlink()
     assert main(["status", "--exp", str(written)]) == 0

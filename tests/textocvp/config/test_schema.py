@@ -76,7 +76,10 @@ def test_the_text_under_a_field_is_its_description():
         ({"rate": 1, "steps": 1.5}, "training.steps: expected an integer, got 1.5"),
         ({"rate": 1, "steps": 0}, "training.steps: expected a value >= 1, got 0"),
         ({"rate": 1, "steps": 101}, "training.steps: expected a value <= 100, got 101"),
-        ({"rate": 1, "kind": "adamm"}, "training.kind: expected 'adam' or 'adamw', got 'adamm'"),
+        (
+            {"rate": 1, "kind": "adamm"},
+            "training.kind: expected 'adam' or 'adamw', got 'adamm', did you mean 'adam",
+        ),
         ({"rate": 1, "shuffle": 1}, "training.shuffle: expected true or false, got 1"),
         ({"rate": 1, "limit": 5}, "training.limit: must not be below steps"),
         ({"rate": 1, "inner": {"size": [1]}}, "training.inner.size[1]: missing, a value is required"),
