@@ -196,10 +196,7 @@ def _unmet(steps: Mapping[TaskId, Step]) -> List[str]:
         for edge in step.task.after if step.action is Action.RUN else ():
             upstream = steps.get(edge.id)
             if edge.mode == OK and upstream and upstream.action is Action.OUTSIDE:
-                lines.setdefault(
-                    (step.task.stage, edge.stage),
-                    f"{step.task.name} needs {upstream.task.name}, which is not done "
-                    f"({upstream.why}); run {edge.stage.replace('_', '-')} first, or the whole "
-                    "pipeline",
-                )
+                line = f"{step.task.name} needs {upstream.task.name}, which is not done ({upstream.why}); "
+                line += f"run {edge.stage.replace('_', '-')} first, or the whole pipeline"
+                lines.setdefault((step.task.stage, edge.stage), line)
     return list(lines.values())

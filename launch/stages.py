@@ -55,10 +55,8 @@ def train_decomp(pipeline: Pipeline, planned: Planned) -> List[Task]:
     tasks, after = [], edges_to(planned["prepare_data"])
     for folder in pipeline.decomposition_folders:
         index, label = pipeline.indices["train_decomp"][folder or "."], folder.replace("seeds/", "seed ")
-        argv, config = (
-            ("train-decomp", "-d", pipeline.folder(folder)),
-            pipeline.sections(folder, "model", "loss"),
-        )
+        argv = ("train-decomp", "-d", pipeline.folder(folder))
+        config = pipeline.sections(folder, "model", "loss")
         outputs, leftovers = _training_files(folder)
         task = Task("train_decomp", index, label, argv, config, (CAPTIONS, WEIGHTS), outputs)
         tasks.append(replace(task, leftovers=leftovers, after=after))
@@ -106,10 +104,8 @@ def train_predictor(pipeline: Pipeline, planned: Planned) -> List[Task]:
     for name in pipeline.predictors:
         index, label = pipeline.indices["train_predictor"][name], name.replace("/seeds/", " seed ")
         words = ("train-predictor", "-d", pipeline.folder(""), "--name_pred_exp", name)
-        argv, config = (
-            (*words, *pipeline.checkpoint_option),
-            pipeline.sections(f"predictors/{name}", *sections),
-        )
+        argv = (*words, *pipeline.checkpoint_option)
+        config = pipeline.sections(f"predictors/{name}", *sections)
         outputs, leftovers = _training_files(f"predictors/{name}")
         task = Task("train_predictor", index, label, argv, config, inputs, outputs)
         tasks.append(replace(task, leftovers=leftovers, after=after))
@@ -151,10 +147,8 @@ def evaluate_predictor(pipeline: Pipeline, planned: Planned) -> List[Task]:
         inputs = (f"{folder}/*{FINAL}", pipeline.checkpoint_input, CAPTIONS)
         outputs = (f"{folder}/results/prediction.json",)
         after = edges_to(own, OK if len(own) == 1 else ANY) + ready
-        task = Task(
-            "evaluate_predictor", index, name, argv, config, inputs, outputs, after=after, replaceable=True
-        )
-        tasks.append(task)
+        task = Task("evaluate_predictor", index, name, argv, config, inputs, outputs, after=after)
+        tasks.append(replace(task, replaceable=True))
     return tasks
 
 

@@ -11,10 +11,7 @@ from typing import Dict, Iterable, Mapping, Optional
 from slurm.options import parse_time
 from slurm.queue import SlurmError, run
 
-FIELDS = (
-    *("JobID", "State", "ElapsedRaw", "TimelimitRaw", "ReqMem"),
-    *("MaxRSS", "TotalCPU", "AllocCPUS", "NNodes", "NTasks"),
-)
+FIELDS = "JobID State ElapsedRaw TimelimitRaw ReqMem MaxRSS TotalCPU AllocCPUS NNodes NTasks".split()
 _MEMORY = re.compile(r"([\d.]+)([KMGTP]?)([nc]?)")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 

@@ -91,13 +91,7 @@ def exit_code(status: str) -> str:
 
 def accounted_states(job_ids: Iterable[str], environment: Mapping[str, str]) -> Dict[str, JobState]:
     """Jobs that only the accounting knows; {} if there is none or it does not answer."""
-    command = [
-        "sacct",
-        "--noheader",
-        "--parsable2",
-        "--allocations",
-        "--format=JobID,State,NodeList,ExitCode",
-    ]
+    command = "sacct --noheader --parsable2 --allocations --format=JobID,State,NodeList,ExitCode".split()
     try:
         lines = run([*command, "--jobs", ",".join(job_ids)], environment)
     except SlurmError:

@@ -113,15 +113,13 @@ def locked(root: Path) -> Iterator[int]:
         try:
             descriptor = stack.enter_context(file_lock(path, wait=False))
         except BlockingIOError:
-            raise UserError(
-                f"{root}: in use by another run, which holds {path}; wait for it or stop it"
-            ) from None
+            why = f"in use by another run, which holds {path}; wait for it or stop it"
+            raise UserError(f"{root}: {why}") from None
         except PermissionError:
             raise UserError(f"{path}: permission denied; does {root} belong to another user?") from None
         except OSError as error:
             if full_disk_reason(error):
                 raise
-            raise UserError(
-                f"{path}: cannot be locked: {error.strerror}; use a file system with locks (Lustre: -o flock)"
-            ) from None
+            why = f"{error.strerror}; use a file system with locks (Lustre: -o flock)"
+            raise UserError(f"{path}: cannot be locked: {why}") from None
         yield descriptor
