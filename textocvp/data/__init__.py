@@ -2,6 +2,4 @@
 
 import os
 
-os.environ.setdefault(
-    "HDF5_USE_FILE_LOCKING", "FALSE"
-)  # network file systems; HDF5 reads it when h5py is imported
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # network file systems; h5py reads it on import

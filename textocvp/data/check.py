@@ -48,9 +48,7 @@ def check_data(dataset: str, root: Path, sheet: Optional[Path] = None, workers: 
     problems: List[str] = []
     splits = _open_splits(dataset, Path(root), problems)
     for split in splits:
-        checked = _read_all(split, workers or available_cores())
-        problems += [video.error for video in checked if video.error]
-        print(_summary(split, checked, _longest_caption(split, problems)))
+        print(_check_split(split, workers or available_cores(), problems))
     sheet = Path(sheet or Path(root) / "contact_sheet.png")
     _draw_sheet(splits[0], sheet)
     print(f"contact sheet: {sheet}")
@@ -76,14 +74,31 @@ def _open_splits(name: str, root: Path, problems: List[str]) -> List[VideoDatase
     return splits
 
 
-def _read_all(split: VideoDataset, workers: int) -> List[Checked]:
-    """Read all videos of a split, in `workers` processes."""
+def _check_split(split: VideoDataset, workers: int, problems: List[str]) -> str:
+    """Read all videos and captions of a split; returns one line about it. What is wrong joins the problems."""
     checked: List[Checked] = []
     with Progress(f"check-data {split.split}", len(split), unit="video") as progress:
         for video in in_processes(functools.partial(_read, split), range(len(split)), workers, "fork"):
             checked.append(video)
             progress.update(len(checked))
-    return sorted(checked)
+    checked.sort()
+    problems += [video.error for video in checked if video.error]
+    tokenizer, longest = CustomTokenizer(split.vocabulary), 0
+    for caption in split.captions:
+        try:
+            longest = max(longest, len(tokenizer(caption)))
+        except UserError as error:
+            problems.append(f"{split.name} {split.split}: {error}")
+    readable = [video for video in checked if video.length]
+    if not readable:
+        return f"{split.split}: {len(split)} videos, none readable"
+    rate = sum(video.length for video in readable) / max(sum(video.seconds for video in checked), 1e-9)
+    shortest = min(readable, key=lambda video: video.length)
+    return (
+        f"{split.split}: {len(split)} videos, {len(split) - len(readable)} unreadable, "
+        f"shortest {shortest.length} frames ({shortest.name}), longest caption {longest} tokens, "
+        f"decoding {rate:.0f} frames/s per process"
+    )
 
 
 def _read(split: VideoDataset, row: int) -> Checked:
@@ -100,48 +115,19 @@ def _read(split: VideoDataset, row: int) -> Checked:
     return Checked(name, length, seconds)
 
 
-def _longest_caption(split: VideoDataset, problems: List[str]) -> int:
-    """Tokens of the longest caption; captions with unknown words become problems."""
-    tokenizer, longest = CustomTokenizer(split.vocabulary), 0
-    for caption in split.captions:
-        try:
-            longest = max(longest, len(tokenizer(caption)))
-        except UserError as error:
-            problems.append(f"{split.name} {split.split}: {error}")
-    return longest
-
-
-def _summary(split: VideoDataset, checked: List[Checked], longest: int) -> str:
-    """One line about a split."""
-    readable = [video for video in checked if video.length]
-    if not readable:
-        return f"{split.split}: {len(split)} videos, none readable"
-    rate = sum(video.length for video in readable) / max(sum(video.seconds for video in checked), 1e-9)
-    shortest = min(readable, key=lambda video: video.length)
-    return (
-        f"{split.split}: {len(split)} videos, {len(split) - len(readable)} unreadable, "
-        f"shortest {shortest.length} frames ({shortest.name}), longest caption {longest} tokens, "
-        f"decoding {rate:.0f} frames/s per process"
-    )
-
-
 def _draw_sheet(split: VideoDataset, path: Path) -> None:
     """A PNG of six videos, a row each: six frames spread over the video, the caption below."""
     rows = []
-    for row in np.unique(np.linspace(0, len(split) - 1, SHEET_VIDEOS).astype(int)):
+    for row in np.unique(np.linspace(0, len(split) - 1, SHEET_VIDEOS).astype(int).tolist()):
         try:
-            rows.append(_sheet_row(split, int(row)))
+            video = split.read_frames(row)
         except UserError:
             continue  # counted as a problem already
+        frames = resize_frames(video, (SHEET_PIXELS, SHEET_PIXELS)).transpose(0, 2, 3, 1)
+        chosen = frames[np.linspace(0, len(frames) - 1, SHEET_FRAMES).astype(int)]
+        strip = Image.new("RGB", (SHEET_FRAMES * SHEET_PIXELS, 16), "white")
+        ImageDraw.Draw(strip).text((2, 2), split.captions[row][:110], fill="black")
+        rows.append(np.concatenate([np.concatenate(list(chosen), axis=1), np.asarray(strip)]))
     if rows:
         with atomic_path(path) as temporary:
             Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG")
-
-
-def _sheet_row(split: VideoDataset, row: int) -> np.ndarray:
-    """(height, width, 3) uint8: frames side by side over a line with the caption."""
-    frames = resize_frames(split.read_frames(row), (SHEET_PIXELS, SHEET_PIXELS)).transpose(0, 2, 3, 1)
-    chosen = frames[np.linspace(0, len(frames) - 1, SHEET_FRAMES).astype(int)]
-    strip = Image.new("RGB", (SHEET_FRAMES * SHEET_PIXELS, 16), "white")
-    ImageDraw.Draw(strip).text((2, 2), split.captions[row][:110], fill="black")
-    return np.concatenate([np.concatenate(list(chosen), axis=1), np.asarray(strip)])

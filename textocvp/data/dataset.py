@@ -15,7 +15,7 @@ import numpy as np
 from textocvp.config import registry
 from textocvp.config.data import SPLITS
 from textocvp.config.experiment import FILE_NAME, Experiment, dataset_root, load_predictor_experiment
-from textocvp.files import UserError, read_json
+from textocvp.files import UserError
 
 
 class VideoDataset(Protocol):
@@ -89,11 +89,6 @@ def read_masks(path: Path) -> Optional[np.ndarray]:
             return np.asarray(arrays["masks"], dtype=np.uint8)
     except Exception as error:  # zipfile, zlib and numpy each have their own
         raise UserError(f"{path}: damaged ({type(error).__name__}); generate or copy it again") from None
-
-
-def read_states(path: Path) -> Optional[Any]:
-    """The JSON value of a file, or None if there is no file."""
-    return read_json(path) if path.is_file() else None
 
 
 def read_text(path: Path) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
@@ -60,8 +61,10 @@ def prepare_data(exp_directory: Path, workers: Optional[int] = None) -> None:
     done, errors = parts - len(missing), []
     log.info("prepare-data: %d of %d parts are finished already", done, parts)
     write = functools.partial(_try_to_write, folder, size, config)
+    # the pool is the parallelism; OpenMP's threads do not survive a fork
+    one_thread = functools.partial(torch.set_num_threads, 1)
     with stopping.ends_at_time_limit(), Progress(COMMAND, parts, first=done, unit="part") as progress:
-        for error in in_processes(write, missing, workers or available_cores(), "fork", _single_thread):
+        for error in in_processes(write, missing, workers or available_cores(), "fork", one_thread):
             done += 1
             progress.update(done)
             errors += [error] if error else []
@@ -80,10 +83,6 @@ def _check_captions(experiment: Experiment, root: Path, dataset: VideoDataset) -
         open_tokenizer(predictor, root, dataset)
     if not predictors and experiment.dataset.tokenizer == CustomTokenizer.name:
         open_custom_tokenizer(experiment, root, dataset)
-
-
-def _single_thread() -> None:
-    torch.set_num_threads(1)  # the pool is the parallelism; OpenMP's threads do not survive a fork
 
 
 def _try_to_write(
@@ -108,8 +107,7 @@ def frame_parts(dataset: VideoDataset) -> List[Part]:
     """The parts of a split. A video with several captions is stored once: rows are its first entry."""
     first = {video_id: row for row, video_id in reversed(list(enumerate(dataset.video_ids)))}
     rows = sorted(first.values())
-    parts = plan_parts(len(rows))
-    return [Part(part.index, part.num_parts, [rows[row] for row in part.rows]) for part in parts]
+    return [replace(part, rows=[rows[row] for row in part.rows]) for part in plan_parts(len(rows))]
 
 
 def resize_frames(frames: np.ndarray, img_size: Tuple[int, int]) -> np.ndarray:

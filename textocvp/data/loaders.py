@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
@@ -26,6 +27,7 @@ from textocvp.data.videos import StoredVideos, Videos, open_videos
 from textocvp.files import UserError
 
 
+@dataclass(eq=False)
 class ClipDataset(Dataset):
     """Clips of a split.
 
@@ -39,18 +41,16 @@ class ClipDataset(Dataset):
         video (T, 3, H, W) float32 in [0, 1], caption, video_id, start; masks (T, H, W) uint8 on request.
     """
 
-    def __init__(
-        self,
-        videos: Videos,
-        num_frames: int,
-        seed: int = 0,
-        random_start: bool = False,
-        with_masks: bool = False,
-    ) -> None:
-        self.videos, self.num_frames, self.seed = videos, num_frames, seed
-        self.random_start, self.with_masks = random_start, with_masks
+    videos: Videos
+    num_frames: int
+    seed: int = 0
+    random_start: bool = False
+    with_masks: bool = False
+
+    def __post_init__(self) -> None:
+        videos = self.videos
         if isinstance(videos, StoredVideos):  # lengths of video files are known once they are decoded
-            needed = num_frames + (0 if random_start else videos.eval_start)
+            needed = self.num_frames + (0 if self.random_start else videos.eval_start)
             length, row = min((videos.length(row), row) for row in range(len(videos)))
             if length < needed:
                 raise UserError(
@@ -86,6 +86,7 @@ class ClipDataset(Dataset):
         return hashed("start", self.seed, epoch, row) % (last + 1)
 
 
+@dataclass(eq=False)
 class SlotWindowDataset(Dataset):
     """Windows of a split for the predictor, from the slot store or, for `slots: online`, as frames.
 
@@ -96,18 +97,13 @@ class SlotWindowDataset(Dataset):
     Both modes enumerate the same (video, start, draw), so that they give the same batches.
     """
 
-    def __init__(
-        self,
-        dataset: VideoDataset,
-        windows: Sequence[Tuple[int, Window]],
-        num_frames: int,
-        store: Optional[SlotStore] = None,
-        videos: Optional[Videos] = None,
-        tokenizer: Optional[Tokenizer] = None,
-    ) -> None:
-        """windows: (row of its video in the split, window) of each item."""
-        self.dataset, self.windows, self.num_frames = dataset, windows, num_frames
-        self.store, self.videos, self.tokenizer = store, videos, tokenizer
+    dataset: VideoDataset
+    windows: Sequence[Tuple[int, Window]]
+    """(row of its video in the split, window) of each item."""
+    num_frames: int
+    store: Optional[SlotStore] = None
+    videos: Optional[Videos] = None
+    tokenizer: Optional[Tokenizer] = None
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -150,10 +146,9 @@ def open_windows(
         store = SlotStore(slots_folder(folder) / dataset.split, key, length)
         windows = [(row, window) for row in rows for window in store.windows(dataset.video_ids[row])]
     elif videos:
-        longest = window_frames(experiment, folder)
-        for row in rows:
-            own = enumerate_windows(experiment, dataset, row, videos.length(row), longest)
-            windows += [(row, window) for window in own]
+        longest, lengths = window_frames(experiment, folder), map(videos.length, rows)
+        own = (enumerate_windows(experiment, dataset, row, n, longest) for row, n in zip(rows, lengths))
+        windows = [(row, window) for row, video in zip(rows, own) for window in video]
     return SlotWindowDataset(dataset, windows, length, store, videos, tokenizer)
 
 
@@ -219,11 +214,11 @@ class Loader(DataLoader):
             yield batch
 
 
+@dataclass(eq=False)
 class _Batches(Dataset):
     """Whole batches of a data set, or the UserError that kept one from being read."""
 
-    def __init__(self, dataset: Items) -> None:
-        self.dataset = dataset
+    dataset: Items
 
     def __len__(self) -> int:
         return len(self.dataset)

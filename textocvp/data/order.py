@@ -46,10 +46,8 @@ class TrainingOrder:
         """(first step after the stage, batch size, frames per clip) for each stage of the curriculum."""
         if not self.curriculum:
             return [(self.total_steps, self.batch_size, None)]
-        return [
-            (round(stage.until * self.total_steps), stage.batch_size, stage.num_frames)
-            for stage in self.curriculum
-        ]
+        total = self.total_steps
+        return [(round(each.until * total), each.batch_size, each.num_frames) for each in self.curriculum]
 
     def batch_size_at(self, step: int) -> int:
         """Clips of this step over all ranks."""

@@ -231,8 +231,7 @@ class PartReader:
     """Open files of one split, opened on first use and by each process for itself."""
 
     def __init__(self, folder: Path, command: str) -> None:
-        self.folder = Path(folder)
-        self.command = command
+        self.folder, self.command = Path(folder), command
         self._files: Dict[str, h5py.File] = {}
         self._datasets: Dict[Tuple[str, str], h5py.Dataset] = {}
         self._pid = os.getpid()
@@ -253,14 +252,11 @@ class PartReader:
             self._files, self._datasets, self._pid = {}, {}, os.getpid()
         if (name, dataset) not in self._datasets:
             if name not in self._files:
-                self._close_oldest()
+                if len(self._files) >= MAX_OPEN_FILES:
+                    oldest = next(iter(self._files))
+                    self._datasets = {key: data for key, data in self._datasets.items() if key[0] != oldest}
+                    self._files.pop(oldest).close()
                 # rows are read in random order: caching chunks only costs memory
                 self._files[name] = h5py.File(self.folder / name, "r", locking=False, rdcc_nbytes=0)
             self._datasets[name, dataset] = self._files[name][dataset]
         return self._datasets[name, dataset]
-
-    def _close_oldest(self) -> None:
-        if len(self._files) >= MAX_OPEN_FILES:
-            oldest = next(iter(self._files))
-            self._datasets = {key: value for key, value in self._datasets.items() if key[0] != oldest}
-            self._files.pop(oldest).close()

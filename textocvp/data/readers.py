@@ -17,13 +17,13 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set
 
 import numpy as np
 from PIL import Image
 
 from textocvp.config.data import EVAL_START, LEVELS, SPLITS, DatasetConfig
-from textocvp.data.dataset import read_masks, read_states, read_text, read_video, split_folder
+from textocvp.data.dataset import read_masks, read_text, read_video, split_folder
 from textocvp.files import UserError, read_json, sha256_file, sha256_json
 
 VALID_FRACTION = 0.05
@@ -80,12 +80,8 @@ class CATER:
 
     def key(self) -> Dict[str, Any]:
         """The hash of the file that lists the split, and whether videos are held out."""
-        return {
-            "dataset": self.name,
-            "split": self.split,
-            "json_sha256": sha256_file(self.file),
-            "holds_out": self.holds_out,
-        }
+        key = {"dataset": self.name, "split": self.split, "json_sha256": sha256_file(self.file)}
+        return {**key, "holds_out": self.holds_out}
 
     def read_frames(self, index: int) -> np.ndarray:
         entry = self.entries[index]
@@ -97,7 +93,8 @@ class CATER:
         return read_masks(self.folder / "masks" / f"{self.video_ids[index]}.npz")
 
     def states(self, index: int) -> Optional[Any]:
-        return read_states(self.folder / "states" / f"{self.video_ids[index]}.json")
+        path = self.folder / "states" / f"{self.video_ids[index]}.json"
+        return read_json(path) if path.is_file() else None
 
 
 def held_out_ids(video_ids: Iterable[str]) -> Set[str]:
@@ -109,7 +106,10 @@ def held_out_ids(video_ids: Iterable[str]) -> Set[str]:
 
 
 def _read_entries(file: Path, folder: Path) -> List[Entry]:
-    """The entries of a split's file in the file's order."""
+    """The entries of a split's file in the file's order.
+
+    An id is a file's name without suffix; where two videos share one, all relative paths with "--" for "/".
+    """
     values = read_json(file)
     if not isinstance(values, dict):
         raise UserError(f'{file}: expected {{"0": {{"video": ..., "caption": ...}}, ...}}')
@@ -117,18 +117,12 @@ def _read_entries(file: Path, folder: Path) -> List[Entry]:
         for key in ("video", "caption"):
             if not isinstance(value, dict) or not isinstance(value.get(key), str) or not value[key].strip():
                 raise UserError(f"{file}: entry {number!r} has no {key}")
-    names = _video_names([value["video"] for value in values.values()])
+    ids = {value["video"]: Path(value["video"]).stem for value in values.values()}
+    if len(set(ids.values())) < len(ids):
+        ids = {path: Path(path).with_suffix("").as_posix().replace("/", "--") for path in ids}
     return [
-        Entry(name, folder / value["video"], value["caption"]) for name, value in zip(names, values.values())
+        Entry(ids[value["video"]], folder / value["video"], value["caption"]) for value in values.values()
     ]
-
-
-def _video_names(paths: Sequence[str]) -> List[str]:
-    """File names without suffix; where two videos share one, the whole relative path with "--" for "/"."""
-    stems = {path: Path(path).stem for path in paths}
-    if len(set(stems.values())) == len(stems):
-        return [stems[path] for path in paths]
-    return [Path(path).with_suffix("").as_posix().replace("/", "--") for path in paths]
 
 
 class CLIPort:
@@ -174,17 +168,16 @@ class CLIPort:
         frames = [_read_png(path) for path in paths]
         for path, frame in zip(paths, frames):
             if frame.shape != frames[0].shape:
-                height, width, expected = *frame.shape[:2], frames[0].shape
-                raise UserError(
-                    f"{path}: is {width}x{height} pixels, but the first frame {expected[1]}x{expected[0]}"
-                )
+                size, first = (f"{image.shape[1]}x{image.shape[0]}" for image in (frame, frames[0]))
+                raise UserError(f"{path}: is {size} pixels, but the first frame {first}")
         return np.stack(frames)
 
     def masks(self, index: int) -> Optional[np.ndarray]:
         return read_masks(self.folder / self.video_ids[index] / "masks.npz")
 
     def states(self, index: int) -> Optional[Any]:
-        return read_states(self.folder / self.video_ids[index] / "states.json")
+        path = self.folder / self.video_ids[index] / "states.json"
+        return read_json(path) if path.is_file() else None
 
 
 def _read_caption(path: Path) -> str:

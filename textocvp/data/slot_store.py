@@ -47,7 +47,7 @@ class SlotPart:
     folder: Path
     part: Part
     key: Dict[str, Any]
-    videos: Tuple[Tuple[int, Tuple[Window, ...]], ...]
+    videos: Sequence[Tuple[int, Sequence[Window]]]
     """(position in the split, its windows) for each video."""
 
     @property
@@ -78,8 +78,7 @@ class SlotPart:
 
     def _fill(self, file: h5py.File, batches: Iterable[Batch]) -> Dict[str, Any]:
         windows, row = self.windows, 0
-        total: Any = 0.0
-        squares: Any = 0.0
+        total = squares = np.zeros(1)
         for batch, slots in batches:
             slots = np.ascontiguousarray(slots, dtype=np.float32)
             if list(batch) != windows[row : row + len(batch)] or len(slots) != len(batch):
@@ -94,8 +93,8 @@ class SlotPart:
         if row != len(windows):
             raise ValueError(f"{self.part.name}: {row} of {len(windows)} windows")
         file["video_id"] = np.array([window.video_id for window in windows], dtype=h5py.string_dtype())
-        file["start"] = np.array([window.start for window in windows], dtype=np.int32)
-        file["draw"] = np.array([window.draw for window in windows], dtype=np.int32)
+        for name in ("start", "draw"):
+            file[name] = np.array([getattr(window, name) for window in windows], dtype=np.int32)
         count = int(np.prod(file["slots"].shape[:-1]))
         statistics = {"count": count, "sum": list(total), "sumsq": list(squares)}
         file.attrs["statistics"] = json.dumps(statistics)
@@ -119,14 +118,12 @@ def plan_slot_parts(
     """
     dataset = videos.dataset
     key = {**slots_key(experiment, dataset, checkpoint_sha256), "num_frames": num_frames}
-
-    def windows(row: int) -> Tuple[Window, ...]:
-        return tuple(enumerate_windows(experiment, dataset, row, videos.length(row), num_frames))
-
-    return [
-        SlotPart(slots_folder(folder) / dataset.split, part, key, tuple((r, windows(r)) for r in part.rows))
-        for part in frame_parts(dataset)[shard::num_shards]
-    ]
+    parts = []
+    for part in frame_parts(dataset)[shard::num_shards]:
+        lengths = [(row, videos.length(row)) for row in part.rows]
+        own = [(row, enumerate_windows(experiment, dataset, row, n, num_frames)) for row, n in lengths]
+        parts.append(SlotPart(slots_folder(folder) / dataset.split, part, key, own))
+    return parts
 
 
 def slots_folder(folder: Path) -> Path:

@@ -178,7 +178,14 @@ def build_vocabulary(source: Path, out: Path, dataset: Optional[str] = None) -> 
     """
     if out.exists():
         raise UserError(f"{out}: exists; the ids of a vocabulary must not change, choose another --out")
-    captions = _captions(source, dataset)
+    if dataset is not None:
+        config = DatasetConfig(dataset_name=dataset)
+        lines = registry.DATASETS.get(dataset).load()(config, source, "train").captions
+    elif source.is_dir():
+        raise UserError(f"{source}: is a folder; give --dataset if it is a data set's root, or a text file")
+    else:
+        lines = read_text(source).splitlines()
+    captions = [line.strip() for line in lines if line.strip()]
     if not captions:
         raise UserError(f"{source}: contains no captions")
     words = sorted({word for caption in captions for word in split_words(caption)} - set(SPECIAL_WORDS))
@@ -187,14 +194,3 @@ def build_vocabulary(source: Path, out: Path, dataset: Optional[str] = None) -> 
         f"{out}: {len(SPECIAL_WORDS) + len(words)} words of {len(captions)} captions; name it in "
         f"dataset.vocabulary, and its size in text_encoder_params.vocab_size"
     )
-
-
-def _captions(source: Path, dataset: Optional[str]) -> List[str]:
-    if dataset is not None:
-        config = DatasetConfig(dataset_name=dataset)
-        captions = registry.DATASETS.get(dataset).load()(config, source, "train").captions
-    elif source.is_dir():
-        raise UserError(f"{source}: is a folder; give --dataset if it is a data set's root, or a text file")
-    else:
-        captions = read_text(source).splitlines()
-    return [caption.strip() for caption in captions if caption.strip()]

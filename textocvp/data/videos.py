@@ -153,13 +153,13 @@ def median_image(videos: Videos, folder: Path) -> torch.Tensor:
 def _compute_median(videos: Videos) -> np.ndarray:
     """(H, W, 3) uint8."""
     rows = np.unique(np.linspace(0, len(videos) - 1, MEDIAN_VIDEOS).round().astype(int))
-    frames = np.concatenate([_spread(videos.frames(int(row))) for row in rows])  # (frames, 3, H, W)
+    chosen = []
+    for row in rows.tolist():
+        video = videos.frames(row)
+        chosen.append(video[np.linspace(0, len(video) - 1, MEDIAN_FRAMES).round().astype(int)])
+    frames = np.concatenate(chosen)  # (frames, 3, H, W)
     lines = [np.median(frames[:, :, line], axis=0) for line in range(frames.shape[2])]
     return np.stack(lines).round().astype(np.uint8).transpose(0, 2, 1)
-
-
-def _spread(frames: np.ndarray) -> np.ndarray:
-    return frames[np.linspace(0, len(frames) - 1, MEDIAN_FRAMES).round().astype(int)]
 
 
 def far_from(frames: torch.Tensor, reference: torch.Tensor, threshold: float = FAR) -> torch.Tensor:
