@@ -41,9 +41,9 @@ def write_recipe(folder, name="exp", **changes):
     return path
 
 
-def write_site(folder, python, **values):
+def write_site(folder, python, paths=(), **values):
     """The config of a site that is this machine; returns its path."""
-    paths = {"experiments": str(folder / "experiments")}
+    paths = {"experiments": str(folder / "experiments"), **dict(paths)}
     site = {"scheduler": "local", "parallel": 4, "python": python, "paths": paths, **values}
     (folder / "site.yaml").write_text(yaml.safe_dump(site))
     return str(folder / "site.yaml")
@@ -58,7 +58,7 @@ def small_recipe(tmp_path):
 @pytest.fixture
 def local_site(tmp_path, stub_python):
     """Writes a site's config for this machine; returns its path."""
-    return functools.partial(write_site, tmp_path, stub_python)
+    return functools.partial(write_site, tmp_path, python=stub_python)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ import yaml
 from launch import fork as forking
 from launch.cli import main
 
+from .conftest import done
+
 
 @pytest.fixture
 def base(finished_stub, tmp_path):
@@ -23,10 +25,6 @@ def variant(tmp_path):
 
 def fork(base, to, values, *more):
     return main(["fork", "--exp", str(base), "--to", str(to), "--set", values, *more])
-
-
-def done(root):
-    return sorted("/".join(path.parts[-3:-1]) for path in root.glob("jobs/*/*/manifest.json"))
 
 
 def config(root, folder=""):

@@ -16,6 +16,8 @@ from launch.state.ledger import last_events, read_ledger
 from launch.state.snapshot import tree_files
 from textocvp.training.resume_state import ResumeFolder
 
+from .conftest import smoke_recipe
+
 pytestmark = pytest.mark.slow
 
 
@@ -28,18 +30,14 @@ def small_disk(mount_small):
 @pytest.fixture
 def experiment(small_disk, tmp_path):
     """Arguments of the pipeline of a tiny SAVi that saves at each of its 24 steps, and keeps every epoch."""
-    recipe = yaml.safe_load((CODE / "experiments" / "recipes" / "smoke.yaml").read_text())
-    recipe.update(name="full", predictors=[], data={**recipe["data"], "num_train": 8})
-    recipe["decomposition"]["seeds"] = []
     settings = {"num_steps": 24, "save_every_steps": 1, "save_frequency": 1, "zero_stage": 0}
-    recipe["decomposition"]["set"]["training"].update(settings)
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    recipe = smoke_recipe(tmp_path, "full", settings, (), {"num_train": 8}, predictors=[])
 
     def arguments(ranks=1):
         site = {"scheduler": "local", "paths": {"experiments": str(small_disk)}}
         site["resources"] = {"train_decomp": {"tasks_per_node": ranks}}
         (tmp_path / "site.yaml").write_text(yaml.safe_dump(site))
-        return ["--recipe", str(tmp_path / "recipe.yaml"), "--cluster", str(tmp_path / "site.yaml")]
+        return ["--recipe", recipe, "--cluster", str(tmp_path / "site.yaml")]
 
     return arguments
 

@@ -13,7 +13,7 @@ from launch.cli import main
 from launch.state.ledger import last_events, read_ledger
 from launch.state.manifest import Manifest
 
-from .conftest import step_of, wait_for
+from .conftest import status_of, step_of, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.container, pytest.mark.slow]
 STEPS = 360
@@ -60,12 +60,6 @@ def submit(folder, site, name, *more, **values):
     return main(["pipeline", "--recipe", recipe(folder, name, **values), "--cluster", site, *more])
 
 
-def rows(root, capsys):
-    capsys.readouterr()
-    assert main(["status", "--exp", str(root), "--json"]) == 0
-    return {(row["stage"], row["task"]): row for row in json.loads(capsys.readouterr().out)}
-
-
 def starts(root, seed=0):
     return last_events(root)[("train_decomp", seed)]["starts"]
 
@@ -94,7 +88,7 @@ def test_all_stages_ran_in_the_image(undisturbed, image, capsys):
     assert log.startswith("python -m textocvp train-decomp")
     summary = json.loads((undisturbed / "summary.json").read_text())
     assert set(summary["predictors"]) == {"TextOCVP_CustomTF", "VanillaTransformer"}
-    assert rows(undisturbed, capsys)[("train-decomp", 0)]["step"] == STEPS
+    assert status_of(undisturbed, capsys)[("train-decomp", 0)]["step"] == STEPS
 
 
 def test_a_disturbed_pipeline_ends_with_the_same_results(
@@ -139,7 +133,7 @@ def test_a_stage_that_fails_is_named_and_only_the_rest_runs_next_time(site, fold
     small = site("small", precompute_slots={"mem_gb": 0.1})
     assert submit(folder, small, "failing", "--wait", steps=10) == 1
     root = folder / "failing"
-    found = rows(root, capsys)
+    found = status_of(root, capsys)
     assert {index for (stage, index), row in found.items() if row["state"] == "done"} == {0, 1}
     assert {found[("train-predictor", index)]["state"] for index in (0, 1)} == {"cancelled"}
     assert found[("evaluate-decomp", 0)]["state"] == "done", "it does not need the stage that failed"

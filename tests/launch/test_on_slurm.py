@@ -1,5 +1,6 @@
 """On a real one-host Slurm with accounting: two slurmd, two partitions, arrays, dependencies."""
 
+import functools
 import json
 import os
 import re
@@ -8,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from launch.cli import main
 from launch.jobs import load_cluster
@@ -16,21 +16,17 @@ from launch.state.ledger import last_events, read_ledger
 from slurm.container import image_key
 from slurm.queue import cancel, job_states
 
-from .conftest import smoke_recipe, wait_for
+from .conftest import done, rank_variables, smoke_recipe, status_of, wait_for
 
 pytestmark = pytest.mark.cluster
-DEFAULT = {"mem_gb": 0.4, "cpus_per_task": 1}
 
 
 @pytest.fixture
 def site(slurm_site, slurm, stub_python, tmp_path):
     """Writes the config of the dev cluster with a stand-in for the work; returns its path."""
-
-    def write(**values):
-        paths = {"experiments": str(tmp_path / "experiments")}
-        return slurm_site(**{"python": stub_python, "paths": paths, **values})
-
-    return write
+    return functools.partial(
+        slurm_site, python=stub_python, paths={"experiments": str(tmp_path / "experiments")}
+    )
 
 
 @pytest.fixture
@@ -47,16 +43,6 @@ def submit(recipe, site, *more):
     return main(["pipeline", "--recipe", str(recipe), "--cluster", site, *more])
 
 
-def done(root):
-    return sorted("/".join(path.parts[-3:-1]) for path in root.glob("jobs/*/*/manifest.json"))
-
-
-def status(root, capsys):
-    capsys.readouterr()
-    assert main(["status", "--exp", str(root), "--json"]) == 0
-    return {(row["stage"], row["task"]): row for row in json.loads(capsys.readouterr().out)}
-
-
 def test_a_pipeline_of_arrays(small_recipe, site, root, capsys):
     recipe, site = small_recipe(), site()
     assert submit(recipe, site, "--wait") == 0
@@ -65,7 +51,7 @@ def test_a_pipeline_of_arrays(small_recipe, site, root, capsys):
         assert event["job_id"].split("_")[1:] in ([], [str(index)])
         text = (root / event["log"]).read_text()
         assert text.startswith("python -m textocvp " + " ".join(event["argv"]))
-    rows = status(root, capsys)
+    rows = status_of(root, capsys)
     assert {row["state"] for row in rows.values()} == {"done"}
     columns = {"stage", "task", "job_id", "state", "step", "total_steps", "loss", "restarts", "log"}
     assert columns <= set(rows[("report", 0)])
@@ -85,7 +71,7 @@ def test_a_failure_cancels_only_what_needs_it_and_the_rest_is_made_up_for(small_
     assert "evaluate_predictor/0" in done(root)
     assert "evaluate_predictor/1" not in done(root)
     assert "report/0" in done(root)
-    rows = status(root, capsys)
+    rows = status_of(root, capsys)
     assert rows[("train-predictor", 1)]["state"] == "failed"
     assert rows[("evaluate-predictor", 1)]["state"] == "cancelled"
     behave(root, {})
@@ -158,12 +144,11 @@ def test_an_element_that_asks_to_be_queued_again_leaves_the_others_alone(small_r
 
 
 def test_ranks_on_two_nodes(small_recipe, site, root):
-    resources = {"default": DEFAULT, "train_decomp": {"nodes": 2, "tasks_per_node": 2}}
-    recipe, site = small_recipe(), site(resources=resources)
+    recipe, site = small_recipe(), site(resources={"train_decomp": {"nodes": 2, "tasks_per_node": 2}})
     assert main(["train-decomp", "--recipe", str(recipe), "--cluster", site, "--wait"]) == 0
     event = last_events(root)[("train_decomp", 0)]
     logs = [root / event["log"].replace("_0_log.out", f"_{rank}_log.out") for rank in range(4)]
-    ranks = [json.loads(log.read_text().split("variables ")[1].splitlines()[0]) for log in logs]
+    ranks = rank_variables(logs)
     assert [rank["RANK"] for rank in ranks] == ["0", "1", "2", "3"]
     assert [rank["LOCAL_RANK"] for rank in ranks] == ["0", "1", "0", "1"]
     assert {rank["WORLD_SIZE"] for rank in ranks} == {"4"}
@@ -172,8 +157,7 @@ def test_ranks_on_two_nodes(small_recipe, site, root):
 
 def test_a_dead_rank_ends_the_job(small_recipe, site, root):
     behave(root, {"train-decomp[0]": "rank 1 dies"})
-    resources = {"default": DEFAULT, "train_decomp": {"tasks_per_node": 2}}
-    recipe, site = small_recipe(), site(resources=resources)
+    recipe, site = small_recipe(), site(resources={"train_decomp": {"tasks_per_node": 2}})
     assert main(["train-decomp", "--recipe", str(recipe), "--cluster", site, "--wait"]) == 1
     assert done(root) == ["make_data/0", "prepare_data/0", "train_decomp/1"]
 
@@ -192,7 +176,7 @@ def test_a_large_pipeline_is_submitted_within_seconds(small_recipe, site, root):
 
 
 def test_a_plan_shows_the_scripts_that_are_submitted(small_recipe, site, root, capsys):
-    resources = {"default": DEFAULT, "train_decomp": {"nodes": 2, "time": "00:20:00"}}
+    resources = {"train_decomp": {"nodes": 2, "time": "00:20:00"}}
     recipe, site = small_recipe(), site(extra_sbatch={"hold": True}, resources=resources)
     assert main(["plan", "--recipe", str(recipe), "--cluster", site]) == 0
     plan = [line.strip() for line in capsys.readouterr().out.splitlines()]
@@ -220,9 +204,8 @@ def indices(script):
 def test_more_tasks_than_an_array_takes_are_one_line(small_recipe, site, root, capsys):
     assert submit(small_recipe(slots={"shards": 1100}), site()) == 2
     error = capsys.readouterr().err
-    assert all(
-        part in error for part in ("error: precompute-slots", "1100", "1001", "MaxArraySize", "shards")
-    )
+    parts = ("error: precompute-slots", "1100", "1001", "MaxArraySize", "shards")
+    assert all(part in error for part in parts)
     assert not (root / "experiment_params.json").exists(), "nothing was written"
 
 
@@ -253,14 +236,9 @@ def test_what_sbatch_refuses_is_one_line(small_recipe, site, root, capsys):
     assert "nvalid partition" in line
 
 
-def test_a_cluster_that_is_down_is_one_line(small_recipe, site, root, capsys, tmp_path):
-    site = site(extra_sbatch={"hold": True})
-    assert submit(small_recipe(), site) == 0
-    values = yaml.safe_load(Path(site).read_text())
-    conf = tmp_path / "down.conf"
-    lines = ("ClusterName=down", "SlurmctldHost=localhost(127.0.0.1)", "SlurmctldPort=1", "MessageTimeout=2")
-    conf.write_text("".join(f"{line}\n" for line in lines))
-    Path(site).write_text(yaml.safe_dump({**values, "slurm_conf": str(conf)}))
+def test_a_cluster_that_is_down_is_one_line(small_recipe, site, root, capsys, down_conf):
+    assert submit(small_recipe(), site(extra_sbatch={"hold": True})) == 0
+    site(extra_sbatch={"hold": True}, slurm_conf=down_conf)
     capsys.readouterr()
     assert main(["status", "--exp", str(root)]) == 2
     assert "does not answer" in capsys.readouterr().err
@@ -270,12 +248,12 @@ def test_a_cluster_that_is_down_is_one_line(small_recipe, site, root, capsys, tm
 def test_the_real_pipeline(slurm_site, tmp_path, capsys):
     """Generated videos to report, two seeds on two ranks each with ZeRO-2, without a container."""
     recipe = smoke_recipe(tmp_path, training={"num_steps": 12, "zero_stage": 2})
-    resources = {"default": {"cpus_per_task": 1, "mem_gb": 2}, "train_decomp": {"nodes": 2, "mem_gb": 2}}
-    assert submit(recipe, slurm_site(resources=resources), "--wait") == 0, capsys.readouterr().out
+    site = slurm_site(mem_gb=2, time="01:00:00", resources={"train_decomp": {"nodes": 2}})
+    assert submit(recipe, site, "--wait") == 0, capsys.readouterr().out
     root = tmp_path / "smoke"
     summary = json.loads((root / "summary.json").read_text())
     assert set(summary["predictors"]) == {"TextOCVP_CustomTF", "VanillaTransformer"}
     assert set(summary["decomposition"]["seeds"]) == {"0", "1"}
     assert "object mIoU" in capsys.readouterr().out
-    rows = status(root, capsys)
+    rows = status_of(root, capsys)
     assert (rows[("train-decomp", 0)]["step"], rows[("train-decomp", 0)]["total_steps"]) == (12, 12)

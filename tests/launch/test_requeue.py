@@ -3,18 +3,16 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
-import yaml
 
 from launch.cli import main
 from launch.state.ledger import last_events, read_ledger
 
-from .conftest import smoke_recipe, step_of, wait_for
+from .conftest import done, smoke_recipe, step_of, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-STEPS = 260
+STEPS, TRAINED = 260, "train_decomp/0"
 
 
 @pytest.fixture
@@ -22,24 +20,13 @@ def train(slurm_site, tmp_path):
     """Submits the training of a tiny SAVi on two nodes with ZeRO-2; returns EXP."""
 
     def submit(name, seeds=(), **values):
-        resources = {
-            "default": {"cpus_per_task": 1, "mem_gb": 1.5},
-            "train_decomp": {"nodes": 2, "mem_gb": 2},
-        }
         settings = {"num_steps": STEPS, "zero_stage": 2, "save_every_steps": 1000, "batch_size": 2}
-        path = Path(smoke_recipe(tmp_path, name, settings, predictors=[]))
-        recipe = yaml.safe_load(path.read_text())
-        recipe["decomposition"]["seeds"] = list(seeds)
-        path.write_text(yaml.safe_dump(recipe))
-        site = slurm_site(resources=resources, **values)
-        assert main(["train-decomp", "--recipe", str(path), "--cluster", site]) == 0
+        recipe = smoke_recipe(tmp_path, name, settings, seeds, predictors=[])
+        site = slurm_site(1.5, "01:00:00", {"train_decomp": {"nodes": 2, "mem_gb": 2}}, **values)
+        assert main(["train-decomp", "--recipe", recipe, "--cluster", site]) == 0
         return tmp_path / name
 
     return submit
-
-
-def done(root, task=0):
-    return (root / f"jobs/train_decomp/{task}/manifest.json").is_file()
 
 
 def log_of(root, task=0):
@@ -58,7 +45,7 @@ def weights(root):
 
 def test_stopped_and_preempted_jobs_end_as_if_nothing_had_happened(train, slurm):
     undisturbed = train("undisturbed")
-    wait_for(lambda: done(undisturbed))
+    wait_for(lambda: TRAINED in done(undisturbed))
 
     root = train("disturbed")
     job = last_events(root)[("train_decomp", 0)]["job_id"]
@@ -68,7 +55,7 @@ def test_stopped_and_preempted_jobs_end_as_if_nothing_had_happened(train, slurm)
     wait_for(lambda: step_of(root) > 0 and log_of(root).count("continuing from") == 1)
     options = "--parsable --partition=urgent --nodes=2 --exclusive --output=/dev/null".split()
     urgent = slurm("sbatch", *options, "--wrap=sleep 2")
-    wait_for(lambda: done(root))
+    wait_for(lambda: TRAINED in done(root))
     assert state_of(slurm, urgent) == "COMPLETED"
     log, ours, theirs = log_of(root), weights(root), weights(undisturbed)
     assert "stopped by SIGUSR2, state saved" in log and log.count("continuing from") >= 1
@@ -82,7 +69,7 @@ def test_the_last_element_of_an_array_is_queued_again_alone(train, slurm):
     root = train("seeds", seeds=(0, 1))
     wait_for(lambda: all(0 < step_of(root, task) < STEPS - 60 for task in (0, 1)))
     slurm("scancel", "--signal=USR2", last_events(root)[("train_decomp", 1)]["job_id"])
-    wait_for(lambda: done(root, 0) and done(root, 1))
+    wait_for(lambda: {TRAINED, "train_decomp/1"} <= set(done(root)))
     assert "continuing from" in log_of(root, 1)
     assert "continuing from" not in log_of(root, 0) and last_events(root)[("train_decomp", 0)]["starts"] == 1
 
@@ -96,7 +83,7 @@ def test_a_cancelled_job_stays_cancelled_and_is_continued_by_the_same_command(tr
     time.sleep(8)
     assert state_of(slurm, job) == "CANCELLED"
     train("cancelled")
-    wait_for(lambda: done(root))
+    wait_for(lambda: TRAINED in done(root))
     assert last_events(root)[("train_decomp", 0)]["job_id"] != job
 
 

@@ -18,7 +18,7 @@ from launch.state.ledger import last_events, read_ledger
 from textocvp.config.experiment import create_experiment
 from textocvp.files import Space
 
-from .conftest import wait_for
+from .conftest import done, rank_variables, status_of, wait_for
 
 
 class Experiment:
@@ -39,7 +39,7 @@ class Experiment:
         (self.root / "behaviour.json").write_text(json.dumps(named))
 
     def done(self):
-        return sorted("/".join(path.parts[-3:-1]) for path in self.root.glob("jobs/*/*/manifest.json"))
+        return done(self.root)
 
     def forget(self, task, *outputs):
         (self.root / "jobs" / task / "manifest.json").unlink()
@@ -123,11 +123,10 @@ def test_a_failed_seed_is_left_out_and_made_up_for_later(finished):
     status, out = finished.run()
     assert status == 1 and "error: the user did it" in out
     assert "precompute_slots/1" in finished.done() and "train_decomp/0" not in finished.done()
-    assert main(["status", "--exp", str(finished.root), "--json"]) == 0
-    rows = json.loads(finished.capsys.readouterr().out)
-    states = {(row["stage"], row["task"]): row["state"] for row in rows}
-    assert states[("train-decomp", 0)] == "failed"
-    assert states[("precompute-slots", 1)] == states[("report", 0)] == "done, may change"
+    rows = status_of(finished.root, finished.capsys)
+    assert rows[("train-decomp", 0)]["state"] == "failed"
+    for task in (("precompute-slots", 1), ("report", 0)):
+        assert rows[task]["state"] == "done, may change"
     finished.behave()
     # the selection is the same: what was created from it is not created again
     assert finished.run()[0] == 0
@@ -170,8 +169,7 @@ def test_a_log_opens_with_the_line_that_runs_the_task_by_hand(finished_stub):
 def test_ranks_and_threads(exp, local_site):
     local_site(resources={"train-decomp": {"tasks_per_node": 2, "cpus_per_task": 3}})
     assert exp.run(command="train-decomp")[0] == 0
-    logs = sorted((exp.root / "jobs" / "train_decomp" / "logs").glob("*_0_?_log.out"))
-    ranks = [json.loads(log.read_text().split("variables ")[1].splitlines()[0]) for log in logs]
+    ranks = rank_variables(sorted((exp.root / "jobs" / "train_decomp" / "logs").glob("*_0_?_log.out")))
     assert [rank["RANK"] for rank in ranks] == ["0", "1"]
     assert {(rank["WORLD_SIZE"], rank["OMP_NUM_THREADS"]) for rank in ranks} == {("2", "3")}
     assert len({rank["MASTER_PORT"] for rank in ranks}) == 1
@@ -230,7 +228,7 @@ def test_stages_one_by_one(exp):
     status, said = exp.run(command="train-predictor")
     assert status == 2 and "train-predictor[0] needs precompute-slots[0], which is not done" in said
     vanilla = ("--pred", "vanilla")
-    for command, more, done in (
+    for command, more, task in (
         ("select-decomp", (), "select_decomp/0"),
         ("precompute-slots", (), "precompute_slots/1"),
         ("train-predictor", vanilla, "train_predictor/1"),
@@ -238,7 +236,7 @@ def test_stages_one_by_one(exp):
         ("evaluate", vanilla, "report/0"),
     ):
         assert exp.run(*more, command=command)[0] == 0
-        assert done in exp.done()
+        assert task in exp.done()
     assert "train_predictor/0" not in exp.done() and "train_predictor/2" in exp.done()
 
 

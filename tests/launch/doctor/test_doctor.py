@@ -1,14 +1,12 @@
 """`doctor` on this machine, without a scheduler: what is wrong is made so, and its line is read."""
 
+import functools
 import os
-import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from launch import CODE
 from launch.cli import main
@@ -22,16 +20,9 @@ BASE_PYTHON = sys._base_executable
 
 
 @pytest.fixture
-def site(tmp_path):
+def site(local_site):
     """Writes a site's config; returns its path."""
-
-    def write(**values):
-        paths = {"experiments": str(tmp_path / "experiments"), **values.pop("paths", {})}
-        path = tmp_path / "site.yaml"
-        path.write_text(yaml.safe_dump({"scheduler": "local", "paths": paths, **values}))
-        return str(path)
-
-    return write
+    return functools.partial(local_site, python=None)
 
 
 def node_python(tmp_path, body='exec {python} "$@"'):
@@ -83,24 +74,13 @@ def test_no_node_is_probed_where_a_needed_check_failed(site, doctor, tmp_path, m
     assert "slurm" not in found
 
 
-def test_a_folder_of_somebody_else(site, nobody):
+def test_a_folder_of_somebody_else(site, nobody, run_as_nobody):
     if not nobody.prefix:
         pytest.skip("needs root, to have a folder that another user may not write")
-    folder = Path(f"/tmp/doctor_{os.getpid()}")
-    folder.mkdir()
-    try:
-        (folder / "secret").mkdir(mode=0o700)
-        config = site(paths={"experiments": str(folder), "data": {"A": str(folder / "secret")}})
-        command = [
-            *nobody.prefix,
-            sys.executable,
-            *"-m launch doctor --cluster".split(),
-            shutil.copy(config, folder),
-        ]
-        environment = {**os.environ, "HOME": "/tmp"}
-        result = subprocess.run(command, cwd=CODE, capture_output=True, text=True, env=environment)
-    finally:
-        shutil.rmtree(folder)
+    folder = run_as_nobody.folder
+    os.chown(folder, 0, 0)
+    (folder / "secret").mkdir(mode=0o700)
+    result = run_as_nobody(site(paths={"experiments": str(folder), "data": {"A": str(folder / "secret")}}))
     assert result.returncode == 1, result.stderr
     lines = {line.split(": ")[0]: line for line in result.stdout.splitlines() if "  FAIL  " in line}
     assert f"{folder}" in lines["  FAIL  experiments folder"] and "Permission denied" in result.stdout

@@ -1,8 +1,8 @@
 """`doctor` on a real one-host Slurm: what would lose a night is made so, and its line is read."""
 
+import functools
 import getpass
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from launch import CODE
 from launch.cli import main
@@ -25,19 +24,10 @@ DOCTOR = [sys.executable, "-m", "launch", "doctor", "--cluster"]
 
 
 @pytest.fixture
-def site(dev_cluster, tmp_path):
+def site(slurm_site, tmp_path):
     """Writes a config of the dev cluster; returns its path. Unless `python` is given the node has none."""
-
-    def write(**values):
-        resources = {"default": {"mem_gb": 1, "cpus_per_task": 1, "time": "00:10:00"}}
-        resources.update(values.pop("resources", {}))
-        config = {"scheduler": "slurm", "slurm_conf": dev_cluster["SLURM_CONF"], "partition": "main"}
-        config.update(python="/bin/false", paths={"experiments": str(tmp_path / "experiments")})
-        path = tmp_path / "site.yaml"
-        path.write_text(yaml.safe_dump({**config, "resources": resources, **values}))
-        return str(path)
-
-    return write
+    paths = {"experiments": str(tmp_path / "experiments")}
+    return functools.partial(slurm_site, mem_gb=1, python="/bin/false", paths=paths)
 
 
 @pytest.fixture
@@ -131,20 +121,11 @@ def test_limits_of_a_partition(site, doctor, partition):
     assert_found(found["stop_seconds"][0], FAIL, "make-data, ")
 
 
-def test_an_account_that_may_not(site, partition, nobody, doctor):
+def test_an_account_that_may_not(site, partition, run_as_nobody, doctor):
     """As an ordinary user: Slurm lets its administrators in anywhere."""
     partition(AllowAccounts="lab")
-    folder = Path(f"/tmp/doctor_{os.getpid()}")
-    folder.mkdir()
-    os.chown(folder, *nobody.ids)
-    try:
-        values = {"account": "other", "paths": {"experiments": str(folder / "experiments")}}
-        config = shutil.copy(site(partition="odd", **values), folder)
-        command = [*nobody.prefix, *DOCTOR, config, "--json", "--timeout", "3"]
-        environment = {**os.environ, "HOME": str(folder)}
-        result = subprocess.run(command, cwd=CODE, capture_output=True, text=True, env=environment)
-    finally:
-        shutil.rmtree(folder)
+    paths = {"experiments": str(run_as_nobody.folder / "experiments")}
+    result = run_as_nobody(site(partition="odd", account="other", paths=paths), "--json", "--timeout", "3")
     assert result.returncode == 1, result.stderr
     found = doctor.findings(result.stdout)
     assert_found(found["partition odd"][0], FAIL, "AllowAccounts is lab", "account other")
@@ -164,10 +145,8 @@ def test_few_jobs_at_once(site, doctor, slurm):
         slurm("sacctmgr", "--immediate", "delete", "account", "few", check=False)
 
 
-def test_a_cluster_that_does_not_answer(site, doctor, tmp_path):
-    lines = ["ClusterName=down", "SlurmctldHost=localhost(127.0.0.1)", "SlurmctldPort=1", "MessageTimeout=2"]
-    (tmp_path / "down.conf").write_text("".join(f"{line}\n" for line in lines))
-    status, found = doctor(site(slurm_conf=str(tmp_path / "down.conf")))
+def test_a_cluster_that_does_not_answer(site, doctor, down_conf):
+    status, found = doctor(site(slurm_conf=down_conf))
     assert status == 1 and "accounting" not in found
     assert_found(found["slurm"][0], FAIL, "slurm_conf")
     assert_found(found["probe job"][0], FAIL, "not started: slurm failed above")
@@ -202,7 +181,9 @@ def test_what_the_node_says_before_python(site, doctor):
     assert_found(found["probe"][0], FAIL, "exit status 137", "exceeded memory limit")
 
 
-def test_a_busy_cluster_is_no_fault_and_the_probe_does_not_stay(site, doctor, slurm, nothing_left):
+def test_a_busy_cluster_is_no_fault_one_that_holds_jobs_is_and_the_probe_does_not_stay(
+    site, doctor, slurm, nothing_left
+):
     words = ["--nodes=2", "--exclusive", "--partition=main", "--output=/dev/null", "--wrap=srun sleep 100"]
     job = slurm("sbatch", "--parsable", *words).strip()
     while job not in slurm("squeue", "--noheader", "--states=RUNNING", "--format=%i"):
@@ -210,9 +191,6 @@ def test_a_busy_cluster_is_no_fault_and_the_probe_does_not_stay(site, doctor, sl
     status, found = doctor(site(), "--timeout", "5")
     assert status == 0
     assert_found(found["probe job"][0], WARN, "PENDING (Resources)", "TIMEOUT=")
-
-
-def test_a_job_that_would_wait_forever(site, doctor, nothing_left):
     status, found = doctor(site(extra_sbatch={"hold": True}), "--timeout", "5")
     assert status == 1
     assert_found(found["probe job"][0], FAIL, "PENDING (JobHeldUser)")
@@ -246,9 +224,8 @@ def test_folders_that_the_nodes_do_not_share(site, tmp_path, doctor):
     found = doctor.findings(result.stdout)
     assert result.returncode == 1
     assert_found(found["data CATER_Easy"][0], OK)
-    assert_found(
-        found["shared folder"][0], FAIL, f"does not see what this host wrote into {tmp_path}/experiments"
-    )
+    unseen = f"does not see what this host wrote into {tmp_path}/experiments"
+    assert_found(found["shared folder"][0], FAIL, unseen)
     assert_found(found["path"][0], FAIL, f"{tmp_path}/data is empty on the node (on n1)")
     assert_found(found["code"][0], FAIL, "No module named")
 
@@ -272,10 +249,9 @@ def test_in_the_image(site, doctor, image, tmp_path):
     assert status == 0, found
     assert_found(found["image"][0], OK, f"{built}, sha256 ")
     assert_found(found["packages"][0], OK, " in the image: torch 2")
-    readable = [
-        f"{path} is readable in the image (on n1, n2); " for path in (tmp_path / "cater", "/mnt/bound")
-    ]
-    assert found["image key"][0][0] == OK and [text for _, text in found["path"]] == readable
+    for path, finding in zip((tmp_path / "cater", "/mnt/bound"), found["path"], strict=True):
+        assert finding[1] == f"{path} is readable in the image (on n1, n2); "
+    assert found["image key"][0][0] == OK
     status, found = check(binds=[f"{tmp_path}/none:/mnt/none"])
     assert status == 1 and found["bind"][0][0] == WARN
     source = f"mount source {tmp_path}/none doesn't exist"
