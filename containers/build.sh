@@ -13,11 +13,11 @@
 #
 # Writes DIR/textocvp-LOCK-KEY.sif, and .sif.json beside it: {digest, bytes, lock, key, base, built, apptainer}. KEY is the
 # first 16 hex digits of sha256(requirements-LOCK.lock + textocvp.def + selftest.py), the three files' bytes in this order.
-# An image that is there under its key is not built again, unless another --base is asked for.
+# An image that exists under its key is not built again, unless another --base is requested.
 # Environment: APPTAINER (apptainer or singularity), PYTHON (whose pip fetches the wheels), pip's own PIP_*.
 # Built and run so far: the cpu lock on debootstrap and on local images (Debian 12: file, folder, one without a compiler),
 # the latter also without subordinate ids; the cuda lock on a local image, on a host without GPU. docker:// takes the same
-# steps, but no registry was at hand.
+# steps, but is untested without a registry.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=containers/common.sh
@@ -38,8 +38,8 @@ parse() {
         esac
     done
     LOCK_FILE=$HERE/requirements-$LOCK.lock
-    [[ $LOCK =~ ^(cpu|cuda)$ ]] || fail "unknown lock '$LOCK': cpu or cuda"
-    [ -s "$LOCK_FILE" ] || fail "$LOCK_FILE is missing: make lock writes it"
+    [[ $LOCK =~ ^(cpu|cuda)$ ]] || fail "--lock $LOCK: expected cpu or cuda"
+    [ -s "$LOCK_FILE" ] || fail "$LOCK_FILE does not exist; run make lock"
 }
 
 hash() { cat "$@" | sha256sum | cut -c1-16; }
@@ -218,7 +218,7 @@ prepare() {
     mkdir -p "$IMAGES" "$SCRATCH/cache" 2>/dev/null || fail "cannot write into $IMAGES or $SCRATCH"
     needed=$([ "$LOCK" = cuda ] && echo 18000 || echo 4500)
     free=$(megabytes_free "$SCRATCH")
-    [ "$free" -ge "$needed" ] || fail "$free MB free in $SCRATCH, a build needs about $needed; use --scratch DIR"
+    [ "$free" -ge "$needed" ] || fail "$free MB free in $SCRATCH, but a build needs about $needed; use --scratch DIR"
     sweep "$IMAGES"/.textocvp-*."$(hostname -s)"-*.partial* "$SCRATCH"/*."$(hostname -s)"-*.partial
     trap 'remove "$PARTIAL" "$PARTIAL.json" "$SCRATCH"/*."$MINE".partial' EXIT
     trap 'exit 130' INT

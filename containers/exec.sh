@@ -41,7 +41,7 @@ done
 find_runtime "$1"
 IMAGE=$2
 shift 2
-[ -e "$IMAGE" ] || fail "the image $IMAGE does not exist on $(hostname -s): make image builds it"
+[ -e "$IMAGE" ] || fail "the image $IMAGE does not exist on $(hostname -s); build it with make image"
 [ -r "$IMAGE" ] || fail "the image $IMAGE cannot be read by $(id -un)"
 
 is_passed() {

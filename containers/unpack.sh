@@ -3,7 +3,7 @@
 #
 #   containers/unpack.sh IMAGE [DIR]      IMAGE.sif -> DIR, by default the folder IMAGE beside the file
 #
-# An image's sidecar goes along as DIR/.textocvp-image.json. A folder that holds this image already is left as it is.
+# An image's sidecar goes along as DIR/.textocvp-image.json. A folder that already contains this image is left unchanged.
 # Environment: APPTAINER (apptainer or singularity).
 set -euo pipefail
 # shellcheck source=containers/common.sh
@@ -12,14 +12,14 @@ PATH=$PATH:/usr/sbin:/sbin
 
 [[ $# =~ ^[12]$ && $1 != -* ]] || { sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 IMAGE=$1 FOLDER=${2:-${1%.sif}}
-[ -f "$IMAGE" ] || fail "the image $IMAGE does not exist: make image builds it"
+[ -f "$IMAGE" ] || fail "the image $IMAGE does not exist; build it with make image"
 [ "$FOLDER" != "$IMAGE" ] || fail "the name of $IMAGE does not end in .sif: name the folder to unpack it into"
 [ -f "$IMAGE.json" ] || fail "$IMAGE.json is missing: was $IMAGE built by containers/build.sh?"
 if cmp -s "$IMAGE.json" "$FOLDER/.textocvp-image.json"; then
     echo "unchanged: $FOLDER"
     exit 0
 fi
-[ ! -e "$FOLDER" ] || [ -f "$FOLDER/.textocvp-image.json" ] || fail "$FOLDER exists and is not an unpacked image: remove it"
+[ ! -e "$FOLDER" ] || [ -f "$FOLDER/.textocvp-image.json" ] || fail "$FOLDER exists and is not an unpacked image; remove it"
 find_runtime "${APPTAINER:-}"
 PARENT=$(dirname -- "$FOLDER") NAME=$(basename -- "$FOLDER")
 mkdir -p "$PARENT"

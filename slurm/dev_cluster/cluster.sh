@@ -113,7 +113,7 @@ end_daemon() {
     local pid; pid=$(cat "$1")
     kill "$pid"
     for _ in $(seq 150); do [ -d "/proc/$pid" ] || return 0; sleep 0.1; done
-    echo "warning: ${1##*/} $pid is slow to end" >&2
+    echo "warning: ${1##*/} $pid has not ended yet" >&2
 }
 
 queue_empty() { [ -z "$(squeue -h)" ]; }

@@ -61,7 +61,7 @@ def test_an_image_under_its_key_is_not_built_again(containers):
 @pytest.mark.parametrize(
     ("arguments", "environment", "words"),
     [
-        (("--lock", "gpu"), {}, "unknown lock 'gpu': cpu or cuda"),
+        (("--lock", "gpu"), {}, "--lock gpu: expected cpu or cuda"),
         (("--lok", "cpu"), {}, "unknown option --lok"),
         (("--base",), {}, "--base needs a value"),
         (("--base", "nowhere.sif"), {}, "--base nowhere.sif: no such image"),
@@ -75,7 +75,9 @@ def test_wrong_arguments_are_one_line(containers, arguments, environment, words)
 
 def test_a_missing_lock_is_one_line(containers):
     (containers.folder / "requirements-cuda.lock").unlink()
-    assert "requirements-cuda.lock is missing: make lock" in one_line(containers.build("--lock", "cuda"))
+    assert "requirements-cuda.lock does not exist; run make lock" in one_line(
+        containers.build("--lock", "cuda")
+    )
 
 
 def small_lock(containers, requires):
@@ -133,7 +135,7 @@ class TestWithApptainer:
         result = run("unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size=9m none {small} && {build}")
         if "unshare" in result.stderr or "mount:" in result.stderr:
             pytest.skip(f"no small disk can be mounted here: {result.stderr}")
-        assert one_line(result).startswith(f"error: 9 MB free in {small}/scratch, a build needs about ")
+        assert one_line(result).startswith(f"error: 9 MB free in {small}/scratch, but a build needs about ")
 
     @pytest.mark.slow
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -74,7 +74,7 @@ def test_unpacking_refuses_in_one_line(image, tmp_path):
     stray.write_bytes(b"no image")
     (tmp_path / "mine").mkdir()
     commands = [
-        ((tmp_path / "none.sif",), "none.sif does not exist: make image builds it"),
+        ((tmp_path / "none.sif",), "none.sif does not exist; build it with make image"),
         ((stray,), "stray.sif.json is missing"),
         ((image, tmp_path / "mine"), "mine exists and is not an unpacked image"),
         ((stray,), "stray.sif could not be unpacked: "),
