@@ -158,14 +158,10 @@ def _mean(values: Sequence[Any]) -> Any:  # noqa: ANN401
 def tiling(num_cells: int, height: int, width: int) -> np.ndarray:
     """Labels (height, width) of a nearly square tiling: 4 cells: 2 x 2, 5 cells: rows of 2 and 3."""
     num_rows = max(1, int(np.sqrt(num_cells)))
+    firsts = np.arange(num_rows + 1) * num_cells // num_rows
     row_of = np.arange(height) * num_rows // height
-    labels = np.empty((height, width), dtype=np.int64)
-    first = 0
-    for row in range(num_rows):
-        cells = (num_cells * (row + 1)) // num_rows - (num_cells * row) // num_rows
-        labels[row_of == row] = first + np.arange(width) * cells // width
-        first += cells
-    return labels
+    cells = np.diff(firsts)[row_of, None]
+    return firsts[row_of, None] + np.arange(width) * cells // width
 
 
 def colour_kmeans(video: Tensor, median: Tensor, num_objects: int, seed: int = 0) -> np.ndarray:

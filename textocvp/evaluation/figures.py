@@ -70,8 +70,7 @@ def figures_predictor(
 def load_predictors(folder: Path, checkpoints: Mapping[str, str]) -> list[Predictor]:
     """All predictors with a final checkpoint; others are named in a warning."""
     found = []
-    for path in sorted((folder / "predictors").glob(f"*/{FILE_NAME}")):
-        name = path.parent.name
+    for name in sorted(path.parent.name for path in (folder / "predictors").glob(f"*/{FILE_NAME}")):
         try:
             found.append(load_predictor(folder, name, checkpoints.get(name, FINAL)))
         except UserError as error:

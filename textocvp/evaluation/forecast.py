@@ -54,11 +54,10 @@ class Clips:
 
     def watched(self, progress: Progress, first: int = 0) -> Iterator[Mapping[str, Any]]:
         """The batches; each counts as done, after `first` earlier clips, when the next one is asked for."""
-        done = first
         for batch in self.loader:
             yield batch
-            done += len(batch["video_id"])
-            progress.update(done)
+            first += len(batch["video_id"])
+            progress.update(first)
 
 
 def clip_loader(
@@ -81,9 +80,8 @@ def clip_loader(
     videos = open_videos(experiment, folder, split)
     with_masks = with_masks and videos.masks(0) is not None
     dataset = ClipDataset(videos, num_frames, with_masks=with_masks)
-    number = len(dataset) if limit is None else min(limit, len(dataset))
-    shown = Subset(dataset, range(number))
-    return Clips(evaluation_loader(shown, batch_size, shuffle=experiment.dataset.shuffle_eval), number)
+    shown = Subset(dataset, range(len(dataset))[:limit])
+    return Clips(evaluation_loader(shown, batch_size, shuffle=experiment.dataset.shuffle_eval), len(shown))
 
 
 def training_median(experiment: Experiment, folder: Path) -> Tensor:

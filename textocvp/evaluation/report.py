@@ -90,10 +90,8 @@ def _predictors(folder: Path, missing: List[str]) -> Tuple[Dict[str, Any], Dict[
             references = {key: _prediction_figures(results[key]) for key in REFERENCES}
             conditions[name] = [results[key] for key in ("decomposition_sha256", "num_context", "num_preds")]
     if len(set(map(str, conditions.values()))) > 1:
-        missing.append(
-            f"comparable figures: {', '.join(conditions)} were evaluated with different decomposition "
-            f"checkpoints or numbers of frames"
-        )
+        reason = "were evaluated with different decomposition checkpoints or numbers of frames"
+        missing.append(f"comparable figures: {', '.join(conditions)} {reason}")
     return predictors, references
 
 
@@ -136,15 +134,16 @@ def stage_seconds(folder: Path) -> Dict[str, float]:
 def summary_tables(summary: Mapping[str, Any]) -> str:
     """The summary for people."""
     references = {name: summary[name] for name in REFERENCES if summary[name] is not None}
-    tables = [
-        decomposition_table(summary["decomposition"]) if summary["decomposition"] else "",
-        prediction_table(summary["predictors"], references) if summary["predictors"] else "",
-    ]
+    tables = []
+    if summary["decomposition"]:
+        tables.append(decomposition_table(summary["decomposition"]))
+    if summary["predictors"]:
+        tables.append(prediction_table(summary["predictors"], references))
     if summary["seconds"]:
         seconds = {**summary["seconds"], "all stages": sum(summary["seconds"].values())}
         lines = [(stage.replace("_", "-"), f"{value:8.0f}") for stage, value in seconds.items()]
         tables.append("\n".join(format_table(("stage", "seconds"), lines, figures=True)))
-    return "\n\n".join(table for table in tables if table)
+    return "\n\n".join(tables)
 
 
 def decomposition_table(results: Mapping[str, Any]) -> str:

@@ -151,19 +151,17 @@ def select_decomp(exp_directory: Path, criterion: str | None = None) -> None:
     source = seed_checkpoint(exp_directory, winner)
     with atomic_path(exp_directory / "models" / FINAL) as target:
         shutil.copyfile(source, target)
-    write_json(
-        exp_directory / "selected.json",
-        {
-            "selected": winner,
-            "criterion": criterion,
-            "lower_is_better": criterion in LOWER_IS_BETTER,
-            "split": SPLIT,
-            "checkpoint": source.relative_to(exp_directory).as_posix(),
-            "checkpoint_sha256": sha256_file(source),
-            "scores": scores,
-            "left_out": left_out,
-        },
-    )
+    selection = {
+        "selected": winner,
+        "criterion": criterion,
+        "lower_is_better": criterion in LOWER_IS_BETTER,
+        "split": SPLIT,
+        "checkpoint": source.relative_to(exp_directory).as_posix(),
+        "checkpoint_sha256": sha256_file(source),
+        "scores": scores,
+        "left_out": left_out,
+    }
+    write_json(exp_directory / "selected.json", selection)
     print(scores_table(scores, criterion, winner))
     print(f"selected seed {winner} by {criterion}: {scores[winner][criterion]:.4f}")
 

@@ -73,13 +73,11 @@ def draw_sheet(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image
         pen.text((GAP, GAP + number * LINE), line, INK, font)
     for place, text in enumerate(columns):
         pen.text((left + place * step + width // 2, top - LINE), text, INK, font, anchor="ma")
-    for number, row in enumerate(rows):
-        y = top + number * (height + GAP)
+    for y, row in zip(range(top, sheet.height, height + GAP), rows):
         pen.text((GAP, y + height // 2), row.label, row.colour, font, anchor="lm")
         for place, frame in enumerate(row.frames):
-            corner = (left + place * step, y)
             tile = Image.new("RGB", (width, height), EMPTY) if frame is None else enlarge(frame, scale)
-            sheet.paste(tile, corner)
+            sheet.paste(tile, (left + place * step, y))
     return sheet
 
 
@@ -92,10 +90,9 @@ def save_png(path: Path, picture: Image.Image) -> None:
 def save_gif(path: Path, pictures: Sequence[Image.Image]) -> None:
     """Write an endless animation atomically."""
     times = [MILLISECONDS] * (len(pictures) - 1) + [3 * MILLISECONDS]
+    options = {"save_all": True, "append_images": pictures[1:], "duration": times, "loop": 0}
     with atomic_path(path) as temporary:
-        pictures[0].save(
-            temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0
-        )
+        pictures[0].save(temporary, format="GIF", **options)
 
 
 def shown_frames(num_frames: int) -> list[int]:

@@ -45,9 +45,7 @@ def save_pth(path: Path, experiment: Experiment, content: dict[str, Any]) -> Non
 def write_pth(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values atomically. Equal content gives equal bytes."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        torch.save(
-            _canonical(content), file
-        )  # into a file object: a path's name would become part of the bytes
+        torch.save(_canonical(content), file)  # not a path: its name would become part of the bytes
 
 
 def _canonical(value: Any) -> Any:

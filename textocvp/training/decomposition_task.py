@@ -44,10 +44,8 @@ class DecompositionTask(Task[SlotDecomposition, ClipDataset]):
         dataset, config = experiment.dataset, self._config
         longest = max((stage.num_frames for stage in config.curriculum), default=dataset.num_frames)
         train, valid = (open_videos(experiment, folder, split) for split in ("train", "valid"))
-        self._open(
-            ClipDataset(train, longest, config.seed, dataset.random_start),
-            ClipDataset(valid, dataset.num_frames),
-        )
+        clips = ClipDataset(train, longest, config.seed, dataset.random_start)
+        self._open(clips, ClipDataset(valid, dataset.num_frames))
 
     def batches(self, first_step: int) -> Iterator[Batch]:
         """Clips, and the noise that their initial slots are made from."""
@@ -79,7 +77,12 @@ class DecompositionTask(Task[SlotDecomposition, ClipDataset]):
         items = [self._valid[index] for index in range(min(PICTURE_CLIPS, len(self._valid)))]
         batch = self._with_fixed_noise(to_device(collate(items), self._world.device))
         rendering = self._reconstruct(batch)
-        return {f"clip_{i}": clip_sheet(batch["video"][i], rendering, i) for i in range(len(items))}
+        sheets = {}
+        for i, video in enumerate(batch["video"]):
+            masks = rendering.masks[i]  # (T, N, 1, H, W)
+            slots = rendering.slot_frames[i] * masks + (1 - masks)
+            sheets[f"clip_{i}"] = sheet([video, rendering.frames[i], segmentation(masks), *slots.unbind(1)])
+        return sheets
 
     def _reconstruct(self, batch: Batch) -> Rendering:
         initial_slots = self.model.initial_slots(len(batch["video"]), noise=batch["noise"])
@@ -90,10 +93,3 @@ class DecompositionTask(Task[SlotDecomposition, ClipDataset]):
         shape = (self.model.num_slots, self.model.slot_dim)
         noise = window_noise(self._config.seed, windows_of(batch), shape)
         return {**batch, "noise": noise.to(self._world.device)}
-
-
-def clip_sheet(video: Tensor, rendering: Rendering, clip: int) -> Tensor:
-    """A sheet of one clip: video (T, 3, H, W) and its rendering, a row each, then a row per slot."""
-    masks = rendering.masks[clip]  # (T, N, 1, H, W)
-    slots = rendering.slot_frames[clip] * masks + (1 - masks)
-    return sheet([video, rendering.frames[clip], segmentation(masks), *slots.unbind(1)])

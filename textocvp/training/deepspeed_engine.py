@@ -103,10 +103,13 @@ class Engine:
         self._max_norm = config.clipping_max_value if config.gradient_clipping else None
         module = TaskModule(model, config.precision, world.device).to(world.device)
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-        self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=_optimizer(module, config), config=_deepspeed_config(config, world)
-        )
+        # frozen parameters never enter the optimiser
         self._params = [p for p in module.parameters() if p.requires_grad]
+        cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        optimizer = cls(self._params, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=_deepspeed_config(config, world)
+        )
         self._reached: set[Tensor] = set()
         if self._stage == 0 and world.size == 1:
             # it would flatten and copy all gradients for nobody
@@ -125,7 +128,10 @@ class Engine:
         self._engine.backward(value)
         if self._stage == 0:
             self._drop_invented_gradients()
-            grad_norm = self._clip()
+            # clip as torch does: at stage 0 DeepSpeed's clipping does not report the norm before
+            grad_norm = nn.utils.get_total_norm([p.grad for p in self._params if p.grad is not None])
+            if self._max_norm is not None:
+                nn.utils.clip_grads_with_norm_(self._params, self._max_norm, grad_norm)
             self._engine.step()
         else:
             self._engine.step()
@@ -153,14 +159,6 @@ class Engine:
                 if parameter not in self._reached:
                     parameter.grad = None
             self._reached.clear()
-
-    def _clip(self) -> Tensor:
-        """Clip as torch does and return the norm before: at stage 0 DeepSpeed's clipping reports none."""
-        grads = [p.grad for p in self._params if p.grad is not None]
-        norm = nn.utils.get_total_norm(grads)
-        if self._max_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._params, self._max_norm, norm)
-        return norm
 
     def agree(self, *values: int) -> list[int]:
         """The largest of each value over all processes (a host-side exchange: it does not wait for a GPU)."""
@@ -217,13 +215,6 @@ class Engine:
         path, _ = self._engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
         if path is None:
             raise RuntimeError(f"DeepSpeed found no state in {folder}")
-
-
-def _optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over what is to be trained; frozen parameters never enter it."""
-    cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    params = [p for p in module.parameters() if p.requires_grad]
-    return cls(params, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def _deepspeed_config(config: TrainingConfig, world: World) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from textocvp.config.training import TrainingConfig
 from textocvp.files import UserError
 from textocvp.stopping import StopRequest
 from textocvp.terminal import Progress
-from textocvp.training.deepspeed_engine import Engine, StepResult, learning_rate
+from textocvp.training.deepspeed_engine import Engine, learning_rate
 from textocvp.training.recorder import Recorder
 from textocvp.training.task import Task, seed_of
 
@@ -66,10 +66,16 @@ def train(
             requested, save = stopping.requested(), _save_due(done, saved_at, engine, config)
             # a look at the loss waits for a GPU: always before something is saved, else now and then
             looks = requested or save or ends or ends_epoch or done % CHECK_EVERY == 0
-            diverged = (looks or world.device.type == "cpu") and not _is_finite(result)
+            looks = looks or world.device.type == "cpu"
+            diverged = looks and not (math.isfinite(result.loss) and math.isfinite(result.grad_norm))
             strongest, save_now, diverges = engine.agree(requested, save, diverged)
             if diverges:
-                raise DivergedError(_explain(result, step, lr))
+                raise DivergedError(
+                    f"training diverged: at step {step} the loss is {float(result.loss):g} and the gradient "
+                    f"norm {float(result.grad_norm):g} (learning rate {lr:g}); the last good state is kept. "
+                    f"Lower training.lr or training.clipping_max_value, or raise training.warmup_steps, and "
+                    f"start again"
+                )
             progress.update(done, result.loss)
             if done % config.log_frequency == 0 or ends:
                 recorder.training_point(done, {"lr": lr, "grad_norm": float(result.grad_norm)})
@@ -77,7 +83,9 @@ def train(
             if not request:
                 if done % config.image_log_frequency == 0 or ends:
                     recorder.curves.pictures(engine.evaluate(task.pictures), done)
-                if _validation_due(done, ends, ends_epoch, config):
+                every = config.validate_every_steps
+                due = ends or (ends_epoch if every is None else done % every == 0)
+                if due and config.validation_batches != 0:
                     request = _validate(task, engine, recorder, done)
             recorder.save_epoch(done)
             if (request or save_now) and not ends:
@@ -98,13 +106,6 @@ def _save_due(done: int, saved_at: float, engine: Engine, config: TrainingConfig
     """Whether this process wants the state saved: the main one looks at step and clock for all."""
     by_step = config.save_every_steps is not None and done % config.save_every_steps == 0
     return engine.world.is_main and (by_step or time.monotonic() - saved_at > 60 * config.save_minutes)
-
-
-def _validation_due(done: int, ends: bool, ends_epoch: bool, config: TrainingConfig) -> bool:
-    if config.validation_batches == 0:
-        return False
-    every = config.validate_every_steps
-    return ends or (ends_epoch if every is None else done % every == 0)
 
 
 def _validate(task: Task, engine: Engine, recorder: Recorder, done: int) -> StopRequest:
@@ -132,19 +133,6 @@ def validate(task: Task, engine: Engine) -> tuple[dict[str, float], StopRequest]
             return {}, request
     *sums, clips = engine.sum([*totals.values(), clips])
     return {name: value / clips for name, value in zip(totals, sums, strict=True)}, StopRequest.NONE
-
-
-def _is_finite(result: StepResult) -> bool:
-    """Whether loss and gradient norm are finite."""
-    return math.isfinite(result.loss) and math.isfinite(result.grad_norm)
-
-
-def _explain(result: StepResult, step: int, lr: float) -> str:
-    return (
-        f"training diverged: at step {step} the loss is {float(result.loss):g} and the gradient norm "
-        f"{float(result.grad_norm):g} (learning rate {lr:g}); the last good state is kept. Lower "
-        f"training.lr or training.clipping_max_value, or raise training.warmup_steps, and start again"
-    )
 
 
 def expect_a_step() -> None:

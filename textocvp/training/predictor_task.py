@@ -107,10 +107,6 @@ class PredictorTask(Task[SlotForecaster, SlotWindowDataset]):
         slots = self._slots(batch)
         context = slots[:, : self._future.start]
         forecast = self._decomposition.decode(torch.cat([context, self._forecast(slots, batch)], dim=1))
-        rows = zip(
-            batch["video"],
-            self._decomposition.decode(slots).frames,
-            forecast.frames,
-            map(segmentation, forecast.masks),
-        )
+        true, masks = self._decomposition.decode(slots).frames, map(segmentation, forecast.masks)
+        rows = zip(batch["video"], true, forecast.frames, masks)
         return {f"clip_{i}": sheet(list(row)) for i, row in enumerate(rows)}

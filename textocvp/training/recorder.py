@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from textocvp.training.task import Task
 
 GAP = 2
 """White pixels between two pictures of a sheet."""
+Points = Sequence[list[float]]
+"""[[step, mean loss over all processes since the previous point], ...]"""
 
 
 class Curves:
@@ -71,11 +74,9 @@ def _quiet_if_the_disk_is_full(failure: threading.ExceptHookArgs) -> None:
 
 def sheet(rows: list[Tensor]) -> Tensor:
     """Rows of frames (T, 3, H, W) under each other, time going right: (3, rows * (H + 2), T * (W + 2))."""
-    lines = []
-    for frames in rows:
-        framed = torch.nn.functional.pad(frames.float().clamp(0, 1), (0, GAP, 0, GAP), value=1.0)
-        lines.append(torch.cat(list(framed), dim=2))
-    return torch.cat(lines, dim=1)
+    padding = (0, GAP, 0, GAP)
+    padded = [torch.nn.functional.pad(frames.float().clamp(0, 1), padding, value=1.0) for frames in rows]
+    return torch.cat([torch.cat(list(frames), dim=2) for frames in padded], dim=1)
 
 
 def segmentation(masks: Tensor) -> Tensor:
@@ -90,19 +91,12 @@ class LossHistory:
     """Means of the loss and its terms over the steps between two points of the curve."""
 
     def __init__(
-        self,
-        points: list[list[float]] | None = None,
-        names: list[str] | None = None,
-        totals: list[float] | None = None,
-        count: int = 0,
+        self, points: Points = (), names: Sequence[str] = (), totals: Sequence[float] = (0.0,), count: int = 0
     ) -> None:
         """All empty at the start of a training; from `state` when it continues."""
-        self.points = points or []
-        """[[step, mean loss over all processes since the previous point], ...]"""
-        self._names = names or []
+        self.points, self._names, self._count = list(points), list(names), count
         # stays on the losses' device: adding waits for nothing
-        self._totals = torch.tensor(totals or [0.0], dtype=torch.float64)
-        self._count = count
+        self._totals = torch.tensor(totals, dtype=torch.float64)
 
     def add(self, loss: Tensor, scalars: dict[str, Tensor]) -> None:
         """Count one step's loss () and terms ()."""
@@ -135,8 +129,8 @@ class Recorder:
         task: Task,
         engine: Engine,
         belongs_to: dict[str, Any],
-        done: int = 0,
-        history: LossHistory | None = None,
+        done: int,
+        history: LossHistory,
     ) -> None:
         """
         Args:
@@ -145,10 +139,9 @@ class Recorder:
             done, history: steps and losses before this run.
         """
         self._folder, self._experiment, self._task, self._engine = folder, experiment, task, engine
-        self._belongs_to = belongs_to
-        self._states = ResumeFolder(folder / "resume")
+        self._belongs_to, self._states = belongs_to, ResumeFolder(folder / "resume")
         self.curves = Curves(folder / "tboard_logs", done, engine.world.is_main)
-        self.history = history or LossHistory()
+        self.history = history
 
     def training_point(self, step: int, more: dict[str, float]) -> None:
         """The means of loss and terms since the last point, and more curves."""

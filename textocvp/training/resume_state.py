@@ -75,21 +75,12 @@ class ResumeFolder:
         if is_main:
             with atomic_path(self.folder / "latest") as pointer:
                 pointer.write_text(final.name + "\n")
-            self._prune(final.name)
-        engine.barrier()
-
-    def load(self, engine: Engine, state: Path) -> dict[str, Any]:
-        """Load a state into the engine's model and optimiser; returns its content, `step` included."""
-        engine.load_shards(state / SHARDS)
-        return read_json(state / STATE)
-
-    def _prune(self, newest: str) -> None:
-        """Keep the KEEP states up to `newest`; later ones were damaged, hidden ones never finished."""
-        states = self.states()
-        kept = [state for state in states if state.name <= newest][:KEEP]
-        for state in (*states, *self.folder.glob(".step_*.tmp")):
-            if state not in kept:
+            # later ones were damaged, hidden ones never finished
+            states = self.states()
+            kept = [state for state in states if state.name <= final.name][:KEEP]
+            for state in {*states, *self.folder.glob(".step_*.tmp")} - set(kept):
                 shutil.rmtree(state, ignore_errors=True)
+        engine.barrier()
 
 
 def _seal(folder: Path) -> None:

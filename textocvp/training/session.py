@@ -14,18 +14,11 @@ from textocvp.config.experiment import FINAL, Experiment
 from textocvp.config.schema import difference, to_dict
 from textocvp.files import UserError, read_json
 from textocvp.stopping import StopRequest
-from textocvp.training.checkpoint import (
-    Part,
-    find_checkpoint,
-    frozen_sha256,
-    load_pth,
-    load_weights,
-    read_checkpoint,
-)
+from textocvp.training import checkpoint as checkpoints
 from textocvp.training.deepspeed_engine import Engine, World, join_world
 from textocvp.training.loop import no_step_expected, train
 from textocvp.training.recorder import LossHistory, Recorder
-from textocvp.training.resume_state import STATE, ResumeFolder
+from textocvp.training.resume_state import SHARDS, STATE, ResumeFolder
 from textocvp.training.task import Task
 
 ALWAYS_RESUME_VARIABLE = "TEXTOCVP_ALWAYS_RESUME"
@@ -103,13 +96,13 @@ class Session:
                 f"{resume.folder if states else final}: this experiment was trained before; continue with "
                 f"--resume_training, or choose another folder"
             )
-        return Start(checkpoint=find_checkpoint(self.folder, checkpoint) if checkpoint else None)
+        return Start(checkpoint=checkpoints.find_checkpoint(self.folder, checkpoint) if checkpoint else None)
 
     def _is_finished(self, final: Path) -> bool:
         """Whether the final checkpoint exists and was trained for as long as this run is to last."""
         if not final.is_file():
             return False
-        found = load_pth(final).get("config", {}).get("training", {})
+        found = checkpoints.load_pth(final).get("config", {}).get("training", {})
         asked = to_dict(self.experiment.training)
         return all(found.get(name) == asked[name] for name in LENGTH_FIELDS)
 
@@ -117,18 +110,19 @@ class Session:
         """Returns NONE, or the request on which the training stopped."""
         config = self.experiment.training
         more = {"processes": world.size, "zero_stage": config.zero_stage, "optimizer": config.optimizer}
-        belongs_to, frozen = {**self.belongs_to, **more}, frozen_sha256(task.model)
+        belongs_to, frozen = {**self.belongs_to, **more}, checkpoints.frozen_sha256(task.model)
         if frozen is not None:
             belongs_to["frozen_sha256"] = frozen
         if start.checkpoint is not None:
-            part: Part = "predictor" if self.experiment.predictor else "model"
-            content = read_checkpoint(start.checkpoint, self.experiment, part)
-            load_weights(task.model, content, str(start.checkpoint))
+            part: checkpoints.Part = "predictor" if self.experiment.predictor else "model"
+            content = checkpoints.read_checkpoint(start.checkpoint, self.experiment, part)
+            checkpoints.load_weights(task.model, content, str(start.checkpoint))
         if start.state is not None:
             check_belongs(start.state, belongs_to)
         engine, first_step, history = Engine(task.model, config, world), 0, LossHistory()
         if start.state is not None:
-            state = ResumeFolder(start.state.parent).load(engine, start.state)
+            engine.load_shards(start.state / SHARDS)
+            state = read_json(start.state / STATE)
             first_step, history = state["step"], LossHistory(**state["history"])
             if first_step > task.total_steps:
                 raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -104,7 +105,12 @@ class SlotWriter:
 
         UserError: data are missing, or a part was created from other data.
         """
-        parts = self._plan(shard, num_shards)
+        # an experiment of the original validates on its test split: by split, so that it is stored once
+        opened = (open_videos(self.experiment, self.folder, split) for split in SPLITS)
+        sources = {videos.dataset.split: videos for videos in opened}
+        plan = partial(plan_slot_parts, self.experiment, self.folder)
+        request = sha256_file(self.checkpoint), self.num_frames, shard, num_shards
+        parts = [(part, videos) for videos in sources.values() for part in plan(videos, *request)]
         missing = [(part, videos) for part, videos in parts if not part.is_finished()]
         total = sum(len(part.windows) for part, _ in missing)
         log.info(
@@ -118,28 +124,13 @@ class SlotWriter:
                 done += len(part.windows)
         return done == total
 
-    def _plan(self, shard: int, num_shards: int) -> list[tuple[SlotPart, Videos]]:
-        # an experiment of the original validates on its test split: by split, so that it is stored once
-        opened = (open_videos(self.experiment, self.folder, split) for split in SPLITS)
-        sources = {videos.dataset.split: videos for videos in opened}
-        sha256 = sha256_file(self.checkpoint)
-        parts = []
-        for videos in sources.values():
-            planned = plan_slot_parts(
-                self.experiment, self.folder, videos, sha256, self.num_frames, shard, num_shards
-            )
-            parts += [(part, videos) for part in planned]
-        return parts
-
     def _batches(self, part: SlotPart, videos: Videos, progress: Progress, done: int) -> Iterator[Batch]:
-        frames = ((self._frames(videos, row), windows) for row, windows in part.videos)
+        frames = (
+            (to_float(videos.frames(row))[None].to(self._device), windows) for row, windows in part.videos
+        )
         for windows, slots in encode_videos(self.model, frames, self.num_frames, self.seed):
             yield windows, slots.numpy()
             done += len(windows)
             progress.update(done)
             if stopping.requested():
                 raise _Stopped
-
-    def _frames(self, videos: Videos, row: int) -> Tensor:
-        """A whole video, (1, T, 3, H, W) in [0, 1]."""
-        return to_float(videos.frames(row))[None].to(self._device)

@@ -59,15 +59,10 @@ class Task(Generic[Model, Data]):
         """Fix the order of the data and the length of the training. UserError if the sizes do not fit."""
         self._train: Data = train
         self._valid: Data = valid
-        epoch_steps = math.ceil(len(train) / self._config.batch_size)
-        self.total_steps = self._config.num_steps or self._config.num_epochs * epoch_steps
+        config, size, shuffle = self._config, len(train), self._experiment.dataset.shuffle_train
+        self.total_steps = config.num_steps or config.num_epochs * math.ceil(size / config.batch_size)
         self._order = TrainingOrder(
-            len(train),
-            self._config.batch_size,
-            self._config.seed,
-            self.total_steps,
-            self._experiment.dataset.shuffle_train,
-            self._config.curriculum,
+            size, config.batch_size, config.seed, self.total_steps, shuffle, config.curriculum
         )
         self._rank_batches(0)
         self._median: Tensor | None = None
@@ -121,12 +116,8 @@ def step_noise(seed: int, step: int, shape: tuple[int, ...], rank: int, world: i
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on the device."""
-    if device.type == "cpu":
-        return batch
-    return {
-        name: value.to(device, non_blocking=True) if hasattr(value, "to") else value
-        for name, value in batch.items()
-    }
+    moved = {name: item.to(device, non_blocking=True) for name, item in batch.items() if hasattr(item, "to")}
+    return {**batch, **moved}
 
 
 def every_item_once(
