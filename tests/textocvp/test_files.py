@@ -10,16 +10,7 @@ import pytest
 
 from textocvp import files
 from textocvp.config.experiment import experiment_root
-from textocvp.files import (
-    DiskFullError,
-    UserError,
-    append_jsonl,
-    atomic_folder,
-    atomic_path,
-    file_lock,
-    format_bytes,
-    full_disk_reason,
-)
+from textocvp.files import DiskFullError, UserError, atomic_folder, atomic_path, file_lock, full_disk_reason
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -88,7 +79,7 @@ def test_revision_of_a_snapshot_comes_from_the_job(monkeypatch, tmp_path):
 
 
 def test_bytes_for_people():
-    texts = ", ".join(format_bytes(n) for n in (0, 999, 1000, 123456, 5.2e9, 4e12, 5e15))
+    texts = ", ".join(files.format_bytes(n) for n in (0, 999, 1000, 123456, 5.2e9, 4e12, 5e15))
     assert texts == "0 B, 999 B, 1.0 kB, 123 kB, 5.2 GB, 4.0 TB, 5000 TB"
 
 
@@ -151,6 +142,6 @@ def test_a_line_of_the_ledger_is_whole_or_not_there(mount_small):
     path = folder / "x.jsonl"
     with pytest.raises(DiskFullError):
         for _ in range(100):
-            append_jsonl(path, "x" * 1500)
+            files.append_jsonl(path, "x" * 1500)
     lines = path.read_text()
     assert lines.endswith('"\n') and len(lines) % 1503 == 0 and len(lines) > 40_000

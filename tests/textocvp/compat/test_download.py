@@ -137,16 +137,12 @@ def test_another_part_than_the_requested_one_is_not_appended(original, server, t
     assert download(server, tmp_path) == 0
 
 
-def test_a_part_that_is_too_long_is_downloaded_again(original, server, tmp_path):
-    server.body = archive(original[0])
+@pytest.mark.parametrize("says_length", [True, False])
+def test_a_part_that_is_too_long_is_downloaded_again(original, server, tmp_path, says_length):
+    server.body, server.says_length = archive(original[0]), says_length
     (tmp_path / ".pretrained.zip.part").write_bytes(server.body + b"more")
     assert download(server, tmp_path) == 0
     assert server.requests[1] is None
-
-
-def test_a_server_that_does_not_say_the_length(original, server, tmp_path):
-    server.body, server.says_length = archive(original[0]), False
-    assert download(server, tmp_path) == 0
 
 
 @pytest.mark.parametrize("damage", ["cut", "bytes", "method", "encrypted"])

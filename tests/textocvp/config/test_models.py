@@ -85,9 +85,6 @@ def test_heads_divide_the_width(cls, values, path):
 def test_one_value_serves_all_layers_and_original_experiments_attend_padding():
     assert per_layer(3, 2, "kernel_size") == (3, 3)
     assert per_layer((5, 3), 2, "kernel_size") == (5, 3)
-
-
-def test_original_experiments_attend_padding():
     assert TextOCVPConfig().fusion_params.mask_padding
     assert TextOCVPConfig.original == {"fusion_params": {"mask_padding": False}}
     assert VanillaTransformerConfig.original == {}

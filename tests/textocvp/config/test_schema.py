@@ -4,18 +4,8 @@ from typing import Any, Dict, Literal, Optional, Tuple, Union
 import pytest
 from pydantic import Field, model_validator
 
-from textocvp.config.schema import (
-    Change,
-    Settings,
-    apply_overrides,
-    build,
-    difference,
-    filled_in,
-    parse_overrides,
-    read_yaml,
-    refuse_control_characters,
-    to_dict,
-)
+from textocvp.config import schema
+from textocvp.config.schema import Change, Settings, apply_overrides, build, difference, filled_in, to_dict
 from textocvp.files import ConfigError, UserError
 
 
@@ -51,8 +41,6 @@ def test_round_trip_keeps_every_value():
     assert build(Outer, to_dict(outer), "f.json") == outer
     assert values["inner"]["size"] == [3, 4], "the values given are not changed"
 
-
-def test_whole_floats_are_integers_and_integers_are_floats():
     outer = build(Outer, {"rate": 2, "steps": 1e1}, "f.json")
     assert outer.steps == 10 and isinstance(outer.steps, int)
     assert isinstance(outer.rate, float)
@@ -122,41 +110,39 @@ def test_an_unquoted_time_is_refused_with_a_hint(tmp_path, text, path, value):
     file = tmp_path / "f.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as error:
-        read_yaml(file)
+        schema.read_yaml(file)
     assert str(error.value).startswith(f"{file}: {path}: ") and f'"{value}"' in str(error.value)
 
 
 def test_yaml_that_cannot_be_read_is_named(tmp_path):
     file = tmp_path / "f.yaml"
     file.write_text("a: 1_000\nb: '24:00:00'\nc: 0.5\n")
-    assert read_yaml(file) == {"a": 1000, "b": "24:00:00", "c": 0.5}
+    assert schema.read_yaml(file) == {"a": 1000, "b": "24:00:00", "c": 0.5}
     file.write_text("a: [")
     with pytest.raises(ConfigError, match=f"{file}: not valid YAML"):
-        read_yaml(file)
+        schema.read_yaml(file)
     for path in (tmp_path, tmp_path / "none.yaml"):
         with pytest.raises(UserError, match=str(path)):
-            read_yaml(path)
+            schema.read_yaml(path)
 
 
 @pytest.mark.parametrize("values", [{"a": ["x", "y\nz"]}, {"a": {"b\t": 1}}])
 def test_control_characters_are_refused(values):
     with pytest.raises(ConfigError, match=r"f.yaml: a(\[1\]|.b\\t): .* control character"):
-        refuse_control_characters(values, "f.yaml")
+        schema.refuse_control_characters(values, "f.yaml")
 
 
-def test_overrides():
-    parsed = parse_overrides(["a.b=1e-3", "a.c=text", "d=[1,2]", "e=null"])
+def test_overrides_and_what_is_filled_in():
+    parsed = schema.parse_overrides(["a.b=1e-3", "a.c=text", "d=[1,2]", "e=null"])
     assert parsed == {"a.b": 1e-3, "a.c": "text", "d": [1, 2], "e": None}
     values = {"a": {"b": 1}}
     assert apply_overrides(values, {"a.b": 2, "x.y": 3}) == {"a": {"b": 2}, "x": {"y": 3}}
     assert values == {"a": {"b": 1}}, "the values given are not changed"
     with pytest.raises(UserError, match="--set a.b: .*NAME=VALUE"):
-        parse_overrides(["a.b"])
+        schema.parse_overrides(["a.b"])
     with pytest.raises(ConfigError, match="a.b.c: 'b' is a value"):
         apply_overrides(values, {"a.b.c": 1})
 
-
-def test_filled_in():
     assert filled_in({"a": {"x": 1}}, {"a": {"x": 2, "y": 3}, "b": 4}) == {"a": {"x": 1, "y": 3}, "b": 4}
     assert filled_in({"a": 1}, {"a": {"x": 2}}) == {"a": 1}
 

@@ -37,15 +37,13 @@ def test_ranks_share_the_same_global_batches(world):
     assert all(len(batch) == 4 // world for rank in ranks for batch in rank)
 
 
-def test_every_epoch_visits_everything_once_in_another_order():
+def test_every_epoch_visits_everything_once_in_another_order_or_that_of_the_split():
     samples = sum(batches(total_steps=10), [])
     epochs = [[sample.row for sample in samples if sample.epoch == epoch] for epoch in range(4)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert batches(seed=1) != batches(seed=0)
 
-
-def test_without_shuffling_the_order_is_that_of_the_split():
     samples = sum(batches(total_steps=5, shuffle=False), [])
     assert [sample.row for sample in samples] == [*range(10)] * 2
 
@@ -87,9 +85,8 @@ def test_random_numbers_never_change():
 
 def windows(split="train", length=12, num_frames=5, random_start=True):
     slots = SlotStoreConfig(stride=3, draws=2)
-    experiment = SimpleNamespace(
-        suite=SimpleNamespace(slots=slots), dataset=SimpleNamespace(random_start=random_start)
-    )
+    dataset = SimpleNamespace(random_start=random_start)
+    experiment = SimpleNamespace(suite=SimpleNamespace(slots=slots), dataset=dataset)
     dataset = SimpleNamespace(split=split, video_ids=["u", "v"], eval_start=1)
     return order.enumerate_windows(experiment, dataset, 1, length, num_frames)
 
@@ -133,7 +130,6 @@ def test_windows_are_as_long_as_the_longest_predictor_needs(make_experiment):
     folder, experiment = make_experiment()
     assert window_frames(experiment, folder) == 4
     for name, num_preds in (("a", 2), ("b", 6)):
-        create_predictor_experiment(
-            folder, name, "VanillaTransformer", [f"prediction_params.num_preds={num_preds}"]
-        )
+        changes = [f"prediction_params.num_preds={num_preds}"]
+        create_predictor_experiment(folder, name, "VanillaTransformer", changes)
     assert window_frames(experiment, folder) == window_frames(experiment, folder / "predictors" / "a") == 7

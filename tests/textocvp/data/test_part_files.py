@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 
 from textocvp.data import part_files
-from textocvp.data.part_files import (
-    PartReader,
-    create_rows,
-    is_finished,
-    plan_parts,
-    read_manifests,
-    write_part,
-)
+from textocvp.data.part_files import PartReader, create_rows, is_finished, plan_parts, read_manifests
 from textocvp.files import DiskFullError, UserError
 
 KEY = {"kind": "test", "made_from": "a" * 64}
@@ -24,7 +17,7 @@ def write(folder, part, value=1, key=KEY):
     def fill(file):
         create_rows(file, "x", (len(part.rows), 3, 2), "float32")[:] = value
 
-    write_part(folder, part, key, list(part.rows), fill, {"lr": 1})
+    part_files.write_part(folder, part, key, list(part.rows), fill, {"lr": 1})
 
 
 @pytest.fixture
@@ -79,23 +72,12 @@ def test_a_killed_writer_leaves_nothing_and_a_part_without_manifest_is_not_finis
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_part(tmp_path, part, KEY, None, fill, {})
+        part_files.write_part(tmp_path, part, KEY, None, fill, {})
     assert os.listdir(tmp_path) == [] and not is_finished(tmp_path, part, KEY)
     write(tmp_path, part)
     assert is_finished(tmp_path, part, KEY)
     (tmp_path / "part_0000.json").unlink()
     assert not is_finished(tmp_path, part, KEY)
-
-
-def test_a_truncated_part_is_not_finished_and_not_read(tmp_path, part):
-    path = tmp_path / "part_0000.h5"
-    path.write_bytes(path.read_bytes()[:-10])
-    assert not is_finished(tmp_path, part, KEY)
-    with pytest.raises(UserError, match=r"0000.h5: has \d+ bytes, expected \d+ bytes; run cmd again"):
-        read_manifests(tmp_path, KEY, "cmd")
-    path.unlink()
-    with pytest.raises(UserError, match=r"part_0000.h5: no such file, expected"):
-        read_manifests(tmp_path, KEY, "cmd")
 
 
 def test_missing_parts_are_named(tmp_path):
@@ -108,7 +90,7 @@ def test_missing_parts_are_named(tmp_path):
         read_manifests(tmp_path / "empty", KEY, "cmd")
 
 
-def test_another_key_is_refused_with_the_difference(tmp_path, part):
+def test_parts_of_another_key_and_truncated_ones_are_refused(tmp_path, part):
     other = {**KEY, "made_from": "b" * 64}
     message = r"0000.json: created from different .*\(made_from is aaaaaaaaaaaa..., not bbbbbbbbbbbb...\)"
     with pytest.raises(UserError, match=message):
@@ -116,6 +98,15 @@ def test_another_key_is_refused_with_the_difference(tmp_path, part):
     with pytest.raises(UserError, match=message):
         read_manifests(tmp_path, other, "cmd")
     part_files.check_key(tmp_path, KEY, dict(KEY))
+
+    path = tmp_path / "part_0000.h5"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert not is_finished(tmp_path, part, KEY)
+    with pytest.raises(UserError, match=r"0000.h5: has \d+ bytes, expected \d+ bytes; run cmd again"):
+        read_manifests(tmp_path, KEY, "cmd")
+    path.unlink()
+    with pytest.raises(UserError, match=r"part_0000.h5: no such file, expected"):
+        read_manifests(tmp_path, KEY, "cmd")
 
 
 def test_parts_that_do_not_belong_together_are_refused(tmp_path):
@@ -160,7 +151,7 @@ def test_flipped_bits_are_noticed_on_reading(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_each_process_opens_its_own_files(tmp_path):
+def test_each_process_opens_its_own_files_without_locks(tmp_path):
     (part,) = plan_parts(2)
     write(tmp_path, part, value=3)
     reader = PartReader(tmp_path, "cmd")
@@ -173,6 +164,7 @@ def test_each_process_opens_its_own_files(tmp_path):
         os._exit(0 if fresh and reader._files["part_0000.h5"] is not parents else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert reader.read("part_0000.h5", "x", 1).tolist() == [[3, 3]] * 3
+    assert os.environ["HDF5_USE_FILE_LOCKING"] == "FALSE"
 
 
 def test_few_files_stay_open(tmp_path, monkeypatch):
@@ -186,10 +178,6 @@ def test_few_files_stay_open(tmp_path, monkeypatch):
         assert len(reader._files) == 2 == len(reader._datasets)
 
 
-def test_locking_is_off_for_readers():
-    assert os.environ["HDF5_USE_FILE_LOCKING"] == "FALSE"
-
-
 @pytest.mark.parametrize("size", ["16k", "40k", "100k", "500k", "900k"])
 def test_a_part_that_finds_no_space_is_not_there_and_says_so_once(mount_small, capfd, size):
     folder = mount_small(size)
@@ -201,7 +189,7 @@ def test_a_part_that_finds_no_space_is_not_there_and_says_so_once(mount_small, c
             file["frames"][row] = noise
 
     with pytest.raises(DiskFullError, match="part_0000.h5: no space left on device"):
-        write_part(folder, plan_parts(8)[0], {"kind": "x"}, [1], fill, {})
+        part_files.write_part(folder, plan_parts(8)[0], {"kind": "x"}, [1], fill, {})
     gc.collect()
     assert list(folder.iterdir()) == []
     assert capfd.readouterr().err == ""

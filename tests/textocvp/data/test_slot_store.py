@@ -49,7 +49,7 @@ def open_store(folder, experiment, split="train", sha=SHA, num_frames=4):
     return SlotStore(folder / "slots" / split, key, num_frames)
 
 
-def test_gives_back_every_window(make_store):
+def test_gives_back_every_window_and_the_file_shows_where_it_comes_from(make_store):
     folder, experiment, (part,) = make_store()
     store = open_store(folder, experiment)
     assert len(store) == len(part.windows) == 2 * 3 * 2  # videos x starts x draws
@@ -61,9 +61,6 @@ def test_gives_back_every_window(make_store):
     with pytest.raises(UserError, match="no window of video 'nobody'.*precompute-slots"):
         store.windows("nobody")
 
-
-def test_the_file_shows_windows_starts_draws_the_checkpoint_and_statistics_of_all_slots(make_store):
-    folder, experiment, (part,) = make_store()
     with h5py.File(folder / "slots" / "train" / "part_0000.h5") as file:
         assert file["slots"].shape == (12, *SHAPE) and file["slots"].dtype == np.float32
         assert file["slots"].chunks == (1, *SHAPE) and file["slots"].fletcher32

@@ -13,7 +13,7 @@ VOCABULARIES = {name: name.replace("_train", "") for name in GOLDEN if "vocab_si
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
-def test_golden_ids_and_words(name):
+def test_golden_ids_words_and_batch(name):
     tokenizer = CustomTokenizer(VOCABULARIES[name])
     assert len(tokenizer.vocabulary) == GOLDEN[name]["vocab_size"]
     for case in GOLDEN[name]["captions"]:
@@ -28,13 +28,9 @@ def test_golden_ids_and_words(name):
         else:
             assert tokenizer(case["caption"]) == case["ids"] and len(case["ids"]) == case["length"]
 
-
-@pytest.mark.parametrize("name", VOCABULARIES)
-def test_golden_batch(name):
-    batch, tokenizer = GOLDEN[name]["batch"], CustomTokenizer(VOCABULARIES[name])
-    text = tokenize(tokenizer, batch["captions"])
-    assert text.tokens.dtype == torch.int64 and text.tokens.tolist() == batch["tokens"]
-    assert text.mask.dtype == torch.bool and text.mask.sum(1).tolist() == batch["lengths"]
+    text = tokenize(tokenizer, GOLDEN[name]["batch"]["captions"])
+    assert text.tokens.dtype == torch.int64 and text.tokens.tolist() == GOLDEN[name]["batch"]["tokens"]
+    assert text.mask.dtype == torch.bool and text.mask.sum(1).tolist() == GOLDEN[name]["batch"]["lengths"]
     assert (text.tokens[~text.mask] == 0).all()
 
 

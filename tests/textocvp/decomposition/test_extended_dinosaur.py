@@ -58,7 +58,7 @@ def assert_agree(slots, rendering, expected, video, frames_atol=1e-5):
         assert_close(loss, expected[f"loss.{name}"], atol=1e-6, rtol=0)
 
 
-def test_golden_outputs(case, model):
+def test_golden_outputs_and_names_of_the_state(case, model):
     expected = case.part("out.")
     model.eval()
     with torch.no_grad():
@@ -71,6 +71,9 @@ def test_golden_outputs(case, model):
     assert_close(rendering.target_features, expected["encoded_img_feats"], atol=1e-5, rtol=0)
     assert_close(decoded, case.tensors["aux.conv_decoder_pre_resize_t0"], atol=1e-5, rtol=0)
     assert_agree(slots, rendering, expected, case.tensors["input"])
+    original = to_original(model.state_dict(), dinosaur_names(model.config))
+    assert sorted(original) == sorted(case.part("state."))
+    assert all(torch.equal(original[key], value) for key, value in case.part("state.").items())
 
 
 def test_golden_training_mode(case, model):
@@ -97,10 +100,3 @@ def test_golden_gradient_norms(case, model):
     for name in gradients:
         found, expected = gradients[name].norm(), norms[order.index(name)]
         assert_close(found, expected, atol=1e-5, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
-
-
-def test_golden_state_dict_names_go_both_ways(case, model):
-    original = to_original(model.state_dict(), dinosaur_names(model.config))
-    expected = case.part("state.")
-    assert sorted(original) == sorted(expected)
-    assert all(torch.equal(original[key], value) for key, value in expected.items())

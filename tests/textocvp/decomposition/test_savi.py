@@ -12,10 +12,7 @@ from textocvp.modules.decoders import TransposedConvDecoder
 from textocvp.modules.slot_attention import BackgroundRandom
 
 PLAIN = {
-    "num_slots": 3,
-    "slot_dim": 8,
-    "mlp_hidden": 12,
-    "mlp_encoder_dim": 10,
+    **{"num_slots": 3, "slot_dim": 8, "mlp_hidden": 12, "mlp_encoder_dim": 10},
     "transition_module": {"num_heads": 2, "mlp_size": 12},
     "encoder": {"encoder_params": {"num_channels": [6, 6], "kernel_size": 3}},
     "decoder": {"decoder_params": {"num_channels": [6, 6], "kernel_size": 3, "resolution": [16, 16]}},
@@ -23,9 +20,7 @@ PLAIN = {
 # what is off by default: cheap decoder, background slot, scaled input, near-identity transition
 FAST = {
     **PLAIN,
-    "initializer": "BackgroundRandom",
-    "input_offset": 0.5,
-    "input_scale": 4.0,
+    **{"initializer": "BackgroundRandom", "input_offset": 0.5, "input_scale": 4.0},
     "transition_module": {"num_heads": 2, "mlp_size": 12, "pre_norm": True, "output_scale": 0.05},
     "encoder": {"encoder_params": {"num_channels": [6, 6], "kernel_size": [5, 3], "strides": [2, 1]}},
     "decoder": {
@@ -58,15 +53,13 @@ def test_shapes_and_every_parameter_learns(model):
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-def test_all_frames_at_once_equals_frame_by_frame(model):
+def test_all_frames_at_once_equals_frame_by_frame_and_slots_follow_from_the_past_alone(model):
     video = torch.rand(2, 4, 3, 16, 16)
     slots, rendering = model(video, model.initial_slots(2, noise=torch.randn(2, 3, 8)))
     for t in range(4):
         assert_close(model.features(video)[:, t], model.features(video[:, t : t + 1])[:, 0])
         assert_close(rendering.frames[:, t], model.decode(slots[:, t : t + 1]).frames[:, 0])
 
-
-def test_slots_follow_from_the_past_alone(model):
     video, initial_slots = torch.rand(2, 4, 3, 16, 16), model.initial_slots(2, noise=torch.randn(2, 3, 8))
     assert_close(model.encode(video, initial_slots)[:, :2], model.encode(video[:, :2], initial_slots))
 
@@ -124,8 +117,6 @@ def test_fast_options_are_what_they_say():
     plain = savi({**FAST, "input_offset": 0.0, "input_scale": 1.0})
     assert_close(scaled.features(video), plain.features((video - 0.5) * 4))
 
-
-def test_position_gain_scales_the_initial_projection():
     params = {**FAST["decoder"]["decoder_params"], "position_gain": 1.0}
     plain, scaled = savi({**FAST, "decoder": {**FAST["decoder"], "decoder_params": params}}), savi(FAST)
     assert_close(scaled.decoder.position.projection.weight, 4 * plain.decoder.position.projection.weight)

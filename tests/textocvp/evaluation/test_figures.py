@@ -67,19 +67,16 @@ def test_every_clip_gets_its_pictures_and_every_predictor_its_row(tiny, capsys):
         assert sheet.height > 7 * 112  # video, reconstruction, masks, true objects, 3 slots
 
 
-def test_a_predictor_that_did_not_finish_is_left_out_loudly(tiny, caplog):
+def test_a_predictor_that_did_not_finish_is_left_out_loudly_and_no_clips_are_refused(tiny, caplog):
     tiny.add_predictor("VanillaTransformer")
     tiny.add_predictor("TextOCVP_CustomTF", trained=False)
     figures(tiny.folder, num_seqs=1)
     assert "TextOCVP_CustomTF is left out: checkpoint_epoch_final.pth: " in caplog.text
     assert (tiny.folder / "plots/prediction_00.png").is_file()
+    with pytest.raises(UserError, match="--num_seqs 0: expected at least 1"):
+        figures(tiny.folder, num_seqs=0)
 
 
 def test_clips_without_masks_can_be_drawn(tiny_without_masks):
     figures(tiny_without_masks.folder, num_seqs=1)
     assert (tiny_without_masks.folder / "plots/decomposition_00.png").is_file()
-
-
-def test_no_clips_are_refused(tiny):
-    with pytest.raises(UserError, match="--num_seqs 0: expected at least 1"):
-        figures(tiny.folder, num_seqs=0)

@@ -6,13 +6,7 @@ from torch import nn
 from textocvp.data.tokenizers import CustomTokenizer
 from textocvp.decomposition import Rendering, build_model
 from textocvp.evaluation import forecast
-from textocvp.evaluation.forecast import (
-    Predictor,
-    clip_loader,
-    encode_clips,
-    forecast_scene,
-    score_forecasters,
-)
+from textocvp.evaluation.forecast import clip_loader, encode_clips, forecast_scene, score_forecasters
 from textocvp.training import precompute_slots
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
 
@@ -68,7 +62,7 @@ def clips():
 
 
 def predictor(tokenizer=None, **forecasters):
-    return Predictor("name", forecasters, [], tokenizer, 2, 3)
+    return forecast.Predictor("name", forecasters, [], tokenizer, 2, 3)
 
 
 def test_references_and_predictors_are_scored_on_the_same_frames():

@@ -11,18 +11,13 @@ from textocvp.files import UserError
 
 def test_golden_psnr_and_ssim_of_each_frame(golden):
     case = golden("metrics")
-    preds, targets = case.tensors["preds"], case.tensors["targets"]
+    window, preds, targets = (case.tensors[name] for name in ("ssim_kernel", "preds", "targets"))
+    assert torch.allclose(metrics.gaussian_window(), window[0, 0], atol=1e-7)
     for name, metric in (("psnr", psnr), ("ssim", ssim)):
         found = metric(preds, targets)
         assert_close(found, case.tensors[name], atol=1e-5, rtol=0)
         assert_close(found.mean(0), case.tensors[f"{name}_framewise"], atol=1e-5, rtol=0)
         assert_close(found.mean(), case.tensors[f"{name}_mean"], atol=1e-5, rtol=0)
-
-
-def test_golden_window(golden):
-    assert torch.allclose(
-        metrics.gaussian_window(), golden("metrics").tensors["ssim_kernel"][0, 0], atol=1e-7
-    )
 
 
 def test_golden_scores_over_batches_of_different_size_weigh_clips_equally(golden):
@@ -92,10 +87,8 @@ def test_adjusted_rand_index_equals_scikit_learn_and_does_not_overflow():
         for noise in (0.0, 0.3, 1.0):
             true = rng.integers(0, groups, 500)
             predicted = np.where(rng.random(500) < noise, rng.integers(0, 4, 500), 7 - true)
-            expected = adjusted_rand_score(true, predicted)
-            assert metrics.adjusted_rand_index(metrics.contingency(true, predicted)) == pytest.approx(
-                expected, abs=1e-9
-            )
+            found = metrics.adjusted_rand_index(metrics.contingency(true, predicted))
+            assert found == pytest.approx(adjusted_rand_score(true, predicted), abs=1e-9)
 
     true = np.repeat([0, 1], 3_000_000)
     assert metrics.adjusted_rand_index(metrics.contingency(true, 1 - true)) == 1.0
@@ -114,15 +107,13 @@ def test_an_object_left_in_the_background_slot_costs_its_iou():
     assert scores["fg_ari"] == 1.0  # blind to it: the reason why it does not stand alone
 
 
-def test_matching_is_one_to_one_over_the_whole_clip():
+def test_matching_is_one_to_one_over_the_whole_clip_and_maximises_the_sum():
     swapped = scene()
     swapped[1] = np.array([0, 2, 1])[swapped[1]]  # the slots change places in the second frame
     scores = segmentation_scores(scene(), swapped)
     assert scores["object_miou"] == pytest.approx(1 / 3)
     assert scores["background_iou"] == 1.0
 
-
-def test_hungarian_matching_maximises_the_sum():
     table = np.array([[0, 0], [6, 4], [5, 0]])  # a greedy choice gives label 1 the first segment
     assert metrics.matched_ious(table)[1:] == pytest.approx([4 / 10, 5 / 11])
 

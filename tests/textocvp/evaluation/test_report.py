@@ -119,13 +119,6 @@ def test_missing_seeds_and_incomparable_predictors_are_named(finished):
         report(finished)
 
 
-def test_seconds_are_summed_over_the_tasks_of_a_stage(finished):
-    assert stage_seconds(finished)["train_decomp"] == 220.0
-    assert stage_seconds(finished / "nowhere") == {}
-    with pytest.raises(UserError, match="not an experiment"):
-        report(finished / "nowhere")
-
-
 def test_report_and_check_import_no_torch():
     code = (
         "import sys, textocvp.evaluation.report;"
@@ -166,7 +159,7 @@ def checked(tmp_path):
     return run
 
 
-def test_bounds_that_hold_are_printed_one_a_line(checked, capsys):
+def test_every_bound_is_a_line_and_all_are_checked_before_failing(checked, capsys):
     checked("""checks:
   decomposition.object_miou: {min: 0.40, max: 1}
   margins.A-b.over.B.psnr: {min: 1.5}""")
@@ -176,8 +169,6 @@ def test_bounds_that_hold_are_printed_one_a_line(checked, capsys):
         "ok      margins.A-b.over.B.psnr = 2.800 >= 1.5",
     ]
 
-
-def test_all_checks_are_run_before_failing(checked, capsys):
     with pytest.raises(UserError, match="2 checks failed"):
         checked("""checks:
   decomposition.object_miou: {min: 0.5}
@@ -209,9 +200,12 @@ def test_malformed_checks_are_one_line(checked, checks, message):
     assert "\n" not in str(error.value)
 
 
-def test_without_recipe_or_summary(tmp_path):
+def test_what_is_no_experiment_or_lacks_recipe_or_summary(tmp_path):
     with pytest.raises(UserError, match="recipe.yaml: no such file"):
         check_summary(tmp_path)
     (tmp_path / "recipe.yaml").write_text("checks: {a: {min: 0}}")
     with pytest.raises(UserError, match="summary.json: no such file"):
         check_summary(tmp_path)
+    assert stage_seconds(tmp_path / "nowhere") == {}
+    with pytest.raises(UserError, match="not an experiment"):
+        report(tmp_path / "nowhere")

@@ -5,34 +5,26 @@ from torch.testing import assert_close
 
 from textocvp.compat.keys import TORCH_LAYER, from_original
 from textocvp.config.models import TransitionConfig
-from textocvp.modules import xavier_
-from textocvp.modules.attention import (
-    EncoderLayer,
-    LearnedTimeEmbedding,
-    MultiHeadAttention,
-    SinusoidalTimeEmbedding,
-    SoftPositionEmbedding,
-    coordinate_grid,
-)
+from textocvp.modules import attention, xavier_
+from textocvp.modules.attention import EncoderLayer, SinusoidalTimeEmbedding, SoftPositionEmbedding
 from textocvp.modules.slot_attention import TransformerTransition
 
 
 def test_masked_context_is_as_good_as_absent():
-    attention = MultiHeadAttention(8, num_heads=2, head_dim=3)
+    heads = attention.MultiHeadAttention(8, num_heads=2, head_dim=3)
     queries, context = torch.randn(2, 4, 8), torch.randn(2, 6, 8)
     mask = torch.arange(6) < torch.tensor([[6], [4]])
-    masked = attention.attend(queries, *attention.keys_values(context), mask)
-    assert_close(masked[0], attention(queries, context)[0])
-    assert_close(masked[1:], attention(queries[1:], context[1:, :4]))
+    masked = heads.attend(queries, *heads.keys_values(context), mask)
+    assert_close(masked[0], heads(queries, context)[0])
+    assert_close(masked[1:], heads(queries[1:], context[1:, :4]))
 
 
 @pytest.mark.parametrize("pre_norm", [True, False])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_encoder_layer_equals_pytorch(pre_norm, activation):
     torch.manual_seed(0)
-    theirs = nn.TransformerEncoderLayer(
-        8, 2, 16, activation=activation, batch_first=True, norm_first=pre_norm
-    ).eval()
+    options = {"activation": activation, "batch_first": True, "norm_first": pre_norm}
+    theirs = nn.TransformerEncoderLayer(8, 2, 16, **options).eval()
     ours = EncoderLayer(8, 2, 16, 0.1, pre_norm, {"relu": nn.ReLU, "gelu": nn.GELU}[activation]).eval()
     ours.load_state_dict(from_original(theirs.state_dict(), TORCH_LAYER))
     tokens, mask = torch.randn(3, 5, 8), torch.arange(5) < torch.tensor([[5], [3], [1]])
@@ -65,7 +57,7 @@ def test_pre_norm_transition_starts_near_the_identity():
 
 
 def test_grid_runs_along_height_then_width_with_complements():
-    y, x, below, right = coordinate_grid((3, 5))[0]
+    y, x, below, right = attention.coordinate_grid((3, 5))[0]
     assert_close(y[:, 2], torch.tensor([-1.0, 0.0, 1.0]))
     assert_close(x[1], torch.linspace(-1, 1, 5))
     assert_close(below, 1 - y)
@@ -89,7 +81,7 @@ def test_sinusoids_start_at_the_oldest_frame(dim):
 
 
 def test_learned_time_starts_at_the_newest_frame():
-    embedding = LearnedTimeEmbedding(6, max_frames=4)
+    embedding = attention.LearnedTimeEmbedding(6, max_frames=4)
     assert torch.equal(embedding(3)[0, :, 0], embedding.table[0, :3, 0].flip(0))
     assert torch.equal(embedding(1)[:, -1], embedding(3)[:, -1])
 

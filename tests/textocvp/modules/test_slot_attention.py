@@ -41,7 +41,7 @@ def test_slots_compete_for_every_location_in_any_order():
     assert_close(backward.flip(1), forward)
 
 
-def test_learned_slots_are_fixed_or_an_affine_map_of_the_noise():
+def test_learned_and_background_slots_are_fixed_and_the_others_an_affine_map_of_the_noise():
     initializer = Learned(3, 5)
     slots = initializer(torch.randn(4, 3, 5))
     assert slots.shape == (4, 3, 5)
@@ -51,8 +51,6 @@ def test_learned_slots_are_fixed_or_an_affine_map_of_the_noise():
     initializer, noise = LearnedRandom(3, 5), torch.randn(4, 3, 5)
     assert torch.equal(initializer(noise), initializer.mean + initializer.std * noise)
 
-
-def test_background_slot_is_fixed_and_the_others_are_drawn():
     initializer, noise = BackgroundRandom(3, 5), torch.randn(4, 3, 5)
     slots = initializer(noise)
     assert torch.equal(slots[:, 0], initializer.background[0].expand(4, 5))

@@ -83,7 +83,7 @@ def test_golden_teacher_forcing_while_training(golden, name, num_context):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_golden_gradient_norms(golden, name):
+def test_golden_gradient_norms_and_names_of_the_state(golden, name):
     case = golden(name)
     forecaster, names = build_forecaster(name, case)
     slots = case.tensors["slot_history"]
@@ -96,6 +96,8 @@ def test_golden_gradient_norms(golden, name):
     assert sorted(gradients) == sorted(set(order) - set(frozen))
     norms = torch.stack([gradients[key].norm() for key in order if key in gradients])
     assert_close(norms, expected[~expected.isnan()], atol=1e-5, rtol=1e-4)
+    original = to_original(forecaster.state_dict(), names)
+    assert sorted(original) == sorted(case.part("state."))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -109,17 +111,7 @@ def test_golden_single_step(golden, name):
 
 
 @pytest.mark.parametrize("name", WITH_TEXT)
-def test_golden_text_embeddings(golden, name):
-    case = golden(name)
-    predictor = build_forecaster(name, case)[0].predictor
-    with torch.no_grad():
-        embedding = predictor.encode_text(text_of(case))
-    assert embedding.mask is None
-    assert_close(embedding.embeddings, case.tensors["out.text_embeddings"], atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("name", WITH_TEXT)
-def test_golden_unpadded_caption(golden, name):
+def test_golden_text_embeddings_and_an_unpadded_caption(golden, name):
     """Without padding, masked and unmasked cross-attention are the same."""
     case = golden(name)
     slots, text = case.tensors["slot_history"][1:], text_of(case)
@@ -127,16 +119,11 @@ def test_golden_unpadded_caption(golden, name):
     expected = case.tensors["out.ctx2.pred_slots_caption1_unpadded"]
     forecaster, _ = build_forecaster(name, case)
     with torch.no_grad():
+        embedding = forecaster.predictor.encode_text(text)
         unpadded = forecaster(slots, Text(text.tokens[1:, :length], text.mask[1:, :length]), 2, 4)
         forecaster.predictor.mask_padding = True
         padded_and_masked = forecaster(slots, Text(text.tokens[1:], text.mask[1:]), 2, 4)
+    assert embedding.mask is None
+    assert_close(embedding.embeddings, case.tensors["out.text_embeddings"], atol=1e-5, rtol=0)
     assert_close(unpadded, expected, atol=1e-5, rtol=0)
     assert_close(padded_and_masked, expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_golden_state_dict_names_go_both_ways(golden, name):
-    case = golden(name)
-    forecaster, names = build_forecaster(name, case)
-    original = to_original(forecaster.state_dict(), names)
-    assert sorted(original) == sorted(case.part("state."))

@@ -56,7 +56,7 @@ def test_teacher_forcing_shows_the_truth_while_training_alone():
     assert torch.equal(forced, forecaster(frames(1), None, 1, 3))
 
 
-def test_standardised_slots():
+def test_standardised_slots_whose_statistics_are_in_the_checkpoint():
     forecaster = summing(standardize_dim=1)
     forecaster.set_statistics(torch.tensor([3.0]), torch.tensor([2.0]))
     predicted = forecaster(frames(5), None, 1, 2)
@@ -69,8 +69,6 @@ def test_standardised_slots():
     forecaster.set_statistics(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0]))
     assert torch.equal(forecaster.standardize(torch.tensor([5.0, 1.0])), torch.tensor([1.0, 0.0]))
 
-
-def test_statistics_are_in_the_checkpoint():
     forecaster, other = (summing(standardize_dim=1) for _ in range(2))
     forecaster.set_statistics(torch.tensor([3.0]), torch.tensor([2.0]))
     other.load_state_dict(forecaster.state_dict())

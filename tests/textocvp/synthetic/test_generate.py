@@ -59,11 +59,16 @@ def test_any_number_of_workers_gives_the_same_bytes(reference, tmp_path, monkeyp
     assert content(tmp_path / "data") == content(reference)
 
 
-def test_another_seed_gives_other_videos(reference, tmp_path):
+def test_another_seed_gives_other_videos_and_another_format_is_refused(reference, tmp_path, monkeypatch):
     make(tmp_path, seed=1)
     other, first = content(tmp_path / "hard"), content(reference / "hard")
     assert other.keys() == first.keys()
     assert other["videos/test_000000.avi"] != first["videos/test_000000.avi"]
+
+    settings = json.loads((tmp_path / "hard" / "settings.json").read_text())
+    (tmp_path / "hard" / "settings.json").write_text(json.dumps({**settings, "format": 0}))
+    with pytest.raises(UserError, match="format: 0 -> 1"):
+        make(tmp_path, seed=1)
 
 
 def test_easy_and_hard_live_side_by_side_and_nothing_is_listed_without_videos(tmp_path):
@@ -194,14 +199,6 @@ def test_a_folder_with_other_settings_is_refused_and_the_difference_told(referen
     with pytest.raises(UserError, match=rf"hard: .*{difference}.*choose another --out"):
         make(reference, **changes)
     assert content(reference) == before
-
-
-def test_videos_of_another_format_are_refused(tmp_path, monkeypatch):
-    make(tmp_path)
-    settings = json.loads((tmp_path / "hard" / "settings.json").read_text())
-    (tmp_path / "hard" / "settings.json").write_text(json.dumps({**settings, "format": 0}))
-    with pytest.raises(UserError, match="format: 0 -> 1"):
-        make(tmp_path)
 
 
 def test_progress_in_a_log_is_plain_lines(tmp_path, capsys, caplog, monkeypatch):

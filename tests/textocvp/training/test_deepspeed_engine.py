@@ -126,13 +126,11 @@ def test_equals_the_originals(changes):
     assert [learning_rate(step, config) for step in range(first)] == pytest.approx(expected, rel=1e-9)
 
 
-def test_golden_rates():
+def test_golden_rates_that_stay_at_the_minimum_after_the_cosine_and_without_a_scheduler():
     config = TrainingConfig(lr=1e-3, warmup_steps=2, scheduler_steps=8)
     rates = [learning_rate(step, config) for step in range(6)]
     assert rates == [0.0, 5e-4, 1e-3, 1e-3, 9.619435722790177e-4, 8.535680352542143e-4]
 
-
-def test_stays_at_the_minimum_after_the_cosine_and_without_a_scheduler():
     config = TrainingConfig(lr=1e-3, warmup_steps=2, scheduler_steps=8, min_lr=1e-5)
     assert learning_rate(11, config) == learning_rate(500, config) == 1e-5
 
