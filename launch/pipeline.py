@@ -25,14 +25,7 @@ INDICES = "jobs/indices.json"
 FOLDERS = ("", "seeds/*", "predictors/*", "predictors/*/seeds/*")
 """Folders of an experiment that have an experiment_params.json."""
 CHECKPOINT = f"models/{FINAL}"
-WATCHED = (
-    "log_frequency",
-    "image_log_frequency",
-    "save_frequency",
-    "save_every_steps",
-    "save_minutes",
-    "num_workers",
-)
+WATCHED = "log_frequency image_log_frequency save_frequency save_every_steps save_minutes num_workers".split()
 """Fields of `training` that affect logs and speed, but not results."""
 Planned = Mapping[str, Sequence[Task]]
 """Stage -> its tasks, for earlier stages."""
@@ -169,9 +162,8 @@ def from_folder(root: Path) -> Pipeline:
         known = sorted(path.parent.name for path in root.parent.glob(f"*/{FILE_NAME}"))
         raise UserError(f"{root / FILE_NAME}: no such experiment{nearest(root.name, known)}")
     files, experiments = {}, {}
-    for path in sorted(
-        path for pattern in FOLDERS for path in root.glob(f"{pattern}/{FILE_NAME}".lstrip("/"))
-    ):
+    paths = [path for pattern in FOLDERS for path in root.glob(f"{pattern}/{FILE_NAME}".lstrip("/"))]
+    for path in sorted(paths):
         below = path.parent.relative_to(root).as_posix()
         folder = "" if below == "." else below
         files[folder] = read_json(path)

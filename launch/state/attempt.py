@@ -126,9 +126,8 @@ def leave_to_scheduler(owner: int) -> Callable[[int, Optional[FrameType]], None]
 
 def was_stopped(error: BaseException) -> bool:
     """Whether the command stopped on a signal after saving its state."""
-    return isinstance(error, KeyboardInterrupt) or (
-        isinstance(error, SystemExit) and error.code in STOPPED_CODES
-    )
+    code = error.code if isinstance(error, SystemExit) else None
+    return code in STOPPED_CODES or isinstance(error, KeyboardInterrupt)
 
 
 def local_rank_variables(rank: int, size: int, port: int) -> Dict[str, str]:
