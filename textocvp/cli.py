@@ -55,12 +55,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         folder = options.get("exp_directory") or options.get("out") or Path()
         with writing(folder), native_files(name, options) as arguments:
             status = load_handler(COMMANDS[name].handler)(**arguments)
-    except UserError as error:
-        return report(name, error)
-    except OSError as error:
-        if error.filename is None or error.strerror is None:
-            raise
-        return report(name, UserError(f"{error.filename2 or error.filename}: {error.strerror}"))
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.filename is None or error.strerror is None:
+                raise
+            error = UserError(f"{error.filename2 or error.filename}: {error.strerror}")
+        if job_folder() is not None:
+            raise error
+        print(f"error: {name}: {error}{AGAIN if isinstance(error, DiskFullError) else ''}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(f"error: {name}: interrupted; finished outputs are kept", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -76,14 +79,6 @@ def arguments_of(command: Command, options: Dict[str, Any]) -> Dict[str, Any]:
     names = [name for name in options if name in EvaluationConfig.model_fields]
     evaluation = settings_from(EvaluationConfig, options)
     return {**options, **{name: getattr(evaluation, name) for name in names}}
-
-
-def report(command: str, error: UserError) -> int:
-    """One line on standard error; returns the exit status. A job records the error itself."""
-    if job_folder() is not None:
-        raise error
-    print(f"error: {command}: {error}{AGAIN if isinstance(error, DiskFullError) else ''}", file=sys.stderr)
-    return EXIT_USER_ERROR
 
 
 def load_handler(target: str) -> Callable[..., Any]:
@@ -115,7 +110,7 @@ def _add_option(parser: argparse.ArgumentParser, name: str, default: Optional[st
         settings["help"] += f" ({settings['default']})"
     if "default" not in settings and "action" not in settings:
         settings["required"] = True
-    parser.add_argument(*FLAGS.get(name, (f"--{name}",)), dest=name, **settings)
+    parser.add_argument(*settings.pop("flags", (f"--{name}",)), dest=name, **settings)
 
 
 def _name(registry: Registry, help: str) -> Dict[str, Any]:
@@ -123,13 +118,8 @@ def _name(registry: Registry, help: str) -> Dict[str, Any]:
     return {"type": name_in(registry), "metavar": "NAME", "help": f"{help}: {known}"}
 
 
-FLAGS = {
-    "exp_directory": ("-d", "--exp_directory"),
-    "results_name": ("-o", "--results_name"),
-    "source": ("--from",),
-}
 OPTIONS: Dict[str, Dict[str, Any]] = {
-    "exp_directory": {"type": Path, "help": "the experiment's folder"},
+    "exp_directory": {"flags": ("-d", "--exp_directory"), "type": Path, "help": "the experiment's folder"},
     "name_pred_exp": {"help": "the predictor experiment's name"},
     "decomp_ckpt": {"default": FINAL, "help": "decomposition checkpoint in EXP/models, or a path"},
     "pred_ckpt": {"default": FINAL, "help": "predictor checkpoint in its models/, or a path"},
@@ -145,16 +135,16 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     "out": {"type": Path, "help": "the file or folder to create"},
     "sheet": {"type": Path, "default": None, "help": "the contact sheet (ROOT/contact_sheet.png)"},
     "workers": {"type": count, "default": None, "help": "processes (one per core)"},
-    "source": {"type": Path, "help": "what is read"},
+    "source": {"flags": ("--from",), "type": Path, "help": "what is read"},
     "to": {"type": Path, "help": "the new folder"},
     "num_heads": {"type": count, "default": None, "help": "attention heads of a ViT of an unpublished size"},
     "shard": {"type": int, "default": 0, "help": "index of the shard"},
     "num_shards": {"type": count, "default": 1, "help": "number of shards"},
     "criterion": {"default": None, "help": "criterion that ranks the seeds (see EXP/selected.json)"},
-    "results_name": {"type": folder_name, "help": "name of the file in results/"},
+    "results_name": {"flags": ("-o", "--results_name"), "type": folder_name, "help": "the file in results/"},
     "url": {"default": PRETRAINED_URL, "help": "the archive"},
 }
-"""Without a default an option is required."""
+"""Arguments of add_argument; flags: where not --NAME. Without a default an option is required."""
 COMMANDS: Dict[str, Command] = {
     "make-data": Command(
         "textocvp.synthetic.generate:make_data",

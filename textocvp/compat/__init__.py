@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 COPIES = ".native"
 """Folder in the folder of an experiment that holds the copies."""
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""First bytes of what torch.save writes without zip, as all versions before 1.6 did: a pickled magic number."""
+"""First bytes of what torch.save writes before version 1.6: a pickled magic number."""
 
 
 @contextlib.contextmanager

@@ -101,11 +101,8 @@ def _receive(response: HTTPResponse, part: Path, done: int) -> None:
         raise ConnectionError(f"the server sent another part than the one requested, from byte {done}")
     length = response.headers.get("Content-Length")
     total = done + int(length) if length else None
-    megabytes = total and max(1, total >> 20)
-    with (
-        Progress("download-pretrained", megabytes, unit="MB") as progress,
-        open(part, "ab" if done else "wb") as file,
-    ):
+    progress = Progress("download-pretrained", total and max(1, total >> 20), unit="MB")
+    with progress, open(part, "ab" if done else "wb") as file:
         while block := response.read(BLOCK):
             done += file.write(block)
             progress.update(done >> 20)
@@ -123,12 +120,11 @@ def extract(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as file:
             for entry in file.infolist():
                 path = PurePosixPath(entry.filename.replace("\\", "/"))
+                what = f"{archive}: entry {entry.filename!r}"
                 if path.is_absolute() or ".." in path.parts or ":" in str(path):
-                    raise UserError(
-                        f"{archive}: entry {entry.filename!r} leads out of the folder; not unpacked"
-                    )
+                    raise UserError(f"{what} leads out of the folder; not unpacked")
                 if stat.S_ISLNK(entry.external_attr >> 16):
-                    raise UserError(f"{archive}: entry {entry.filename!r} is a link; not unpacked")
+                    raise UserError(f"{what} is a link; not unpacked")
             if sum(entry.file_size for entry in file.infolist()) > MAX_BYTES:
                 raise UserError(f"{archive}: would unpack to more than {format_bytes(MAX_BYTES)}")
             file.extractall(folder)  # checks each entry's checksum

@@ -62,7 +62,7 @@ def export(exp_directory: Path, out: Path, name_pred_exp: str | None = None, che
 
 
 def refuse_settings(trained: Trained) -> None:
-    """UserError naming a setting of the model or predictor that is used and that the original does not have."""
+    """UserError naming a setting that the model or predictor uses and the original does not have."""
     experiment, predictor = trained.experiment, trained.experiment.predictor
     if trained.part == "predictor" and predictor is not None:
         own = predictor.predictor_params

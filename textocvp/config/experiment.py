@@ -160,10 +160,8 @@ def save_experiment(folder: Path, values: Mapping[str, Any]) -> None:
     if path.exists():
         changes = difference(read_json(path), values)
         if changes:
-            raise UserError(
-                f"{path}: exists with another configuration ({'; '.join(map(str, changes))}); "
-                "choose another name"
-            )
+            changed = "; ".join(map(str, changes))
+            raise UserError(f"{path}: exists with another configuration ({changed}); choose another name")
         return
     write_json(path, values)
 
@@ -181,10 +179,8 @@ def _resolved(
     values: Mapping[str, Any], overrides: Mapping[str, Any], source: str, without: Sequence[str]
 ) -> Dict[str, Any]:
     """Complete, checked values; defaults are written out, so that later defaults have no effect."""
-    resolved = to_dict(parse_experiment(apply_overrides(values, overrides), source))
-    return {
-        name: section for name, section in resolved.items() if section is not None and name not in without
-    }
+    sections = to_dict(parse_experiment(apply_overrides(values, overrides), source)).items()
+    return {name: section for name, section in sections if section is not None and name not in without}
 
 
 def experiment_root(folder: Path) -> Path:

@@ -11,14 +11,7 @@ from typing import Any, ClassVar, Literal, Mapping, Optional, Tuple, Union
 from pydantic import Field, PositiveInt
 from typing_extensions import Annotated
 
-from textocvp.config.registry import (
-    DECODERS,
-    ENCODERS,
-    INITIALIZERS,
-    PATCH_DECODERS,
-    TRANSITIONS,
-    VIT_ENCODERS,
-)
+from textocvp.config import registry
 from textocvp.config.schema import Settings, require
 
 PerLayer = Union[int, Tuple[int, ...]]
@@ -27,9 +20,8 @@ PerLayer = Union[int, Tuple[int, ...]]
 def per_layer(value: PerLayer, num_layers: int, name: str) -> Tuple[int, ...]:
     """One value for every layer, or the given tuple checked against the number of layers (ValueError)."""
     values = (value,) * num_layers if isinstance(value, int) else tuple(value)
-    require(
-        len(values) == num_layers, name, f"{num_layers} values, one per entry of num_channels", len(values)
-    )
+    count, expected = len(values), f"{num_layers} values, one per entry of num_channels"
+    require(count == num_layers, name, expected, count)
     require(min(values) >= 1, name, "values >= 1", min(values))
     return values
 
@@ -65,7 +57,20 @@ class ConvEncoderConfig(Settings):
         per_layer(self.strides, len(self.num_channels), "strides")
 
 
-class ConvDecoderConfig(Settings):
+class BroadcastDecoderConfig(Settings):
+    """What the settings of every decoder of broadcast slots have."""
+
+    num_channels: Tuple[int, ...]
+    kernel_size: PositiveInt
+    position_gain: float = 1.0
+    """Factor on the initial weights of the position projection. 4 shortens the early plateau of training."""
+
+    def check(self) -> None:
+        _check_channels(self.num_channels)
+        _check_odd((self.kernel_size,), "kernel_size")
+
+
+class ConvDecoderConfig(BroadcastDecoderConfig):
     """Spatial broadcast decoder with plain convolutions (Watters et al. 2019)."""
 
     dropped: ClassVar[Tuple[str, ...]] = ("downsample_decoder",)
@@ -78,20 +83,14 @@ class ConvDecoderConfig(Settings):
     """Height and width (cells) of the grid a slot is broadcast to."""
     upsample: Optional[PositiveInt] = 1
     """Factor of the nearest-neighbour upsampling after every hidden convolution but the last; null: 1."""
-    position_gain: float = 1.0
-    """Factor on the initial weights of the position projection. 4 shortens the early plateau of training."""
 
     def out_resolution(self) -> Tuple[int, int]:
         """Height and width of the decoded frames."""
         factor = (self.upsample or 1) ** (len(self.num_channels) - 1)
         return self.resolution[0] * factor, self.resolution[1] * factor
 
-    def check(self) -> None:
-        _check_channels(self.num_channels)
-        _check_odd((self.kernel_size,), "kernel_size")
 
-
-class TransposedConvDecoderConfig(Settings):
+class TransposedConvDecoderConfig(BroadcastDecoderConfig):
     """Spatial broadcast to a coarse grid, one convolution, then transposed convolutions of stride 2.
 
     A fraction of ConvDecoder's cost: each entry of `num_channels` doubles the resolution.
@@ -106,8 +105,6 @@ class TransposedConvDecoderConfig(Settings):
     """Kernel size (cells, even) of the transposed convolutions."""
     resolution: Tuple[int, int] = (8, 8)
     """Height and width (cells) of the grid a slot is broadcast to."""
-    position_gain: float = 1.0
-    """Factor on the initial weights of the position projection. 4 shortens the early plateau of training."""
 
     def out_resolution(self) -> Tuple[int, int]:
         """Height and width of the decoded frames."""
@@ -115,8 +112,7 @@ class TransposedConvDecoderConfig(Settings):
         return self.resolution[0] * factor, self.resolution[1] * factor
 
     def check(self) -> None:
-        _check_channels(self.num_channels)
-        _check_odd((self.kernel_size,), "kernel_size")
+        super().check()
         size = self.upsample_kernel_size
         require(size % 2 == 0, "upsample_kernel_size", "an even value", size)
 
@@ -124,7 +120,7 @@ class TransposedConvDecoderConfig(Settings):
 class TransitionConfig(Settings):
     """The module that carries slots from one frame to the next (the `predictor` of Kipf et al. 2022)."""
 
-    model_name: Annotated[str, TRANSITIONS.name] = "TransformerBlock"
+    model_name: Annotated[str, registry.TRANSITIONS.name] = "TransformerBlock"
     """Which transition (registry TRANSITIONS)."""
     num_heads: PositiveInt = 4
     """Attention heads; slot_dim must be divisible by it."""
@@ -139,15 +135,15 @@ class TransitionConfig(Settings):
 class EncoderSection(Settings):
     """Which image encoder (registry ENCODERS), and its settings."""
 
-    encoder_name: Annotated[str, ENCODERS.name] = "ConvEncoder"
-    encoder_params: Annotated[Any, ENCODERS.parameters_of("encoder_name")] = {}
+    encoder_name: Annotated[str, registry.ENCODERS.name] = "ConvEncoder"
+    encoder_params: Annotated[Any, registry.ENCODERS.parameters_of("encoder_name")] = {}
 
 
 class DecoderSection(Settings):
     """Which decoder (registry DECODERS), and its settings."""
 
-    decoder_name: Annotated[str, DECODERS.name] = "ConvDecoder"
-    decoder_params: Annotated[Any, DECODERS.parameters_of("decoder_name")] = {}
+    decoder_name: Annotated[str, registry.DECODERS.name] = "ConvDecoder"
+    decoder_params: Annotated[Any, registry.DECODERS.parameters_of("decoder_name")] = {}
 
 
 class DecompositionConfig(Settings):
@@ -168,7 +164,7 @@ class DecompositionConfig(Settings):
     """Channels of a frame."""
     mlp_hidden: PositiveInt = 256
     """Hidden units of slot attention's MLP."""
-    initializer: Annotated[str, INITIALIZERS.name] = "LearnedRandom"
+    initializer: Annotated[str, registry.INITIALIZERS.name] = "LearnedRandom"
     """Initial slots of the first frame: LearnedRandom draws them from one learned Gaussian, Learned
     keeps one vector per slot, BackgroundRandom gives slot 0 its own vector and draws the others."""
     transition_module: TransitionConfig = TransitionConfig()
@@ -253,15 +249,15 @@ class MLPPatchDecoderConfig(Settings):
 class ViTSection(Settings):
     """Which vision transformer (registry VIT_ENCODERS), and its settings."""
 
-    encoder_name: Annotated[str, VIT_ENCODERS.name] = "vit_base_patch14_dinov2"
-    encoder_params: Annotated[Any, VIT_ENCODERS.parameters_of("encoder_name")] = {}
+    encoder_name: Annotated[str, registry.VIT_ENCODERS.name] = "vit_base_patch14_dinov2"
+    encoder_params: Annotated[Any, registry.VIT_ENCODERS.parameters_of("encoder_name")] = {}
 
 
 class PatchDecoderSection(Settings):
     """Which decoder of patch features (registry PATCH_DECODERS), and its settings."""
 
-    decoder_name: Annotated[str, PATCH_DECODERS.name] = "MLPPatchDecoder"
-    decoder_params: Annotated[Any, PATCH_DECODERS.parameters_of("decoder_name")] = {}
+    decoder_name: Annotated[str, registry.PATCH_DECODERS.name] = "MLPPatchDecoder"
+    decoder_params: Annotated[Any, registry.PATCH_DECODERS.parameters_of("decoder_name")] = {}
 
 
 class ExtendedDINOSAURConfig(DecompositionConfig):

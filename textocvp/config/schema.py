@@ -6,6 +6,7 @@ and unit. Checks between fields go into `check`. The given values are never muta
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -69,7 +70,11 @@ class Settings(BaseModel):
         if info.context and info.context["original"]:
             values = filled_in(values, cls.original)
         known = {name: value for name, value in values.items() if name not in cls.dropped}
-        unknown = [_unknown(name, cls.model_fields) for name in known if name not in cls.model_fields]
+        unknown: List[InitErrorDetails] = []
+        for name in (name for name in known if name not in cls.model_fields):
+            hint = {"hint": nearest(str(name), cls.model_fields)}
+            error = PydanticCustomError("unknown_key", "{hint}", hint)
+            unknown.append({"type": error, "loc": (name,), "input": None})
         if unknown:
             raise ValidationError.from_exception_data(cls.__name__, unknown)
         return known
@@ -84,11 +89,6 @@ def require(holds: bool, field: str, expected: str, got: Any) -> None:
     """For `check`: ValueError("field: expected ..., got ...") unless `holds`."""
     if not holds:
         raise ValueError(f"{field}: expected {expected}, got {shown(got)}")
-
-
-def _unknown(name: Any, known: Iterable[str]) -> InitErrorDetails:
-    error = PydanticCustomError("unknown_key", "{hint}", {"hint": nearest(str(name), known)})
-    return {"type": error, "loc": (name,), "input": None}
 
 
 def _converted(value: Any) -> Any:
@@ -123,7 +123,10 @@ def build(cls: Type[T], values: Any, source: str = "", path: str = "", strict: b
         values = copy.deepcopy(values)
         for location in unknown:
             warnings.warn(f"{source}: {_join(path, location)}: unknown key, left out", stacklevel=2)
-            _remove(values, location)
+            section = values
+            for part in location[:-1]:
+                section = section[part]
+            del section[location[-1]]
 
 
 def to_dict(instance: Optional[BaseModel]) -> Any:
@@ -134,12 +137,6 @@ def to_dict(instance: Optional[BaseModel]) -> Any:
 def given(settings: Settings) -> Dict[str, Any]:
     """The given JSON values, without defaults and nulls, for the options of a command."""
     return settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-
-
-def _remove(values: Any, location: Location) -> None:
-    for part in location[:-1]:
-        values = values[part]
-    del values[location[-1]]
 
 
 def _join(path: str, location: Location) -> str:
@@ -217,10 +214,8 @@ def _hint(problem: ErrorDetails) -> str:
         choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"])  # pydantic: 'a', 'b' or 'c'
         return nearest(problem["input"], choices, listed=False)
     if problem["type"] in ("int_type", "float_type") and isinstance(problem["input"], str):
-        try:
+        with contextlib.suppress(ValueError):
             return f"; write {float(problem['input'])!r}"
-        except ValueError:
-            pass
     return ""
 
 

@@ -35,9 +35,8 @@ class MultiHeadAttention(nn.Module):
         mask: (B, K) bool, True where the context may be attended; None: everywhere.
         """
         allowed = None if mask is None else mask[:, None, None, :]
-        attended = F.scaled_dot_product_attention(
-            self._split(self.q(queries)), keys, values, attn_mask=allowed
-        )
+        queries = self._split(self.q(queries))
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed)
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
@@ -98,13 +97,12 @@ class PackedSelfAttention(nn.Module):
         """
         heads = self.in_projection(tokens).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys, values = heads.unbind(0)  # each (B, heads, L, E / heads)
-        attended = F.scaled_dot_product_attention(
-            queries[:, :, -num_queries:],
-            keys,
-            values,
+        allowed, dropout = (
             None if mask is None else mask[:, None, None],
-            dropout_p=self.dropout if self.training else 0.0,
+            self.dropout if self.training else 0.0,
         )
+        queries = queries[:, :, -num_queries:]
+        attended = F.scaled_dot_product_attention(queries, keys, values, allowed, dropout_p=dropout)
         return self.out_projection(attended.transpose(1, 2).flatten(2))
 
 

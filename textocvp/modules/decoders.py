@@ -14,12 +14,6 @@ from textocvp.config.models import ConvDecoderConfig, MLPPatchDecoderConfig, Tra
 from textocvp.modules.attention import SoftPositionEmbedding
 
 
-def _taps_inside(resolution: tuple[int, int], kernel_size: int) -> Tensor:
-    """(H * W, k * k) float: 1 where a kernel's tap at this cell is on the grid, 0 in the padding."""
-    ones = torch.ones(1, 1, *resolution)
-    return F.unfold(ones, kernel_size, padding=kernel_size // 2)[0].T.contiguous()
-
-
 class SpatialBroadcastConv(nn.Module):
     """Broadcast slots over a grid, add a position embedding, convolve (Watters et al. 2019).
 
@@ -28,6 +22,7 @@ class SpatialBroadcastConv(nn.Module):
     """
 
     taps_inside: Tensor
+    """(H * W, k * k) float: 1 where a kernel's tap at this cell is on the grid, 0 in the padding."""
 
     def __init__(
         self, slot_dim: int, out_channels: int, kernel_size: int, resolution: tuple[int, int]
@@ -36,7 +31,8 @@ class SpatialBroadcastConv(nn.Module):
         conv = nn.Conv2d(slot_dim, out_channels, kernel_size)
         self.weight, self.bias = conv.weight, conv.bias
         self.out_channels, self.padding, self.resolution = out_channels, kernel_size // 2, resolution
-        self.register_buffer("taps_inside", _taps_inside(resolution, kernel_size), persistent=False)
+        taps = F.unfold(torch.ones(1, 1, *resolution), kernel_size, padding=self.padding)[0].T.contiguous()
+        self.register_buffer("taps_inside", taps, persistent=False)
 
     def forward(self, slots: Tensor, position: Tensor) -> Tensor:
         """Slots (M, D), embedding (1, D, H, W) -> (M, out_channels, H, W), channels last in memory."""
@@ -77,14 +73,11 @@ class TransposedConvDecoder(nn.Module):
 
     def __init__(self, config: TransposedConvDecoderConfig, slot_dim: int, out_channels: int) -> None:
         super().__init__()
-        channels = (*config.num_channels, out_channels + 1)
-        kernel_size = config.upsample_kernel_size
+        channels, size = (*config.num_channels, out_channels + 1), config.upsample_kernel_size
         self.position = SoftPositionEmbedding(slot_dim, config.resolution)
         self.broadcast = SpatialBroadcastConv(slot_dim, channels[0], config.kernel_size, config.resolution)
         self.convs = nn.ModuleList(
-            nn.ConvTranspose2d(
-                channels[i], channels[i + 1], kernel_size, stride=2, padding=kernel_size // 2 - 1
-            )
+            nn.ConvTranspose2d(channels[i], channels[i + 1], size, stride=2, padding=size // 2 - 1)
             for i in range(len(channels) - 1)
         )
 
@@ -106,7 +99,11 @@ class MLPPatchDecoder(nn.Module):
         position = torch.randn(1, 1, config.num_patches, config.in_dim) / config.in_dim**0.5
         self.position = nn.Parameter(position)
         self.norm = nn.LayerNorm(config.in_dim) if config.initial_layer_norm else nn.Identity()
-        self.mlp = _mlp(config)
+        widths = [config.in_dim, *[config.hidden_dim] * (config.num_layers - 1), config.out_dim]
+        layers: list[nn.Module] = []
+        for width, next_width in zip(widths, widths[1:]):
+            layers += [nn.Linear(width, next_width), nn.ReLU()]
+        self.mlp = nn.Sequential(*layers[:-1])
         self.image_decoder = _image_decoder(config, img_size)
 
     def forward(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,14 +132,6 @@ class MLPPatchDecoder(nn.Module):
         if frames.shape[-1] == self.img_size:
             return frames
         return F.interpolate(frames, (self.img_size, self.img_size), mode="bilinear", align_corners=False)
-
-
-def _mlp(config: MLPPatchDecoderConfig) -> nn.Sequential:
-    widths = [config.in_dim, *[config.hidden_dim] * (config.num_layers - 1), config.out_dim]
-    layers: list[nn.Module] = []
-    for width, next_width in zip(widths, widths[1:]):
-        layers += [nn.Linear(width, next_width), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 def _image_decoder(config: MLPPatchDecoderConfig, img_size: int) -> nn.Sequential:

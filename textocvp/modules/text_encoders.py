@@ -31,9 +31,7 @@ class TextTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=self.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(
-            EncoderLayer(
-                width, config.num_heads, 4 * width, config.dropout, pre_norm=False, activation=nn.GELU
-            )
+            EncoderLayer(width, config.num_heads, 4 * width, config.dropout, False, activation=nn.GELU)
             for _ in range(config.num_layers)
         )
         self.projection = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out_dim))
@@ -147,16 +145,14 @@ class TextGuidedBlock(AttentionAndMLP):
         self.text_attention = TextCrossAttention(config.token_dim, fusion)
 
     def forward(
-        self,
-        tokens: Tensor,
-        num_queries: int,
-        text_keys: Tensor,
-        text_values: Tensor,
-        text_mask: Tensor | None,
+        self, tokens: Tensor, num_queries: int, keys: Tensor, values: Tensor, text_mask: Tensor | None
     ) -> Tensor:
-        """Update the last `num_queries` of the tokens (B, L, dim): (B, num_queries, dim)."""
+        """Update the last `num_queries` of the tokens (B, L, dim): (B, num_queries, dim).
+
+        keys, values, text_mask: of the text, as TextCrossAttention takes them.
+        """
         tokens_norm = self.norm_attention(tokens)
         queries, queries_norm = tokens[:, -num_queries:], tokens_norm[:, -num_queries:]
         slots = queries + self.attention(queries_norm, tokens_norm)
-        guided = self.text_attention(slots, text_keys, text_values, text_mask)
+        guided = self.text_attention(slots, keys, values, text_mask)
         return slots + self.mlp(self.norm_mlp(guided))
