@@ -138,20 +138,3 @@ def test_views_use_the_environment_that_is_there(make):
     assert make(*arguments).stdout == (
         ".venv/bin/python -m launch logs --exp experiments/demo --stage train-decomp --task 1 --follow\n"
     )
-
-
-def test_the_locks_hold_what_pyproject_asks_for():
-    check = [sys.executable, CODE / "containers" / "lock.py", "--check"]
-    result = subprocess.run(check, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
-
-
-def test_the_login_lock_has_no_torch_and_the_locks_agree():
-    pins = {}
-    for name in ("login", "cpu", "dev"):
-        lines = (CODE / "containers" / f"requirements-{name}.lock").read_text().splitlines()
-        pins[name] = dict(line.split("==") for line in lines if not line.startswith("#"))
-    assert "torch" not in pins["login"]
-    assert set(pins["login"].items()) <= set(pins["cpu"].items())
-    assert not set(pins["dev"]) & set(pins["cpu"])
-    assert pins["cpu"]["torch"] == "2.13.0"

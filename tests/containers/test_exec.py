@@ -38,19 +38,11 @@ def test_wrong_arguments_are_one_line(arguments, words):
 @pytest.mark.slow
 class TestInTheImage:
     def test_only_listed_variables_pass(self, in_image, tmp_path):
-        passed = {
-            "SUBMITIT_X": "two\nlines",
-            "NCCL_DEBUG": "a 'b' \"c\" $HOME",
-            "WANDB_MODE": "offline",
-            "MY_SITE": "",
-        }
-        passed.update(
-            SLURM_JOB_ID="1", CUDA_VISIBLE_DEVICES="0,1", TEXTOCVP_WEIGHTS="/w", OMP_NUM_THREADS="3"
-        )
-        passed.update(PYTHONPATH="/code", PYTHONSAFEPATH="1", TZ="UTC")
-        dropped = dict.fromkeys(
-            ("CONDA_PREFIX", "MY_SITES", "APPTAINERENV_A", "VIRTUAL_ENV", "PYTHONSTARTUP", "A"), "x"
-        )
+        passed = {"SUBMITIT_X": "two\nlines", "NCCL_DEBUG": "a 'b' \"c\" $HOME", "WANDB_MODE": "offline"}
+        passed.update(SLURM_JOB_ID="1", CUDA_VISIBLE_DEVICES="0,1", TEXTOCVP_WEIGHTS="/w", MY_SITE="")
+        passed.update(OMP_NUM_THREADS="3", PYTHONPATH="/code", PYTHONSAFEPATH="1", TZ="UTC")
+        names = "CONDA_PREFIX MY_SITES APPTAINERENV_A VIRTUAL_ENV PYTHONSTARTUP A".split()
+        dropped = dict.fromkeys(names, "x")
         dropped.update(LD_PRELOAD="", PYTHONHOME="/nowhere")
         code = "import json, os; print(json.dumps(dict(os.environ)))"
         environment = {**os.environ, **passed, **dropped, "HF_HUB_OFFLINE": "0", "PYTHONNOUSERSITE": ""}

@@ -13,8 +13,11 @@ def pins(path):
     return dict(line.split("==") for line in lines if not line.startswith("#"))
 
 
-def test_the_cuda_lock_is_the_cpu_lock_and_what_cuda_needs():
-    cpu, cuda = (pins(CONTAINERS / f"requirements-{name}.lock") for name in ("cpu", "cuda"))
+def test_the_locks_agree_and_the_cuda_lock_has_only_what_cuda_needs_more():
+    names = ("login", "dev", "cpu", "cuda")
+    login, dev, cpu, cuda = (pins(CONTAINERS / f"requirements-{name}.lock") for name in names)
+    assert "torch" not in login and cpu["torch"] == "2.13.0"
+    assert login.items() <= cpu.items() and not dev.keys() & cpu.keys()
     assert cpu.items() <= cuda.items()
     added = cuda.keys() - cpu.keys()
     assert {"nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-nccl-cu13", "triton"} <= added

@@ -18,8 +18,6 @@ from launch.submit import parse_resources, parse_seeds
 
 CODE = Path(__file__).parents[2]
 SMOKE = str(CODE / "experiments" / "recipes" / "smoke.yaml")
-
-
 LOCAL = ("--cluster", "local")
 
 
@@ -114,12 +112,10 @@ def test_a_folder_whose_sections_contradict_each_other_is_not_submitted(written,
     assert capsys.readouterr().err.startswith(f"error: {path}: ")
 
 
-def test_the_sites_own_image_is_unpacked(tmp_path, capfd):
-    site = tmp_path / "site.yaml"
-    site.write_text(
-        f"scheduler: slurm\ncontainer: {{runtime: apptainer}}\npaths: {{image_cache: {tmp_path}/images}}\n"
-    )
-    assert main(["image", "--cluster", str(site), "--unpack"]) == 2
+def test_the_sites_own_image_is_unpacked(local_site, tmp_path, capfd):
+    paths = {"image_cache": f"{tmp_path}/images"}
+    site = local_site(scheduler="slurm", container={"runtime": "apptainer"}, paths=paths)
+    assert main(["image", "--cluster", site, "--unpack"]) == 2
     said = capfd.readouterr()
     assert "containers/unpack.sh" in said.out
     assert f"error: the image {tmp_path}/images/textocvp-cpu-" in said.err
@@ -128,20 +124,15 @@ def test_the_sites_own_image_is_unpacked(tmp_path, capfd):
 
 
 @pytest.mark.slow
-def test_a_thousand_tasks_cost_two_seconds(small_recipe, tmp_path, capsys, monkeypatch):
+def test_a_thousand_tasks_cost_two_seconds(small_recipe, local_site, tmp_path, capsys, monkeypatch):
     """Planned before anything exists, planned when all but the last are done, and shown: CPU seconds, with a
     margin for a slower machine."""
-    site = tmp_path / "site.yaml"
-    site.write_text(f"scheduler: local\npaths: {{experiments: {tmp_path}}}\n")
+    site = local_site(paths={"experiments": str(tmp_path)})
     monkeypatch.setattr(os, "fsync", lambda file: None)
-    recipe = small_recipe(
-        decomposition={"model": "SAVi", "dataset": "CATER_Hard", "seeds": list(range(300))},
-        slots={"shards": 390},
-        predictors=[
-            {"name": name, "predictor": name, "seeds": list(range(150))}
-            for name in ("TextOCVP_CustomTF", "VanillaTransformer")
-        ],
-    )
+    names, seeds = ("TextOCVP_CustomTF", "VanillaTransformer"), list(range(150))
+    predictors = [{"name": name, "predictor": name, "seeds": seeds} for name in names]
+    decomposition = {"model": "SAVi", "dataset": "CATER_Hard", "seeds": list(range(300))}
+    recipe = small_recipe(decomposition=decomposition, slots={"shards": 390}, predictors=predictors)
 
     def seconds(*arguments):
         before = time.process_time()

@@ -3,7 +3,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from launch.state.attempt import slurm_rank_variables
 from launch.state.ledger import read_ledger
 from launch.state.manifest import InputError, Records, check_upstream, write_manifest
 from launch.state.task import ANY, Edge, Task, job_folder, write_task
+
+from .conftest import wait_for
 
 CODE = Path(__file__).parents[2]
 FIRST = Task("make_data", 0, "", ("make-data",), {"n": 1}, outputs=("data.txt",))
@@ -29,18 +30,15 @@ def run(python, root, task):
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=root, timeout=60)
 
 
-def test_a_raising_job_exits_non_zero(stub_python, tmp_path):
+def test_a_raising_job_exits_non_zero_and_a_commands_own_status_is_kept(stub_python, tmp_path):
     (tmp_path / "behaviour.json").write_text('{"make-data[0]": "fail"}')
     result = run(stub_python, tmp_path, FIRST)
     assert result.returncode == 1
     assert "RuntimeError: make-data[0] is made to fail" in result.stderr
     assert not (job_folder(tmp_path, "make_data", 0) / "manifest.json").exists()
-    assert [event["event"] for event in read_ledger(tmp_path)] == ["started", "failed"]
-    last = read_ledger(tmp_path)[-1]
-    assert (last["cause"], last["error"]) == ("exception", "RuntimeError: make-data[0] is made to fail")
-
-
-def test_the_commands_own_status_is_kept(stub_python, tmp_path):
+    started, failed = read_ledger(tmp_path)
+    assert (started["event"], failed["event"]) == ("started", "failed")
+    assert (failed["cause"], failed["error"]) == ("exception", "RuntimeError: make-data[0] is made to fail")
     (tmp_path / "behaviour.json").write_text('{"make-data[0]": "user error"}')
     assert run(stub_python, tmp_path, FIRST).returncode == 2
 
@@ -129,10 +127,7 @@ def test_a_stage_without_handlers_leaves_sigterm_to_the_scheduler(stub_python, t
     command = [stub_python, "-u", "-m", "launch.job", str(path)]
     process = subprocess.Popen(command, env=environment, cwd=tmp_path)
     try:
-        deadline = time.monotonic() + 30
-        while not (path.parent / "asleep").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for((path.parent / "asleep").exists, 30, 0.05)
         process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=1)

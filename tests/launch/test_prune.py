@@ -23,12 +23,9 @@ def test_a_finished_experiment_stays_finished(finished_smoke, smoke_copy, capsys
     before, size = run(capsys, "status", "--exp", smoke_copy).out, bytes_below(smoke_copy)
     listed = run(capsys, "prune", "--exp", smoke_copy, "--dry").out
     assert bytes_below(smoke_copy) == size
-    paths = (
-        "seeds/0/resume",
-        "seeds/1/models/checkpoint_epoch_1.pth",
-        "predictors/VanillaTransformer/resume",
-    )
-    assert all(path in listed for path in paths)
+    checkpoint = "seeds/1/models/checkpoint_epoch_1.pth"
+    for path in ("seeds/0/resume", checkpoint, "predictors/VanillaTransformer/resume"):
+        assert path in listed
     assert listed.splitlines()[-1].endswith("would be freed; nothing was removed")
 
     pruned = run(capsys, "prune", "--exp", smoke_copy).out

@@ -97,13 +97,9 @@ def test_a_wrong_recipe_is_one_line(small_recipe, capsys, changes, parts):
 def test_unreadable_recipes(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1\n")
     (tmp_path / "list.yaml").write_text("- 1\n")
-    problems = {
-        "none.yaml": "no such file",
-        "bad.yaml": "valid YAML",
-        "list.yaml": "section",
-        ".": "is a folder",
-    }
-    for name, problem in problems.items():
+    problems = {"none": "no such file", "bad": "valid YAML", "list": "section"}
+    named = {f"{name}.yaml": problem for name, problem in problems.items()}
+    for name, problem in {**named, ".": "is a folder"}.items():
         with pytest.raises(UserError, match=f"{tmp_path / name}: .*{problem}"):
             load_recipe(tmp_path / name)
 

@@ -12,6 +12,17 @@ KINDS = {"train_decomp": True, "make_data": False}
 
 
 @pytest.fixture
+def program(tmp_path):
+    """Writes a stand-in for one of Slurm's programs, a shell script, to `tmp_path`."""
+
+    def write(name, text=""):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+
+    return write
+
+
+@pytest.fixture
 def site():
     """Parses a site's values."""
 

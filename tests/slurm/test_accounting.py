@@ -40,9 +40,8 @@ def test_memory():
     assert asked_memory("0n", 8, 2) is None
 
 
-def test_without_accounting_nothing_is_known(tmp_path):
+def test_without_accounting_nothing_is_known(program, tmp_path):
     assert usages(["1"], {"PATH": str(tmp_path)}) == {}
     assert usages([], {}) == {}
-    (tmp_path / "sacct").write_text("#!/bin/sh\necho Slurm accounting storage is disabled >&2\nexit 1\n")
-    (tmp_path / "sacct").chmod(0o755)
+    program("sacct", "echo Slurm accounting storage is disabled >&2\nexit 1")
     assert usages(["1"], {"PATH": f"{tmp_path}:/usr/bin:/bin"}) == {}

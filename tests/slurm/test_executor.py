@@ -7,17 +7,12 @@ from slurm.options import Resources
 from textocvp.files import UserError
 
 
-def program(folder, name, text=""):
-    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
-    (folder / name).chmod(0o755)
-
-
 @pytest.fixture
-def script(tmp_path, monkeypatch):
+def script(program, tmp_path, monkeypatch):
     """The batch script of a job, as it is submitted and as it is shown."""
 
     def text(cluster, job):
-        program(tmp_path, "srun")
+        program("srun")
         monkeypatch.setenv("PATH", str(tmp_path))
         executor = make_executor(cluster, job)
         if job.is_array:
@@ -64,16 +59,12 @@ def test_some_elements_of_an_array_keep_their_indices_and_no_dependency_leaks_in
 
 
 @pytest.fixture
-def sbatch(tmp_path, monkeypatch):
+def sbatch(program, tmp_path, monkeypatch):
     """A stand-in that takes one array, notes its environment and refuses the next."""
-    program(tmp_path, "srun")
-    program(
-        tmp_path,
-        "sbatch",
-        f"""[ ! -e {tmp_path}/environment ] || {{ echo "error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }}
-env > {tmp_path}/environment
-echo "Submitted batch job 7" """,
-    )
+    program("srun")
+    refusal = '{ echo "error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }'
+    noted = f"{tmp_path}/environment"
+    program("sbatch", f'[ ! -e {noted} ] || {refusal}\nenv > {noted}\necho "Submitted batch job 7"')
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     return tmp_path / "environment"
 
@@ -86,10 +77,9 @@ def test_what_sbatch_refuses_is_one_line(sbatch, site, array):
 
 
 def test_a_job_that_is_submitted_from_a_job_inherits_nothing_of_it(sbatch, site, array, monkeypatch):
-    monkeypatch.setenv("SLURM_CONF", "/site/slurm.conf")
-    monkeypatch.setenv("SLURM_JOB_ID", "3")
-    monkeypatch.setenv("SLURM_MEM_PER_CPU", "100")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "9")
+    given = {"CONF": "/site/slurm.conf", "JOB_ID": "3", "MEM_PER_CPU": "100", "ARRAY_TASK_ID": "9"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
     assert submit_array(site(), array()) == ["7"]
     names = {line.partition("=")[0]: line for line in sbatch.read_text().splitlines()}
     assert names["SLURM_CONF"] == "SLURM_CONF=/site/slurm.conf"

@@ -25,13 +25,12 @@ def test_resources_are_options():
 
 
 @pytest.fixture
-def bash(tmp_path):
+def bash(program, tmp_path):
     """Runs shell lines with stand-ins for Slurm's programs first on PATH; returns status and output."""
 
     def run(lines, programs, **environment):
         for name, text in programs.items():
-            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-            (tmp_path / name).chmod(0o755)
+            program(name, text)
         environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "40", **environment}
         command = ["bash", "-c", "\n".join(lines)]
         result = subprocess.run(command, env=environment, capture_output=True, text=True)

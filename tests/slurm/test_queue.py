@@ -6,14 +6,12 @@ from slurm.queue import JobState, SlurmError, cancel, job_states
 
 
 @pytest.fixture
-def programs(tmp_path, monkeypatch):
+def programs(program, tmp_path, monkeypatch):
     """Puts stand-ins for Slurm's programs on the PATH; each call is noted."""
 
     def put(**outputs):
         for name, text in outputs.items():
-            path = tmp_path / name
-            path.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\ncat <<EOF\n{text}\nEOF\n')
-            path.chmod(0o755)
+            program(name, f'echo "{name} $*" >> {tmp_path}/calls\ncat <<EOF\n{text}\nEOF')
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin")
         return tmp_path / "calls"
 
@@ -26,6 +24,7 @@ def test_one_question_however_many_jobs(programs):
         "9|FAILED|NonZeroExitCode|n2|768|",
         sacct="7|CANCELLED by 0|None assigned|0:0\n8_1|FAILED|n1|1:0",
     )
+    assert job_states([], {}) == {} and not calls.exists(), "no job, no question"
     states = job_states(["5_0", "5_1", "6", "7", "8_1", "9", "10"], {})
     assert states == {
         "5_0": JobState("RUNNING", "", "n1"),
@@ -39,12 +38,6 @@ def test_one_question_however_many_jobs(programs):
     lines = calls.read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["squeue", "sacct"]
     assert lines[1].endswith("--jobs 10,7,8_1")
-
-
-def test_no_job_no_question(programs):
-    calls = programs(squeue="")
-    assert job_states([], {}) == {}
-    assert not calls.exists()
 
 
 def test_it_works_without_accounting(programs, tmp_path, monkeypatch):

@@ -84,16 +84,14 @@ def test_images(make, tmp_path, record, name, level, parts):
     key = image_key(made.cluster)
     if record is not None:
         (tmp_path / "image.sif").write_bytes(b"image")
-        (tmp_path / "image.sif.json").write_text(
-            json.dumps(record).replace("KEY", key) if record != "{" else "{"
-        )
+        text = record if isinstance(record, str) else json.dumps(record)
+        (tmp_path / "image.sif.json").write_text(text.replace("KEY", key))
     assert_found(made, "image", name, level, [part.replace("KEY", key) for part in parts])
 
 
 def test_images_and_interpreters_that_do_not_exist(make, tmp_path):
-    assert_found(
-        make(**IMAGE, paths={"image_cache": str(tmp_path)}), "image", "", FAIL, ("`make image CLUSTER=",)
-    )
+    cached = make(**IMAGE, paths={"image_cache": str(tmp_path)})
+    assert_found(cached, "image", "", FAIL, ("`make image CLUSTER=",))
     assert_found(make(), "python", "", OK, ("python",))
     assert_found(make(python=f"{tmp_path}/none"), "python", "", FAIL, (f"{tmp_path}/none", "`make setup`"))
 

@@ -12,12 +12,12 @@ from launch.views.status import Overview, task_state
 from slurm.queue import JobState
 from textocvp.files import UserError, write_json
 
+HERE = {"job_id": "", "host": socket.gethostname(), "pid": os.getpid()}
+
 
 def test_a_table_of_what_is_known(written, submitted, capsys):
     submitted(written, "train_decomp", 0)
-    ledger.record(
-        written, "started", "train_decomp", 0, job_id="", host=socket.gethostname(), pid=os.getpid()
-    )
+    ledger.record(written, "started", "train_decomp", 0, **HERE)
     progress = {"step": 40, "total_steps": 100, "rate": 2.5, "loss": 0.25, "seconds_left": 24}
     write_json(written / "jobs" / "train_decomp" / "0" / "progress.json", progress)
     submitted(written, "train_decomp", 1)
@@ -25,8 +25,10 @@ def test_a_table_of_what_is_known(written, submitted, capsys):
     assert main(["status", "--exp", str(written)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 14 + 1
-    here = socket.gethostname()
-    assert lines[3].split()[:10] == f"train-decomp 0 seed 3 running {here} 40/100 2.5/s 0:24 0.25".split()
+    assert (
+        lines[3].split()[:10]
+        == f"train-decomp 0 seed 3 running {HERE['host']} 40/100 2.5/s 0:24 0.25".split()
+    )
     assert lines[4].split()[:5] == ["train-decomp", "1", "seed", "7", "failed"]
     assert lines[5].split()[:6] == ["select-decomp", "0", "best", "seed", "not", "submitted"]
     assert lines[-1] == "train-decomp[1] failed: RuntimeError: no luck"
@@ -73,13 +75,12 @@ def test_restarts_and_the_node_have_their_columns(written, submitted, capsys):
 
 def test_watching_ends_when_nothing_runs_any_more(written, submitted, capsys, monkeypatch):
     submitted(written, "train_decomp", 0)
-    here = {"job_id": "", "host": socket.gethostname(), "pid": os.getpid()}
-    ledger.record(written, "started", "train_decomp", 0, **here)
+    ledger.record(written, "started", "train_decomp", 0, **HERE)
     waits = []
 
     def sleep(seconds):
         waits.append(seconds)
-        ledger.record(written, "stopped", "train_decomp", 0, **here)
+        ledger.record(written, "stopped", "train_decomp", 0, **HERE)
 
     monkeypatch.setattr("launch.views.status.time.sleep", sleep)
     assert main(["status", "--exp", str(written), "--watch"]) == 0
@@ -90,13 +91,10 @@ def test_watching_ends_when_nothing_runs_any_more(written, submitted, capsys, mo
 
 def test_a_watched_status_is_planned_again_only_when_the_ledger_changes(written, submitted, monkeypatch):
     plans = []
-    monkeypatch.setattr(
-        status, "make_plan", lambda *args, **more: plans.append(1) or make_plan(*args, **more)
-    )
+    counted = lambda *args, **more: plans.append(1) or make_plan(*args, **more)  # noqa: E731
+    monkeypatch.setattr(status, "make_plan", counted)
     submitted(written, "train_decomp", 0)
-    ledger.record(
-        written, "started", "train_decomp", 0, job_id="", host=socket.gethostname(), pid=os.getpid()
-    )
+    ledger.record(written, "started", "train_decomp", 0, **HERE)
     overview = status.Overview(written)
     for step in (1, 2):
         progress = {"step": step, "total_steps": 9}
