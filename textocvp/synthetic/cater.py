@@ -89,7 +89,7 @@ def caption(actions: Sequence[Action], objects: Sequence[SceneObject], easy: boo
     For example "the medium green rubber cone is sliding to (2, 3)."; in CATER_Easy shapes alone, "the cone".
     """
     sentences = []
-    names = [f"the {thing.shape}" if easy else "the " + " ".join(thing.looks) for thing in objects]
+    names = [f"the {o.shape}" if easy else f"the {o.size} {o.color} {o.material} {o.shape}" for o in objects]
     for action in actions:
         verb = {"slide": "sliding to", "pick_place": "picked up and placed to"}.get(action.name, "rotating")
         if action.target is not None:
@@ -150,11 +150,8 @@ def describe(plan: VideoPlan, text: str) -> dict[str, Any]:
     """A video's state file: positions (T,3) in table units, yaw and tilt (T,) in radians."""
     objects = [
         {
-            **{name: getattr(thing, name) for name in ("shape", "size", "color", "material")},
-            "radius": thing.radius,
-            "positions": track.positions.round(4).tolist(),
-            "yaw": track.yaw.round(4).tolist(),
-            "tilt": track.tilt.round(4).tolist(),
+            **{name: getattr(thing, name) for name in ("shape", "size", "color", "material", "radius")},
+            **{name: getattr(track, name).round(4).tolist() for name in ("positions", "yaw", "tilt")},
         }
         for thing, track in zip(plan.objects, plan.tracks)
     ]

@@ -122,10 +122,8 @@ def _place(rng: np.random.Generator, num_bowls: int, num_blocks: int, colors: li
         raise RuntimeError(f"no room for {num_bowls} bowls and {num_blocks} blocks")
     kinds = ["bowl"] * num_bowls + ["block"] * num_blocks
     yaws = [0.0] * num_bowls + rng.uniform(0, np.pi / 2, num_blocks).tolist()
-    return [
-        Piece(kind, color, float(x), float(y), yaw)
-        for kind, color, (x, y), yaw in zip(kinds, colors, places, yaws)
-    ]
+    rows = zip(kinds, colors, places.tolist(), yaws)
+    return [Piece(kind, color, x, y, yaw) for kind, color, (x, y), yaw in rows]
 
 
 def _act(pieces: list[Piece], block: int, num_frames: int) -> Episode:
@@ -193,36 +191,27 @@ def _draw(episode: Episode, t: int, size: int, antialias: int) -> Canvas:
     canvas = Canvas(size, antialias)
     for number, piece in enumerate(episode.pieces, 1):
         x, y = episode.positions[t, number - 1]
+        color = np.array(RGB[piece.color], dtype=np.float32)
         if piece.kind == "bowl":
-            _draw_bowl(canvas, piece, x, y, number)
-        else:
-            held = number - 1 == episode.block and episode.opening[t] == 0
-            carried = held and np.allclose(episode.gripper[t], (x, y))
-            _draw_block(canvas, piece, x, y, number, episode.height[t] if carried else 0.0)
+            radius = np.hypot(canvas.x - x, canvas.y - y) / BOWL
+            canvas.paint(radius < 1, color, number)
+            inside = radius < 0.86
+            light = 0.62 + 0.2 * np.clip((canvas.x - x + canvas.y - y) / BOWL, -1, 1)
+            canvas.rgb[inside] = color * light[inside][:, None]
+            continue
+        held = number - 1 == episode.block and episode.opening[t] == 0
+        height = episode.height[t] if held and np.allclose(episode.gripper[t], (x, y)) else 0.0
+        half = BLOCK * (1 + LIFT * height)
+        if height > 0:
+            canvas.rgb[_box(canvas, x + 0.03 * height, y + 0.04 * height, piece.yaw, BLOCK, BLOCK)] *= 0.6
+        canvas.paint(_box(canvas, x, y, piece.yaw, half, half), 0.75 * color, number)
+        canvas.paint(_box(canvas, x, y, piece.yaw, 0.8 * half, 0.8 * half), color, number)
     x, y = episode.gripper[t]
     reach, gripper = BLOCK * (1.25 + 0.5 * episode.opening[t]), len(episode.pieces) + 1
     for side in (-1, 1):
         canvas.paint(_box(canvas, x + side * reach, y, 0.0, *FINGER), RUBBER, gripper)
     canvas.paint(_box(canvas, x, y - BLOCK * 0.4, 0.0, reach, PALM[1]), STEEL, gripper)
     return canvas
-
-
-def _draw_bowl(canvas: Canvas, piece: Piece, x: float, y: float, number: int) -> None:
-    radius = np.hypot(canvas.x - x, canvas.y - y) / BOWL
-    color = np.array(RGB[piece.color], dtype=np.float32)
-    canvas.paint(radius < 1, color, number)
-    inside = radius < 0.86
-    light = 0.62 + 0.2 * np.clip((canvas.x - x + canvas.y - y) / BOWL, -1, 1)
-    canvas.rgb[inside] = color * light[inside][:, None]
-
-
-def _draw_block(canvas: Canvas, piece: Piece, x: float, y: float, number: int, height: float) -> None:
-    half = BLOCK * (1 + LIFT * height)
-    if height > 0:
-        canvas.rgb[_box(canvas, x + 0.03 * height, y + 0.04 * height, piece.yaw, BLOCK, BLOCK)] *= 0.6
-    color = np.array(RGB[piece.color], dtype=np.float32)
-    canvas.paint(_box(canvas, x, y, piece.yaw, half, half), 0.75 * color, number)
-    canvas.paint(_box(canvas, x, y, piece.yaw, 0.8 * half, 0.8 * half), color, number)
 
 
 def _box(canvas: Canvas, x: float, y: float, yaw: float, half_width: float, half_height: float) -> np.ndarray:
@@ -255,7 +244,11 @@ class CLIPortWriter:
                 Image.fromarray(frame).save(folder / "color" / f"{number:03d}_color.png")
             np.savez_compressed(folder / "masks.npz", masks=masks)
             (folder / CAPTION_FILE).write_text(episode.caption + "\n")
-            (folder / "states.json").write_text(json.dumps(describe(episode)) + "\n")
+            state: dict[str, Any] = {"caption": episode.caption, "block": episode.block, "bowl": episode.bowl}
+            state["pieces"] = [asdict(piece) for piece in episode.pieces]
+            state["positions"] = episode.positions.round(4).tolist()  # (T, pieces, 2)
+            state["gripper"] = episode.gripper.round(4).tolist()  # (T, 2)
+            (folder / "states.json").write_text(json.dumps(state) + "\n")
         return episode.caption
 
     def entry(self, split: str, index: int, text: str) -> tuple[str, Any]:
@@ -268,15 +261,3 @@ def episode_name(index: int) -> str:
     for number in sorted(int(name[len("episode") :]) for name in EXCLUDED):
         index += index >= number
     return f"episode{index:05d}"
-
-
-def describe(episode: Episode) -> dict[str, Any]:
-    """An episode's state file: positions (T, pieces, 2) and gripper (T, 2)."""
-    return {
-        "caption": episode.caption,
-        "block": episode.block,
-        "bowl": episode.bowl,
-        "pieces": [asdict(piece) for piece in episode.pieces],
-        "positions": episode.positions.round(4).tolist(),
-        "gripper": episode.gripper.round(4).tolist(),
-    }

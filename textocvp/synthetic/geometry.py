@@ -67,11 +67,6 @@ class Camera:
     focal: float
     """Focal length in image heights."""
 
-    @property
-    def eye(self) -> Ray:
-        """Where the rays start, as components ()."""
-        return tuple(np.array(component, dtype=np.float32) for component in EYE)
-
     def boxes(self, centres: np.ndarray, radius: float) -> Boxes:
         """Boxes around spheres (P,3); empty if none of the spheres is in view."""
         local = (centres - EYE) @ self.axes.T

@@ -6,9 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from textocvp.synthetic.geometry import KEY_LIGHT, Body, Boxes, Camera, combine, make_bodies, per_pose, rotate
+from textocvp.synthetic.geometry import (
+    EYE,
+    KEY_LIGHT,
+    Body,
+    Boxes,
+    Camera,
+    combine,
+    make_bodies,
+    per_pose,
+    rotate,
+)
 from textocvp.synthetic.motion import Track
-from textocvp.synthetic.scene import SceneObject
+from textocvp.synthetic.scene import COLORS, GOLD, SceneObject
 from textocvp.synthetic.shapes import Ray
 
 FILL_LIGHT = np.array([-0.75, -0.45, 0.5]) / np.linalg.norm([-0.75, -0.45, 0.5])
@@ -42,12 +52,17 @@ def shade(thing: SceneObject, normals: Ray, rays: Ray, height: np.ndarray, lit: 
         diffuse = np.float32(0.42) * ambient + np.float32(0.68) * key + np.float32(0.16) * fill
         gloss = np.float32(0.10) * _power(towards_light, 8) * lit
     else:
-        studio = environment(rays[2] - 2 * facing * nz, towards_light)
+        # what a mirror shows: the table below, a dim room above, a bright horizon, a lamp
+        upwards = rays[2] - 2 * facing * nz
+        sky = np.float32(0.95) - np.float32(0.75) * upwards
+        table = np.float32(0.42) + np.float32(0.15) * upwards
+        blend = np.clip(np.float32(3) * upwards + np.float32(0.5), 0, 1)
+        studio = table + blend * (sky - table) + np.float32(0.55) * _power(towards_light, 8)
         diffuse = np.float32(0.26) * ambient + np.float32(0.36) * key + np.float32(0.08) * fill
         diffuse = diffuse + np.float32(0.62) * studio
         gloss = np.float32(0.85) * _power(towards_light, 32) * lit + np.float32(0.10) * studio
     rgb = np.empty((*diffuse.shape, 3), dtype=np.float32)
-    for channel, base in enumerate(thing.rgb):
+    for channel, base in enumerate(COLORS.get(thing.color, GOLD)):
         np.minimum(np.float32(base) * diffuse + gloss, 1, out=rgb[..., channel])
     return rgb
 
@@ -57,14 +72,6 @@ def _power(base: np.ndarray, exponent: int) -> np.ndarray:
     while exponent > 1:
         base, exponent = base * base, exponent // 2
     return base
-
-
-def environment(upwards: np.ndarray, towards_light: np.ndarray) -> np.ndarray:
-    """Brightness that a mirror shows: the table below, a dim room above, a bright horizon, a lamp."""
-    sky = np.float32(0.95) - np.float32(0.75) * upwards
-    table = np.float32(0.42) + np.float32(0.15) * upwards
-    blend = np.clip(np.float32(3) * upwards + np.float32(0.5), 0, 1)
-    return table + blend * (sky - table) + np.float32(0.55) * _power(towards_light, 8)
 
 
 SHADOW = np.float32(0.46)
@@ -115,7 +122,8 @@ def draw_body(
     Returns:
         depth (P,S,h,w), infinite where rays miss; rgb (P,S,h,w,3).
     """
-    body, eye, rays = bodies[index], camera.eye, boxes.cut(camera.rays)
+    body, rays = bodies[index], boxes.cut(camera.rays)
+    eye = tuple(np.array(component, dtype=np.float32) for component in EYE)
     origin, direction = body.own_frame(np.arange(body.num_poses), eye, rays)
     near, _ = body.shape.intersect(origin, direction)
     met = np.isfinite(near)

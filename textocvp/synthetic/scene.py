@@ -17,6 +17,7 @@ COLORS = {
     "cyan": (0.16, 0.78, 0.80), "yellow": (0.98, 0.90, 0.20),
 }  # fmt: skip
 GOLD = (0.95, 0.72, 0.08)
+"""The snitch's. Channels are in [0, 1]."""
 COORDINATES = (-3, -2, -1, 1, 2, 3)
 """What a caption can name; the vocabularies of CATER have no 0."""
 CELLS = np.array([(x, y) for x in COORDINATES for y in COORDINATES], dtype=np.float64)
@@ -56,16 +57,6 @@ class SceneObject:
     radius: float
     cell: tuple[int, int]
     yaw: float
-
-    @property
-    def rgb(self) -> tuple[float, float, float]:
-        """Base colour, each channel in [0, 1]."""
-        return GOLD if self.color == "gold" else COLORS[self.color]
-
-    @property
-    def looks(self) -> Looks:
-        """The words of its description."""
-        return Looks(self.size, self.color, self.material, self.shape)
 
 
 def pick(rng: np.random.Generator, options: Sequence[T]) -> T:

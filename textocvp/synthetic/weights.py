@@ -47,10 +47,9 @@ def _save(settings: WeightsSettings, folder: Path) -> None:
 
     logging.disable_progress_bar()
     width, depth, num_heads = settings.width, settings.depth, settings.num_heads
-    patch_size = settings.patch_size
     model: transformers.PreTrainedModel
     vit: dict[str, Any] = {"num_attention_heads": num_heads, "num_hidden_layers": depth, "hidden_size": width}
-    vit |= {"patch_size": patch_size, "image_size": 16 * patch_size}
+    vit |= {"patch_size": settings.patch_size, "image_size": 16 * settings.patch_size}
     if settings.kind == "t5":
         tokenizer = _tokenizer()
         tokenizer.save_pretrained(folder)
