@@ -32,11 +32,6 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 LAST_SAVED = "checkpoint_last_saved.pth"
 
 
-def epoch_name(epoch: int) -> str:
-    """File name of the checkpoint after this many epochs."""
-    return f"checkpoint_epoch_{epoch}.pth"
-
-
 def save_pth(path: Path, experiment: Experiment, content: dict[str, Any]) -> None:
     """Write content (tensors and plain values) with the experiment's config and provenance, atomically."""
     write_pth(path, {**content, "config": to_dict(experiment), "provenance": provenance()})

@@ -45,14 +45,10 @@ class PredictorTask(Task[SlotForecaster, SlotWindowDataset]):
         self._decomposition = load_decomposition(experiment, decomposition).to(world.device)
         torch.manual_seed(self._config.seed)
         self.model = build_forecaster(experiment, folder)
-        checkpoint_sha256 = sha256_file(decomposition)
-
-        def windows(split: str, with_video: bool) -> SlotWindowDataset:
-            return open_windows(experiment, folder, split, checkpoint_sha256, with_video)
-
-        decodes = any(term.type == "pred_img_mse" for term in self._terms)
-        self._open(windows("train", decodes), windows("valid", decodes))
-        self._shown = windows("valid", True)
+        sha256, decodes = sha256_file(decomposition), any(t.type == "pred_img_mse" for t in self._terms)
+        splits = ("train", "valid")
+        self._open(*(open_windows(experiment, folder, split, sha256, decodes) for split in splits))
+        self._shown = open_windows(experiment, folder, "valid", sha256, True)
         if self.model.standardizes:
             self.model.set_statistics(*self._statistics())
 

@@ -14,7 +14,7 @@ from textocvp.config.experiment import FINAL, Experiment
 from textocvp.config.job import refuse_if_superseded
 from textocvp.config.schema import to_dict
 from textocvp.files import full_disk_reason, writing
-from textocvp.training.checkpoint import LAST_SAVED, epoch_name, save_pth, trained_state
+from textocvp.training.checkpoint import LAST_SAVED, save_pth, trained_state
 from textocvp.training.deepspeed_engine import Engine
 from textocvp.training.resume_state import ResumeFolder
 from textocvp.training.task import Task
@@ -152,7 +152,7 @@ class Recorder:
         """checkpoint_epoch_N.pth, if this step completed an epoch that is to be kept."""
         every, epoch = self._experiment.training.save_frequency, self._task.epoch_at(step)
         if epoch // every > self._task.epoch_at(step - 1) // every:
-            self._save_pth(epoch_name(epoch), step)
+            self._save_pth(f"checkpoint_epoch_{epoch}.pth", step)
 
     def save_state(self, step: int) -> None:
         """The state to resume from, and checkpoint_last_saved.pth; UserError if a later attempt runs."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -24,10 +25,9 @@ from textocvp.files import sha256_file
 from textocvp.terminal import Progress
 from textocvp.training.checkpoint import find_checkpoint, load_decomposition
 
-WindowFeatures = tuple[Window, Tensor]
-"""A window and the image features (T, L, F) of its frames."""
 WINDOW_BATCH = 16
-"""Windows tracked together for the store. Always as many: results depend on the shape in their last bits."""
+"""Windows tracked together for the store. Always as many (copies of the last one fill up): results depend on
+the shape in their last bits."""
 
 log = logging.getLogger(__name__)
 
@@ -61,25 +61,18 @@ def encode_videos(
     Yields:
         at most WINDOW_BATCH windows, in order, and their slots (B, num_frames, N, D) on the CPU.
     """
-    waiting: list[WindowFeatures] = []
-    for frames, windows in videos:
-        features = model.features(frames)[0]  # (T, L, F)
-        waiting += [(window, features[window.start : window.start + num_frames]) for window in windows]
-        while len(waiting) >= WINDOW_BATCH:
-            yield _track_batch(model, waiting[:WINDOW_BATCH], seed)
-            waiting = waiting[WINDOW_BATCH:]
-    if waiting:
-        yield _track_batch(model, waiting, seed)
 
+    def each() -> Iterator[tuple[Window, Tensor]]:
+        for frames, windows in videos:
+            features = model.features(frames)[0]  # (T, L, F)
+            yield from ((window, features[window.start : window.start + num_frames]) for window in windows)
 
-def _track_batch(
-    model: SlotDecomposition, batch: list[WindowFeatures], seed: int
-) -> tuple[list[Window], Tensor]:
-    """The batch is filled up with copies of its last window to WINDOW_BATCH."""
-    filled = batch + batch[-1:] * (WINDOW_BATCH - len(batch))
-    features = torch.stack([features for _, features in filled])
-    slots = track_windows(model, features, [window for window, _ in filled], seed)
-    return [window for window, _ in batch], slots[: len(batch)].cpu()
+    waiting = each()
+    while batch := list(islice(waiting, WINDOW_BATCH)):
+        filled = batch + batch[-1:] * (WINDOW_BATCH - len(batch))
+        features = torch.stack([features for _, features in filled])
+        slots = track_windows(model, features, [window for window, _ in filled], seed)
+        yield [window for window, _ in batch], slots[: len(batch)].cpu()
 
 
 class _Stopped(Exception):  # noqa: N818 (not an error: the way out of a half-written part)
