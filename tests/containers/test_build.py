@@ -75,9 +75,8 @@ def test_wrong_arguments_are_one_line(containers, arguments, environment, words)
 
 def test_a_missing_lock_is_one_line(containers):
     (containers.folder / "requirements-cuda.lock").unlink()
-    assert "requirements-cuda.lock does not exist; run make lock" in one_line(
-        containers.build("--lock", "cuda")
-    )
+    line = one_line(containers.build("--lock", "cuda"))
+    assert "requirements-cuda.lock does not exist; run make lock" in line
 
 
 def small_lock(containers, requires):

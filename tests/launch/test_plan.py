@@ -120,24 +120,17 @@ def test_jobs_that_wait_or_run_are_kept_while_what_they_wait_for_is(tmp_path):
     assert [job.job_id for job in plan.superseded] == ["13"]
 
 
-def test_a_running_job_whose_inputs_are_to_be_created_again(tmp_path):
-    tasks = chain()
+def test_a_running_job_whose_inputs_are_to_be_created_again_or_with_another_config(tmp_path):
+    tasks, running = chain(), JobState("RUNNING")
     for task in tasks:
         write_task(tmp_path, task)
-    running = JobState("RUNNING")
     jobs = {("select_decomp", 0): Job("13", "site", running)}  # cheap: runs again, on everything
     assert [job.job_id for job in make_plan(tmp_path, tasks, jobs=jobs).superseded] == ["13"]
     jobs = {("train_decomp", 0): Job("11", "site", running)}
     with pytest.raises(UserError, match=r"train-decomp\[0\] is running as job 11 while its inputs"):
         make_plan(tmp_path, tasks, jobs=jobs)
-
-
-def test_a_running_job_with_another_config_is_not_left_unseen(tmp_path):
-    tasks = chain()
-    write_task(tmp_path, tasks[1])
     finish(tmp_path, tasks[0])
     tasks[1] = replace(tasks[1], config={"lr": 2})
-    jobs = {("train_decomp", 0): Job("11", "site", JobState("RUNNING"))}
     with pytest.raises(UserError, match=r"train-decomp\[0\] is running as job 11 with another config"):
         make_plan(tmp_path, tasks, jobs=jobs)
 
