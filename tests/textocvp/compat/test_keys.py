@@ -18,7 +18,7 @@ def test_upsampling_layers_count_in_the_originals_decoder(upsample, indices):
     assert [int(names[layer].split(".")[2]) for layer in layers] == indices
 
 
-def test_tables_are_one_to_one_and_keys_that_do_not_fit_are_named():
+def test_tables_are_one_to_one_and_what_does_not_fit_is_named():
     names, value = savi_names(config()), torch.zeros(1)
     assert len(set(names.values())) == len(names)
     with pytest.raises(UserError, match="the original's names .*: ema.decay"):
@@ -26,8 +26,6 @@ def test_tables_are_one_to_one_and_keys_that_do_not_fit_are_named():
     with pytest.raises(UserError, match="our names .*: initializer.background"):
         to_original({"initializer.background": value}, names)
 
-
-def test_models_and_decoders_that_the_original_lacks():
     fast = build(SAViConfig, {"decoder": {"decoder_name": "TransposedConvDecoder"}}, "test")
     with pytest.raises(UserError, match="the original has no TransposedConvDecoder"):
         savi_names(fast)

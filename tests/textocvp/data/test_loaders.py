@@ -87,11 +87,7 @@ def test_evaluation_visits_everything_once(experiment, shuffle):
     data = clips(experiment)
 
     def names(**ranks):
-        return [
-            name
-            for batch in evaluation_loader(data, 4, shuffle=shuffle, **ranks)
-            for name in batch["video_id"]
-        ]
+        return sum((batch["video_id"] for batch in evaluation_loader(data, 4, shuffle=shuffle, **ranks)), [])
 
     first, second = (names(rank=rank, world=2) for rank in range(2))
     assert sorted(first + second) == data.videos.video_ids and len(first) == 6
@@ -154,7 +150,9 @@ def test_stored_and_online_windows_are_the_same_in_the_same_order(predictor):
         assert all(one[name] == other[name] for name in ("video_id", "start", "draw", "caption"))
 
 
-def test_a_batch_of_windows_has_slots_and_text(predictor):
+def test_a_batch_of_windows_has_slots_and_text_and_reads_frames_for_the_image_loss_alone(
+    predictor, monkeypatch
+):
     folder, own = predictor
     data = open_windows(own["store"], folder, "test", SHA)
     (batch,) = evaluation_loader(data, 4)
@@ -165,9 +163,6 @@ def test_a_batch_of_windows_has_slots_and_text(predictor):
     mute = own["store"].model_copy(update={"predictor": without_text})
     assert "text" not in collate([open_windows(mute, folder, "test", SHA)[0]])
 
-
-def test_slots_without_the_image_loss_read_no_frames(predictor, monkeypatch):
-    folder, own = predictor
     data = open_windows(own["store"], folder, "train", SHA)
     read, datasets = PartReader.read, []
     monkeypatch.setattr(PartReader, "read", lambda *args: datasets.append(args[2]) or read(*args))

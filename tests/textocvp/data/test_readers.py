@@ -124,7 +124,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_episodes_in_order_with_captions_and_frames(root):
+def test_episodes_in_order_with_captions_frames_and_generated_ones_with_masks_and_states(root):
     data = CLIPort(CLIPORT, root, "train")
     assert len(data) == 2 and data.video_ids == ["episode00000", "episode00001"]
     assert data.captions == ["put the red block in the green bowl"] * 2 and data.eval_start == 0
@@ -133,8 +133,6 @@ def test_episodes_in_order_with_captions_and_frames(root):
     assert frames[:, 0, 0, 0].tolist() == [10 * number for number in range(12)]
     assert data.masks(0) is None and data.states(0) is None
 
-
-def test_masks_and_states_of_generated_episodes(root):
     folder = root / "val" / "episode00000"
     np.savez(folder / "masks.npz", masks=np.ones((3, 6, 6), np.uint8))
     (folder / "states.json").write_text(json.dumps({"block": 1}))
@@ -144,7 +142,7 @@ def test_masks_and_states_of_generated_episodes(root):
     assert_refused("masks.npz: damaged", data.masks, 0)
 
 
-def test_splits_have_their_vocabulary_and_leave_out_the_originals_excluded_episodes(root):
+def test_splits_have_vocabulary_and_key_and_leave_out_the_originals_excluded_episodes(root):
     vocabularies = [CLIPort(CLIPORT, root, split).vocabulary for split in ("train", "valid", "test")]
     assert vocabularies == ["CLIPort", "CLIPort", "CLIPort_test"]
 
@@ -152,8 +150,6 @@ def test_splits_have_their_vocabulary_and_leave_out_the_originals_excluded_episo
         write_episode(root, "train", name)
     assert len(CLIPort(CLIPORT, root, "train")) == 2
 
-
-def test_the_key_follows_episodes_and_captions(root):
     first = CLIPort(CLIPORT, root, "train").key()
     assert first == CLIPort(CLIPORT, root, "train").key() != CLIPort(CLIPORT, root, "test").key()
     (root / "train/episode00000/task_description.txt").write_text("put the red block in the blue bowl")

@@ -40,7 +40,7 @@ def model(request):
     return savi(request.param)
 
 
-def test_shapes_and_every_parameter_learns(model):
+def test_shapes_mixed_precision_and_every_parameter_learns(model):
     slots, rendering = model(torch.rand(2, 4, 3, 16, 16))
     assert slots.shape == (2, 4, 3, 8)
     assert rendering.frames.shape == (2, 4, 3, 16, 16)
@@ -51,6 +51,11 @@ def test_shapes_and_every_parameter_learns(model):
 
     rendering.frames.square().sum().backward()
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        slots, rendering = model(torch.rand(2, 2, 3, 16, 16))
+    rendering.frames.float().square().sum().backward()
+    assert slots.dtype == torch.float32
 
 
 def test_all_frames_at_once_equals_frame_by_frame_and_slots_follow_from_the_past_alone(model):
@@ -96,13 +101,6 @@ def test_few_steps_reduce_the_error(model):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
-
-
-def test_mixed_precision_runs(model):
-    with torch.autocast("cpu", torch.bfloat16):
-        slots, rendering = model(torch.rand(2, 2, 3, 16, 16))
-    rendering.frames.float().square().sum().backward()
-    assert slots.dtype == torch.float32
 
 
 def test_fast_options_are_what_they_say():

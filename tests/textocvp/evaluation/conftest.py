@@ -73,7 +73,7 @@ def save_checkpoint(folder, experiment, model, name="checkpoint_epoch_final.pth"
 
 
 class TinyExperiment:
-    """EXP with data, and ways to put untrained checkpoints into it."""
+    """EXP with data and a decomposition checkpoint, and ways to put more untrained ones into it."""
 
     def __init__(self, folder, masks=True):
         from textocvp.config.experiment import create_experiment, load_experiment
@@ -82,6 +82,7 @@ class TinyExperiment:
         write_data(folder / "data", masks, train=4, valid=2, test=3)
         create_experiment(folder.parent, folder.name, "SAVi", "CATER_Hard", TINY)
         self.experiment = load_experiment(folder)
+        self.add_decomposition()
 
     def add_decomposition(self, seed=0, folder=""):
         from textocvp.decomposition import build_model
@@ -106,14 +107,10 @@ class TinyExperiment:
 @pytest.fixture
 def tiny(tmp_path):
     """A TinyExperiment with a decomposition checkpoint."""
-    tiny = TinyExperiment(tmp_path / "exp")
-    tiny.add_decomposition()
-    return tiny
+    return TinyExperiment(tmp_path / "exp")
 
 
 @pytest.fixture
 def tiny_without_masks(tmp_path):
     """The same, of data without object masks."""
-    tiny = TinyExperiment(tmp_path / "exp", masks=False)
-    tiny.add_decomposition()
-    return tiny
+    return TinyExperiment(tmp_path / "exp", masks=False)

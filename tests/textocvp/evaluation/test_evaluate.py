@@ -110,7 +110,7 @@ def test_predictors_and_what_they_are_compared_with(tiny, capsys):
     assert results["copy_frame"]["psnr_per_frame"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_predictor_seeds_are_averaged_and_kept(tiny, capsys, caplog):
+def test_predictor_seeds_are_averaged_and_kept_and_the_horizon_can_be_overridden(tiny, capsys, caplog):
     tiny.add_predictor("VanillaTransformer", seeds=(0, 1))
     (tiny.folder / "predictors/VanillaTransformer/seeds/2").mkdir()
     evaluate_predictor(tiny.folder, "VanillaTransformer")
@@ -123,9 +123,6 @@ def test_predictor_seeds_are_averaged_and_kept(tiny, capsys, caplog):
     assert "mean of 2 seeds" in capsys.readouterr().out
     assert "not finished: seed 2" in caplog.text
 
-
-def test_horizon_can_be_overridden(tiny):
-    tiny.add_predictor("VanillaTransformer")
     evaluate_predictor(tiny.folder, "VanillaTransformer", num_seed=2, num_preds=4, results_name="long")
     results = read(tiny.folder / "predictors/VanillaTransformer/results/long.json")
     assert len(results["psnr_per_frame"]) == 4

@@ -46,11 +46,8 @@ def finished(tmp_path):
         write_json(folder / "predictors" / name / "results/prediction.json", prediction(psnr))
     (folder / "plots").mkdir()
     (folder / "plots/decomposition_00.png").write_text("")
-    for stage, task, seconds in (
-        ("train_decomp", 0, 100.04),
-        ("train_decomp", 1, 120.0),
-        ("figures", 0, 5.0),
-    ):
+    times = (("train_decomp", 0, 100.04), ("train_decomp", 1, 120.0), ("figures", 0, 5.0))
+    for stage, task, seconds in times:
         manifest = Manifest(stage=stage, task=task, key="k", seconds=seconds)
         manifest.write(folder / "jobs" / stage / str(task) / "manifest.json")
     return folder

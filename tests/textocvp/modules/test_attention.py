@@ -80,12 +80,10 @@ def test_sinusoids_start_at_the_oldest_frame(dim):
     assert torch.equal(table(2), table(4)[:2])
 
 
-def test_learned_time_starts_at_the_newest_frame():
+def test_learned_time_starts_at_the_newest_frame_and_tables_that_are_not_learned_are_in_no_checkpoint():
     embedding = attention.LearnedTimeEmbedding(6, max_frames=4)
     assert torch.equal(embedding(3)[0, :, 0], embedding.table[0, :3, 0].flip(0))
     assert torch.equal(embedding(1)[:, -1], embedding(3)[:, -1])
 
-
-def test_tables_that_are_not_learned_stay_out_of_checkpoints():
     assert not SinusoidalTimeEmbedding(6, 4).state_dict()
     assert sorted(SoftPositionEmbedding(6, (3, 5)).state_dict()) == ["projection.bias", "projection.weight"]

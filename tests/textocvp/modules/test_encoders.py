@@ -8,9 +8,8 @@ from textocvp.modules.encoders import ConvEncoder
 @pytest.mark.parametrize("strides", [1, 2, (2, 1), (2, 3)])
 @pytest.mark.parametrize("img_size", [(16, 16), (15, 20)])
 def test_feature_map_has_the_announced_resolution(strides, img_size):
-    encoder = ConvEncoder(
-        ConvEncoderConfig(num_channels=(4, 6), kernel_size=(5, 3), strides=strides), in_channels=3
-    )
+    config = ConvEncoderConfig(num_channels=(4, 6), kernel_size=(5, 3), strides=strides)
+    encoder = ConvEncoder(config, in_channels=3)
     maps = encoder(torch.randn(2, 3, *img_size))
     assert maps.shape == (2, 6, *encoder.out_resolution(img_size))
     assert (maps >= 0).all()

@@ -8,12 +8,8 @@ from textocvp.modules.slot_attention import LearnedRandom
 
 def test_initial_distribution_is_the_originals():
     torch.manual_seed(0)
-    linear, norm, gru, slots = (
-        nn.Linear(200, 100),
-        nn.LayerNorm(50),
-        nn.GRUCell(30, 40),
-        LearnedRandom(3, 600),
-    )
+    linear, norm = nn.Linear(200, 100), nn.LayerNorm(50)
+    gru, slots = nn.GRUCell(30, 40), LearnedRandom(3, 600)
     xavier_(nn.ModuleList([linear, norm, gru, slots]))
     bound = (6 / 300) ** 0.5
     assert 0.95 * bound < linear.weight.abs().max() <= bound

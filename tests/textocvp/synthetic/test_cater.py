@@ -8,6 +8,7 @@ from textocvp.synthetic.scene import SceneObject
 
 CONE = SceneObject("medium", "green", "rubber", "cone", 0.8, (1, 1), 0.0)
 SNITCH = SceneObject("small", "gold", "metal", "snitch", 0.6, (-2, 3), 0.0)
+CONTAIN = Action("contain", 0, (-2, 3), 1)
 
 
 @pytest.mark.parametrize(
@@ -16,10 +17,7 @@ SNITCH = SceneObject("small", "gold", "metal", "snitch", 0.6, (-2, 3), 0.0)
         (Action("slide", 0, (2, 3)), "the medium green rubber cone is sliding to (2, 3)."),
         (Action("pick_place", 1, (-1, 3)), "the small gold metal snitch is picked up and placed to (-1, 3)."),
         (Action("rotate", 1), "the small gold metal snitch is rotating."),
-        (
-            Action("contain", 0, (-2, 3), 1),
-            "the medium green rubber cone is containing the small gold metal snitch.",
-        ),
+        (CONTAIN, "the medium green rubber cone is containing the small gold metal snitch."),
     ],
 )
 def test_sentences(action, hard):
@@ -33,10 +31,8 @@ def test_sentences(action, hard):
 @pytest.mark.parametrize("dataset", ["CATER_Hard", "CATER_Easy"])
 def test_the_original_vocabulary_accepts_every_caption(dataset):
     tokenizer = CustomTokenizer(dataset)
-    counts = {"num_train": 1, "num_valid": 0, "num_test": 1}
-    settings = VideoSettings(
-        dataset=dataset, **counts, size=128, num_frames=6, max_objects=8, distinct_colors=False, antialias=1
-    )
+    counts = {"num_train": 1, "num_valid": 0, "num_test": 1, "num_frames": 6, "max_objects": 8}
+    settings = VideoSettings(dataset=dataset, **counts, size=128, distinct_colors=False, antialias=1)
     seen = set()
     for index in range(150):
         plan = plan_video(settings, "test", index)

@@ -94,7 +94,9 @@ def test_image_loss_decodes_the_predicted_frames_alone(experiment, make_predicto
         assert set(scalars) == {term.type for term in task._terms}
 
 
-def test_slot_loss_is_computed_where_the_predictor_works(experiment, make_predictor):
+def test_slot_loss_is_computed_where_the_predictor_works_and_pictures_compare_truth_and_forecast(
+    experiment, make_predictor
+):
     make_predictor(experiment, prediction_params__standardize_slots=True)
     task = task_of(experiment)
     task.model.eval()
@@ -103,6 +105,11 @@ def test_slot_loss_is_computed_where_the_predictor_works(experiment, make_predic
     prediction = task.model(batch["slots"], None, 1, 3)
     difference = (prediction - batch["slots"][:, 1:4]) / task.model.slot_std
     torch.testing.assert_close(loss, difference.square().mean())
+
+    with torch.no_grad():
+        sheets = task.pictures()
+    assert list(sheets) == ["clip_0", "clip_1", "clip_2"]
+    assert sheets["clip_0"].shape == (3, 4 * 18, 4 * 18)
 
 
 def test_teacher_forcing_only_while_training(experiment, make_predictor):
@@ -114,15 +121,6 @@ def test_teacher_forcing_only_while_training(experiment, make_predictor):
     assert not torch.equal(free.loss(batch)[0], forced.loss(batch)[0])
     free.model.eval(), forced.model.eval()
     assert torch.equal(free.loss(batch)[0], forced.loss(batch)[0])
-
-
-def test_pictures_compare_truth_and_forecast(experiment, make_predictor):
-    make_predictor(experiment)
-    task = task_of(experiment)
-    with torch.no_grad():
-        sheets = task.pictures()
-    assert list(sheets) == ["clip_0", "clip_1", "clip_2"]
-    assert sheets["clip_0"].shape == (3, 4 * 18, 4 * 18)
 
 
 def test_store_of_another_checkpoint_is_refused(experiment, make_predictor):

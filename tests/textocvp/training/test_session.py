@@ -81,11 +81,14 @@ def test_leaves_checkpoints_and_one_state(finished):
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
-def test_stopped_and_resumed_equals_never_stopped(finished, tmp_path, number):
+def test_stopped_and_resumed_equals_never_stopped(finished, tmp_path, monkeypatch, number):
+    is_job = number == signal.SIGUSR2  # jobs always resume
+    if is_job:
+        monkeypatch.setenv("TEXTOCVP_ALWAYS_RESUME", "1")
     folder = stopped(tmp_path / "exp", number=number)
     assert not (folder / FINAL).exists()
     assert (folder / "resume/latest").read_text() == "step_00000013\n"
-    assert stub.run(folder, resume_training=True) == 0
+    assert stub.run(folder, resume_training=not is_job) == 0
     assert_equals(folder, finished)
 
 
@@ -106,14 +109,6 @@ def test_damaged_state_is_skipped_loudly(finished, tmp_path, capsys):
     assert_equals(folder, finished)
 
 
-def test_all_states_damaged_or_a_later_one(tmp_path):
-    folder = stopped(tmp_path / "exp")
-    for path in (folder / "resume").rglob("state.json"):
-        path.write_text("{}")
-    with pytest.raises(UserError, match="every saved state is damaged"):
-        stub.run(folder, resume_training=True)
-
-
 def test_half_written_state_does_not_count(finished, tmp_path):
     folder = stopped(tmp_path / "exp")
     shutil.copytree(folder / "resume/step_00000013", folder / "resume/.step_00000018.tmp")
@@ -123,12 +118,16 @@ def test_half_written_state_does_not_count(finished, tmp_path):
     assert not list((folder / "resume").glob(".*")), "what never finished is cleared away"
 
 
-def test_a_damaged_later_state_displaces_no_good_one(tmp_path):
+def test_a_damaged_later_state_displaces_no_good_one_and_without_a_good_one_nothing_is_resumed(tmp_path):
     folder = stopped(tmp_path / "exp")
     (folder / "resume/step_00000099").mkdir()
     kill = kill_at(15, signal.SIGTERM)
     assert stub.run(folder, resume_training=True, at_step=kill) == 143
     assert states(folder) == ["latest", "step_00000015", "step_00000016"]
+    for path in (folder / "resume").rglob("state.json"):
+        path.write_text("{}")
+    with pytest.raises(UserError, match="every saved state is damaged"):
+        stub.run(folder, resume_training=True)
 
 
 @pytest.mark.parametrize(
@@ -158,13 +157,6 @@ def test_stopped_before_the_first_step(tmp_path, capsys):
     with pytest.raises(UserError, match="exp/resume: nothing to resume from.* --resume_training"):
         stub.run(folder, resume_training=True)
     assert stub.run(folder) == 0
-
-
-def test_jobs_always_resume(finished, tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXTOCVP_ALWAYS_RESUME", "1")
-    folder = stopped(tmp_path / "exp")
-    assert stub.run(folder) == 0
-    assert_equals(folder, finished)
 
 
 def test_finished_run_says_so_and_one_of_something_else_is_refused(finished, capsys):
@@ -286,10 +278,8 @@ def test_signal_ends_the_process_and_the_same_command_continues(run_ranks, tmp_p
 @pytest.fixture(scope="module")
 def two_ranks(run_ranks, tmp_path_factory):
     """Folders of the same training on two ranks, one per ZeRO stage."""
-    folders = [
-        stub.write_experiment(tmp_path_factory.mktemp("stage") / "exp", zero_stage=stage)
-        for stage in range(4)
-    ]
+    parent = tmp_path_factory.mktemp("stages")
+    folders = [stub.write_experiment(parent / str(stage), zero_stage=stage) for stage in range(4)]
     codes, output = run_ranks(*folders, ranks=2)
     assert codes == [0, 0], output
     return folders
