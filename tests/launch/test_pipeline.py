@@ -17,11 +17,8 @@ def by_hand(tmp_path):
     return folder
 
 
-def test_a_folder_made_from_a_recipe_is_the_same_pipeline(small_recipe, tmp_path):
-    path = small_recipe()
-    pipeline = from_recipe(load_recipe(path), tmp_path, None)
-    write_experiment(pipeline.root, pipeline.files, path)
-    assert from_folder(pipeline.root) == pipeline
+def test_a_folder_made_from_a_recipe_is_the_same_pipeline(written, small_recipe, tmp_path):
+    assert from_folder(written) == from_recipe(load_recipe(small_recipe()), tmp_path, None)
 
 
 def test_a_folder_of_an_earlier_revision_keeps_its_keys_without_effect(written, small_recipe, tmp_path):

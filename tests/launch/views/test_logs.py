@@ -60,9 +60,5 @@ def test_how_a_log_tells_of_a_failure(tmp_path):
     ]
     log.write_text("\n".join(stacks))
     assert failure_lines(log, 2) == ["Timeout (0:30:00)!", *frames[:2]]
-
-
-def test_the_end_of_a_large_file(tmp_path):
-    log = tmp_path / "log"
     log.write_text("x" * 10**6 + "\nlast\n")
     assert tail(log, 1) == ["last"]
