@@ -89,11 +89,12 @@ def parse_resources(text: str) -> Dict[str, Any]:
     """ "nodes=1 time=04:00:00" -> {"nodes": 1, "time": "04:00:00"}."""
     values: Dict[str, Any] = {}
     for word in text.replace(",", " ").split():
-        name, equals, value = word.partition("=")
-        if name not in RESOURCES or not equals:
-            hint = nearest(name, RESOURCES)
-            raise UserError(f"--res {text!r}: expected RESOURCE=VALUE, got {word!r}{hint}")
-        number = value.replace(".", "", 1).isdigit()
+        name, _, value = word.partition("=")
+        if name not in RESOURCES:
+            raise UserError(f"--res {text!r}: {name}: no such resource{nearest(name, RESOURCES)}")
+        if not value:
+            raise UserError(f"--res {text!r}: {word}: a value is missing, expected {name}=VALUE")
+        number = name != "time" and value.replace(".", "", 1).isdigit()
         values[name] = value if not number else float(value) if "." in value else int(value)
     return values
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
-from textocvp.config.schema import Settings
+from textocvp.config.schema import Settings, shown
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+(?:\.\d+)?))?")
 
@@ -56,11 +56,13 @@ class Resources(Settings):
     time: str = "01:00:00"
     """Limit, [days-]hours:minutes:seconds."""
 
-    @model_validator(mode="after")
-    def _check_time(self) -> Resources:
-        if self.time.count(":") != 2 or parse_time(self.time) is None:
-            raise ValueError(f"time: expected [days-]hours:minutes:seconds, got {self.time!r}")
-        return self
+    @field_validator("time", mode="before")
+    @classmethod
+    def _check_time(cls, time: Any) -> Any:
+        if isinstance(time, str) and time.count(":") == 2 and parse_time(time) is not None:
+            return time
+        expected = '[days-]hours:minutes:seconds in quotes, for example "24:00:00"'
+        raise ValueError(f"expected {expected}, got {shown(time)}")
 
     @property
     def ranks_per_node(self) -> int:

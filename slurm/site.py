@@ -65,8 +65,8 @@ class Container(Settings):
         return self.runtime != "none"
 
 
-class ClusterConfig(Settings):
-    """One site."""
+class SiteFile(Settings):
+    """The keys of a site's file."""
 
     scheduler: Literal["slurm", "local"]
     """slurm, or local: this machine, without a scheduler."""
@@ -102,12 +102,6 @@ class ClusterConfig(Settings):
     """Environment variables of every job."""
     extra_sbatch: Dict[str, Union[bool, str, int, float]] = {}
     """Other options of sbatch, without leading hyphens; true for an option without a value."""
-    name: str = ""
-    """Its name in cluster_configs/ or its file's path. Filled in on reading."""
-    code: Path = Path()
-    """The folder that relative paths start from. Filled in on reading."""
-    kinds: Dict[str, Resources] = {}
-    """`resources`, complete, by the caller's name of each kind. Filled in on reading."""
 
     @field_validator("extra_sbatch")
     @classmethod
@@ -127,6 +121,17 @@ class ClusterConfig(Settings):
                 raise ValueError(f"{name}: not a valid variable name")
         return variables
 
+
+class ClusterConfig(SiteFile):
+    """One site."""
+
+    name: str
+    """Its name in cluster_configs/ or its file's path."""
+    code: Path
+    """The folder that relative paths start from."""
+    kinds: Dict[str, Resources]
+    """`resources`, complete, by the caller's name of each kind."""
+
     def job_resources(self, kind: str) -> Resources:
         """The resources of one kind of job."""
         return self.kinds.get(kind) or self.kinds[DEFAULT]
@@ -135,7 +140,11 @@ class ClusterConfig(Settings):
         """The same site with other resources for some kinds of jobs, given as in `load_cluster`."""
         changed = {
             kind: _build(
-                kind, {**to_dict(self.job_resources(kind)), **overrides}, parallel, f"cluster {self.name}"
+                kind,
+                {**to_dict(self.job_resources(kind)), **overrides},
+                parallel,
+                f"cluster {self.name}",
+                self,
             )
             for kind, parallel in kinds.items()
         }
@@ -196,22 +205,25 @@ def parse_cluster(
 ) -> ClusterConfig:
     """Check the values of a site's file; arguments as in `load_cluster`."""
     refuse_control_characters(values, source)
-    config = build(ClusterConfig, values, source)
+    site = build(SiteFile, values, source)
     names = {_hyphened(kind): kind for kind in (DEFAULT, IMAGE_JOB, *kinds)}
-    given: Dict[str, Any] = {DEFAULT: {}}
-    for key, own in config.resources.items():
+    given: Dict[str, Any] = {}
+    for key, own in site.resources.items():
         kind = names.get(_hyphened(key))
         if kind is None:
             raise ConfigError(f"{source}: resources.{key}: unknown kind of job{nearest(key, names)}")
-        given[kind] = {**given.get(kind, {}), **own}
+        if kind in given:
+            raise ConfigError(f"{source}: resources.{key}: given twice, with hyphens and with underscores")
+        given[kind] = own
+    default = given.setdefault(DEFAULT, {})
     resources = {
-        kind: _build(kind, {**given[DEFAULT], **own}, kinds.get(kind, False), source)
+        kind: _build(kind, {**default, **own}, kinds.get(kind, False), source, site)
         for kind, own in given.items()
     }
-    return config.model_copy(update={"name": name, "code": code, "kinds": resources})
+    return ClusterConfig.model_construct(**dict(site), name=name, code=code, kinds=resources)
 
 
-def _build(kind: str, values: Mapping[str, Any], parallel: bool, source: str) -> Resources:
+def _build(kind: str, values: Mapping[str, Any], parallel: bool, source: str, site: SiteFile) -> Resources:
     """Check the resources of one kind of job, which may be several processes or not (`parallel`)."""
     path = f"resources.{_hyphened(kind)}"
     resources = build(Resources, values, source, path)
@@ -219,6 +231,11 @@ def _build(kind: str, values: Mapping[str, Any], parallel: bool, source: str) ->
         raise ConfigError(
             f"{source}: {path}: {resources.ranks} processes, but a job of this kind is one process; "
             "set nodes: 1 and tasks_per_node: 1"
+        )
+    if site.scheduler == "slurm" and 60 * resources.minutes <= site.stop_seconds:
+        raise ConfigError(
+            f"{source}: {path}.time: expected more than stop_seconds, {site.stop_seconds} s, "
+            f"got {resources.time}"
         )
     return resources
 

@@ -234,7 +234,7 @@ class Checks:
                 text = f"account {account} accepts {few} of your jobs at once, but a pipeline has {jobs}"
                 yield WARN, text, "MaxSubmitJobs"
 
-    @row(SLURM, "stop_seconds", "raise `time` in resources, or lower stop_seconds")
+    @row(SLURM, "KillWait")
     def endings(self, fact: Fact) -> Results:
         """Whether jobs are requeued when Slurm ends them."""
         asked, text = "not set, but jobs request it", "jobs are lost on preemption or node failure"
@@ -245,10 +245,6 @@ class Checks:
         is_set = "kill_invalid_depend" in self.settings.get("DependencyParameters", "")
         yield OK, "set" if is_set else asked, "kill_invalid_depend"
         yield OK, f"{self.settings.get('KillWait', '?')} between TERM and KILL", "KillWait"
-        stop = self.cluster.stop_seconds
-        short = ", ".join(stage for stage, asked in self.resources.items() if asked.minutes * 60 <= stop)
-        if short:
-            yield FAIL, f"{stop} s, but the time limit of {short} is not longer"
 
     @row(SLURM, "preemption", "save more often; `make pipeline` continues jobs that ended")
     def preemption(self, fact: Fact) -> Results:

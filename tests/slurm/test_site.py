@@ -29,6 +29,13 @@ def test_a_kind_of_job_has_its_own_values_on_top_of_the_default(site):
     ("values", "parts"),
     [
         ({"partion": "main"}, ["partion: unknown key", "'partition'"]),
+        *(
+            (
+                {own: {}},
+                [f"{own}: unknown key; known: ", "ism, constraint", "hang_minutes, mail_t", "user, para"],
+            )
+            for own in ("kinds", "code", "name")  # of the loader
+        ),
         ({"scheduler": "slurmm"}, ["scheduler: ", "'slurm'", "slurmm"]),
         ({"partition": "main\n#SBATCH --wrap=x"}, ["partition: ", "'main\\n#SBATCH --wrap=x'"]),
         ({"setup": ["module load x", "a\nb"]}, ["setup[1]: ", "'a\\nb'"]),
@@ -44,7 +51,12 @@ def test_a_kind_of_job_has_its_own_values_on_top_of_the_default(site):
         ({"resources": {"train-decom": {}}}, ["resources.train-decom: ", "'train-decomp'"]),
         ({"resources": {"default": {"mem": 4}}}, ["resources.default.mem: unknown key", "'mem_gb'"]),
         ({"resources": {"default": {"time": "soon"}}}, ["resources.default.time: ", "'soon'"]),
-        ({"resources": {"default": {"time": 86400}}}, ["resources.default.time: ", "86400"]),
+        (
+            {"resources": {"default": {"time": 86400}}},
+            ["resources.default.time: ", '"24:00:00"', "got 86400"],
+        ),
+        ({"stop_seconds": 3600}, ["resources.default.time: ", "stop_seconds", "3600 s", "got 01:00:00"]),
+        ({"resources": {"train_decomp": {}, "train-decomp": {}}}, ["resources.train-decomp: ", "twice"]),
         ({"resources": {"default": None}}, ["resources.default: ", "null"]),
         ({"resources": {"make_data": {"tasks_per_node": 2}}}, ["resources.make-data: ", "2 processes"]),
         ({"array_parallelism": 0}, ["array_parallelism: ", ">= 1", "got 0"]),

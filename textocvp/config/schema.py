@@ -294,7 +294,17 @@ class _UnquotedTime(str):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that recognises unquoted times."""
+    """SafeLoader that recognises unquoted times and refuses a key given twice."""
+
+    def compose_mapping_node(self, anchor: Dict[Any, yaml.Node]) -> yaml.MappingNode:
+        """A mapping; ConfigError if a key occurs in it twice."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ConfigError(f"line {key.start_mark.line + 1}: {key.value}: given twice")
+            seen.add(str(key.value))
+        return node
 
 
 def _number(
@@ -315,6 +325,8 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, expected a YAML file") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     for where, value in _leaves(values):

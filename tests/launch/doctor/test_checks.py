@@ -153,7 +153,6 @@ def test_folders_that_jobs_read(make, tmp_path, monkeypatch, paths, binds, name,
         ("endings", "kill_invalid_depend", KILLS, OK, ("set",)),
         ("endings", "kill_invalid_depend", {"settings": {}}, OK, ("request it",)),
         ("endings", "KillWait", {"settings": {"KillWait": "30 sec"}}, OK, ("30 sec",)),
-        ("endings", "", {"stop_seconds": 3600}, FAIL, ("3600 s", "train-decomp", "raise")),
     ],
 )  # fmt: skip
 def test_what_slurm_says(make, monkeypatch, test, name, site, level, parts):

@@ -114,6 +114,16 @@ def test_an_unquoted_time_is_refused_with_a_hint(tmp_path, text, path, value):
     assert str(error.value).startswith(f"{file}: {path}: ") and f'"{value}"' in str(error.value)
 
 
+def test_a_key_given_twice_is_refused(tmp_path):
+    file = tmp_path / "f.yaml"
+    file.write_text("a: &a {x: 1}\nb: {<<: *a, x: 2}\n")
+    assert schema.read_yaml(file) == {"a": {"x": 1}, "b": {"x": 2}}
+    file.write_text("a:\n  x: 1\n  x: 2\n")
+    with pytest.raises(ConfigError) as error:
+        schema.read_yaml(file)
+    assert str(error.value) == f"{file}: line 3: x: given twice"
+
+
 def test_yaml_that_cannot_be_read_is_named(tmp_path):
     file = tmp_path / "f.yaml"
     file.write_text("a: 1_000\nb: '24:00:00'\nc: 0.5\n")
