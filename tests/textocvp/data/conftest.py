@@ -7,8 +7,15 @@ import pytest
 
 from textocvp.config.experiment import create_experiment, load_experiment
 from textocvp.data.dataset import write_video
+from textocvp.files import UserError
 
 CAPTION = "the large red metal cone is sliding to (-1, 3)."
+
+
+def assert_refused(message, call, *arguments, **options):
+    """It is a user's error that says `message`."""
+    with pytest.raises(UserError, match=message):
+        call(*arguments, **options)
 
 
 def video_frames(number, length, size):

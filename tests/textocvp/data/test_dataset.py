@@ -12,7 +12,8 @@ from textocvp.config.experiment import create_experiment, create_predictor_exper
 from textocvp.config.registry import DATASETS, Entry
 from textocvp.data.dataset import read_video, write_video
 from textocvp.data.tokenizers import build_vocabulary
-from textocvp.files import UserError
+
+from .conftest import assert_refused
 
 
 @pytest.fixture
@@ -65,8 +66,7 @@ def test_refuses_to_write_what_is_no_video(tmp_path, frames):
 def test_a_file_that_is_no_video_is_named(tmp_path, content, message):
     if content is not None:
         (tmp_path / "clip.avi").write_bytes(content)
-    with pytest.raises(UserError, match=rf"clip\.avi: {message}"):
-        read_video(tmp_path / "clip.avi")
+    assert_refused(rf"clip\.avi: {message}", read_video, tmp_path / "clip.avi")
 
 
 def test_a_sound_file_is_named(tmp_path):
@@ -75,8 +75,7 @@ def test_a_sound_file_is_named(tmp_path):
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
-    with pytest.raises(UserError, match=r"sound\.wav: contains no video stream"):
-        read_video(tmp_path / "sound.wav")
+    assert_refused(r"sound\.wav: contains no video stream", read_video, tmp_path / "sound.wav")
 
 
 def test_a_file_that_breaks_off_or_has_a_damaged_byte_is_named(tmp_path, frames):
@@ -85,15 +84,12 @@ def test_a_file_that_breaks_off_or_has_a_damaged_byte_is_named(tmp_path, frames)
     content = bytearray(path.read_bytes())
     for kept in (0.3, 0.6, 0.9):
         path.write_bytes(content[: int(kept * len(content))])
-        with pytest.raises(UserError, match=r"clip\.avi: (ends after|cannot be read)"):
-            read_video(path)
+        assert_refused(r"clip\.avi: (ends after|cannot be read)", read_video, path)
     path.write_bytes(content[: content.rindex(b"00dc", 0, content.rindex(b"idx1"))])
-    with pytest.raises(UserError, match=r"clip\.avi: ends after 4 of 5 frames"):
-        read_video(path)
+    assert_refused(r"clip\.avi: ends after 4 of 5 frames", read_video, path)
     content[len(content) // 2] ^= 0x55
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"clip\.avi: cannot be read as a video"):
-        read_video(path)
+    assert_refused(r"clip\.avi: cannot be read as a video", read_video, path)
 
 
 SPLIT_SIZES = {"train": 4, "valid": 2, "test": 2}

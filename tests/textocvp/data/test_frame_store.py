@@ -15,13 +15,9 @@ from textocvp.data.readers import CATER
 from textocvp.data.videos import StoredVideos, open_videos
 from textocvp.files import UserError
 
+from .conftest import assert_refused
+
 SIZE = (4, 4)
-
-
-def assert_refused(message, call, *arguments, **options):
-    """It is a user's error that says `message`."""
-    with pytest.raises(UserError, match=message):
-        call(*arguments, **options)
 
 
 @pytest.fixture
@@ -62,8 +58,7 @@ def test_videos_of_different_lengths(tmp_path, dataset):
     assert (store.frames(1, 8) == store.frames(1, 0, 8)).all()
     assert store.masks(0) is not None and store.masks(1) is None
     message = "video test_000 has 8 frames, too few for a clip of 6 frames from frame 4"
-    with pytest.raises(UserError, match=message):
-        store.frames(0, 4, 10)
+    assert_refused(message, store.frames, 0, 4, 10)
     assert_refused("too few", store.frames, 0, -1, 4)
 
 

@@ -11,6 +11,8 @@ from textocvp.data.slot_store import plan_slot_parts
 from textocvp.data.videos import DecodedVideos, open_videos
 from textocvp.files import UserError
 
+from .conftest import assert_refused
+
 SHA = "c" * 64
 
 
@@ -98,11 +100,9 @@ def test_evaluation_visits_everything_once(experiment, shuffle):
 def test_clips_longer_than_a_video_are_refused_at_once(experiment):
     folder, config = experiment
     videos = open_videos(config, folder, "train")
-    with pytest.raises(UserError, match=r"video train_\d+ has 8 frames, but clips need 9"):
-        ClipDataset(videos, 8)
+    assert_refused(r"video train_\d+ has 8 frames, but clips need 9", ClipDataset, videos, 8)
     ClipDataset(videos, 8, random_start=True)
-    with pytest.raises(UserError, match="has 8 frames, but clips need 9"):
-        ClipDataset(videos, 9, random_start=True)
+    assert_refused("has 8 frames, but clips need 9", ClipDataset, videos, 9, random_start=True)
     (folder / "frames").rename(folder / "gone")
     with pytest.raises(UserError, match="has 8 frames, too few for a clip of 8 frames from frame 1"):
         ClipDataset(open_videos(config, folder, "train"), 8)[0]
@@ -117,8 +117,7 @@ def test_masks_of_data_without_masks(make_experiment):
 def test_a_frame_store_of_another_size_is_refused(experiment):
     folder, config = experiment
     larger = config.model_copy(update={"dataset": config.dataset.model_copy(update={"img_size": (6, 6)})})
-    with pytest.raises(UserError, match="height is 4, not 6"):
-        open_videos(larger, folder, "train")
+    assert_refused("height is 4, not 6", open_videos, larger, folder, "train")
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from textocvp.data import order
 from textocvp.data.order import RankBatches, Sample, TrainingOrder, Window, window_frames, window_noise
 from textocvp.files import UserError
 
+from .conftest import assert_refused
+
 CURRICULUM = tuple(
     CurriculumStage(until=until, num_frames=frames, batch_size=batch)
     for until, frames, batch in ((0.3, 1, 8), (0.75, 3, 6), (1.0, 6, 4))
@@ -65,13 +67,10 @@ def test_samples_before_is_the_sum_of_the_batches():
 
 
 def test_a_world_size_that_does_not_divide_the_batch_or_an_empty_split_is_an_error():
-    with pytest.raises(UserError, match="batch_size: 4 clips cannot be divided evenly among 3 processes"):
-        batches(world=3)
-    with pytest.raises(UserError, match="6 clips cannot be divided evenly among 4"):
-        batches(world=4, curriculum=CURRICULUM)
+    assert_refused("batch_size: 4 clips cannot be divided evenly among 3 processes", batches, world=3)
+    assert_refused("6 clips cannot be divided evenly among 4", batches, world=4, curriculum=CURRICULUM)
 
-    with pytest.raises(UserError, match="the training split is empty"):
-        RankBatches(TrainingOrder(0, 4, 0, 10))
+    assert_refused("the training split is empty", RankBatches, TrainingOrder(0, 4, 0, 10))
 
 
 def test_random_numbers_never_change():

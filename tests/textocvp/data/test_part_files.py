@@ -10,6 +10,8 @@ from textocvp.data import part_files
 from textocvp.data.part_files import PartReader, create_rows, is_finished, plan_parts, read_manifests
 from textocvp.files import DiskFullError, UserError
 
+from .conftest import assert_refused
+
 KEY = {"kind": "test", "made_from": "a" * 64}
 
 
@@ -84,19 +86,15 @@ def test_missing_parts_are_named(tmp_path):
     parts = plan_parts(130)
     write(tmp_path, parts[0])
     write(tmp_path, parts[2])
-    with pytest.raises(UserError, match=r"2 of 3 parts \(see part_0001\); run cmd again"):
-        read_manifests(tmp_path, KEY, "cmd")
-    with pytest.raises(UserError, match=r"empty: .*run cmd"):
-        read_manifests(tmp_path / "empty", KEY, "cmd")
+    assert_refused(r"2 of 3 parts \(see part_0001\); run cmd again", read_manifests, tmp_path, KEY, "cmd")
+    assert_refused(r"empty: .*run cmd", read_manifests, tmp_path / "empty", KEY, "cmd")
 
 
 def test_parts_of_another_key_and_truncated_ones_are_refused(tmp_path, part):
     other = {**KEY, "made_from": "b" * 64}
     message = r"0000.json: created from different .*\(made_from is aaaaaaaaaaaa..., not bbbbbbbbbbbb...\)"
-    with pytest.raises(UserError, match=message):
-        is_finished(tmp_path, part, other)
-    with pytest.raises(UserError, match=message):
-        read_manifests(tmp_path, other, "cmd")
+    assert_refused(message, is_finished, tmp_path, part, other)
+    assert_refused(message, read_manifests, tmp_path, other, "cmd")
     part_files.check_key(tmp_path, KEY, dict(KEY))
 
     path = tmp_path / "part_0000.h5"
@@ -105,8 +103,7 @@ def test_parts_of_another_key_and_truncated_ones_are_refused(tmp_path, part):
     with pytest.raises(UserError, match=r"0000.h5: has \d+ bytes, expected \d+ bytes; run cmd again"):
         read_manifests(tmp_path, KEY, "cmd")
     path.unlink()
-    with pytest.raises(UserError, match=r"part_0000.h5: no such file, expected"):
-        read_manifests(tmp_path, KEY, "cmd")
+    assert_refused(r"part_0000.h5: no such file, expected", read_manifests, tmp_path, KEY, "cmd")
 
 
 def test_parts_that_do_not_belong_together_are_refused(tmp_path):
@@ -133,8 +130,7 @@ def test_a_damaged_or_foreign_manifest_is_named_and_what_helps(tmp_path, text, m
     (part,) = plan_parts(2)
     (tmp_path / "part_0000.json").write_text(text)
     for look in (lambda: read_manifests(tmp_path, KEY, "cmd"), lambda: is_finished(tmp_path, part, KEY)):
-        with pytest.raises(UserError, match=f"part_0000.json: {message}"):
-            look()
+        assert_refused(f"part_0000.json: {message}", look)
 
 
 def test_flipped_bits_are_noticed_on_reading(tmp_path):

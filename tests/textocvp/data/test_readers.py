@@ -10,14 +10,10 @@ from textocvp.config.data import DatasetConfig
 from textocvp.data.readers import CATER, EXCLUDED, CLIPort, held_out_ids
 from textocvp.files import UserError
 
+from .conftest import assert_refused
+
 CONFIG = DatasetConfig(dataset_name="CATER_Hard")
 CLIPORT = DatasetConfig(dataset_name="CLIPort")
-
-
-def assert_refused(message, call, *arguments, **options):
-    """It is a user's error that says `message`."""
-    with pytest.raises(UserError, match=message):
-        call(*arguments, **options)
 
 
 def test_reads_frames_masks_states_and_captions(make_cater):

@@ -10,6 +10,8 @@ from textocvp.data.slot_store import SlotStore, plan_slot_parts, slots_key
 from textocvp.data.videos import open_videos
 from textocvp.files import UserError
 
+from .conftest import assert_refused
+
 SHA = "c" * 64
 SHAPE = (4, 3, 2)  # T, N, D
 
@@ -58,8 +60,7 @@ def test_gives_back_every_window_and_the_file_shows_where_it_comes_from(make_sto
         assert store.slots(window, num_frames=2).shape == (2, 3, 2)
     first = part.windows[0].video_id
     assert store.windows(first) == [window for window in part.windows if window.video_id == first]
-    with pytest.raises(UserError, match="no window of video 'nobody'.*precompute-slots"):
-        store.windows("nobody")
+    assert_refused("no window of video 'nobody'.*precompute-slots", store.windows, "nobody")
 
     with h5py.File(folder / "slots" / "train" / "part_0000.h5") as file:
         assert file["slots"].shape == (12, *SHAPE) and file["slots"].dtype == np.float32
@@ -89,15 +90,12 @@ def test_another_checkpoint_or_other_settings_are_refused(make_store):
     with pytest.raises(UserError, match=r"checkpoint_sha256 is cccccccccccc\.\.\., not dddddddddddd\.\.\."):
         open_store(folder, experiment, sha="d" * 64)
     (other,) = plan(folder, experiment, sha="d" * 64)
-    with pytest.raises(UserError, match="part_0000.json: created from different data"):
-        other.is_finished()
+    assert_refused("part_0000.json: created from different data", other.is_finished)
     assert part.is_finished()
-    with pytest.raises(UserError, match="windows of 4 frames, but 6 are needed"):
-        open_store(folder, experiment, num_frames=6)
+    assert_refused("windows of 4 frames, but 6 are needed", open_store, folder, experiment, num_frames=6)
     assert open_store(folder, experiment, num_frames=3).num_frames == 4
     (longer,) = plan(folder, experiment, num_frames=5)
-    with pytest.raises(UserError, match="num_frames is 4, not 5"):
-        longer.is_finished()
+    assert_refused("num_frames is 4, not 5", longer.is_finished)
 
 
 def test_shards_write_different_parts_of_one_store(make_store, monkeypatch):
@@ -107,8 +105,7 @@ def test_shards_write_different_parts_of_one_store(make_store, monkeypatch):
     assert [[part.part.index for part in shard] for shard in shards] == [[0, 2], [1]]
     for part in shards[0]:
         part.write(batches(part), {})
-    with pytest.raises(UserError, match=r"2 of 3 parts \(see part_0001\)"):
-        open_store(folder, experiment)
+    assert_refused(r"2 of 3 parts \(see part_0001\)", open_store, folder, experiment)
     assert [part.is_finished() for part in parts] == [True, False, True]  # a rerun continues
     shards[1][0].write(batches(shards[1][0]), {})
     assert len(open_store(folder, experiment)) == sum(len(part.windows) for part in parts) == 133 * 2 * 2
@@ -117,8 +114,7 @@ def test_shards_write_different_parts_of_one_store(make_store, monkeypatch):
 def test_slots_that_are_no_numbers_and_wrong_windows_are_refused(make_store):
     folder, _, (part,) = make_store(write=False)
     bad = ((windows, np.full((len(windows), *SHAPE), np.nan)) for _, windows in part.videos)
-    with pytest.raises(UserError, match="video train_00.: slots are not finite"):
-        part.write(bad, {})
+    assert_refused("video train_00.: slots are not finite", part.write, bad, {})
     assert not list((folder / "slots").rglob("*.*"))
     some = list(batches(part))
     for wrong in (some[:1], some[::-1], some + some[:1]):

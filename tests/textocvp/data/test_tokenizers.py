@@ -8,6 +8,8 @@ from textocvp.cli import main
 from textocvp.data.tokenizers import CustomTokenizer, build_vocabulary, split_words, tokenize
 from textocvp.files import UserError
 
+from .conftest import assert_refused
+
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "tokenizer.json").read_text())
 VOCABULARIES = {name: name.replace("_train", "") for name in GOLDEN if "vocab_size" in GOLDEN[name]}
 
@@ -38,17 +40,14 @@ def test_unknown_words_each_once_and_unknown_vocabularies():
     with pytest.raises(UserError, match="caption 'The pink cone.* 'The', 'pink'$"):
         CustomTokenizer("CATER_Hard")("The pink cone is The pink cone.")
 
-    with pytest.raises(UserError, match="no vocabulary for 'CATER_Hart', did you mean 'CATER_Hard'"):
-        CustomTokenizer("CATER_Hart")
+    assert_refused("no vocabulary for 'CATER_Hart', did you mean 'CATER_Hard'", CustomTokenizer, "CATER_Hart")
 
 
 def test_a_vocabulary_of_ones_own(tmp_path):
     path = tmp_path / "words.json"
-    with pytest.raises(UserError, match="words.json: no such file"):
-        CustomTokenizer(path)
+    assert_refused("words.json: no such file", CustomTokenizer, path)
     path.write_text('{"the": 3}')
-    with pytest.raises(UserError, match="words.json: not a vocabulary; .*build-vocabulary"):
-        CustomTokenizer(path)
+    assert_refused("words.json: not a vocabulary; .*build-vocabulary", CustomTokenizer, path)
     path.write_text('{"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "the": 3}')
     assert CustomTokenizer(path)("the the") == [1, 3, 3, 2]
     with pytest.raises(UserError, match="caption 'the cone': not in .*words.json.* 'cone'"):
@@ -83,5 +82,4 @@ def test_build_vocabulary_from_lines(tmp_path, capsys):
 def test_sources_without_captions(tmp_path, content, message):
     source = tmp_path / "captions"
     source.mkdir() if content is None else source.write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        build_vocabulary(source, tmp_path / "words.json")
+    assert_refused(message, build_vocabulary, source, tmp_path / "words.json")
