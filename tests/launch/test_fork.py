@@ -78,13 +78,12 @@ def test_another_file_system_gets_copies(base, variant, monkeypatch):
         ("training.lr=1", ("--pred", "vanila"), "no such predictor experiment, did you mean 'vanilla'?"),
     ],
 )
-def test_a_wrong_variant_is_one_line_and_leaves_nothing(base, variant, capsys, values, more, message):
+def test_a_wrong_variant_or_an_existing_folder_is_one_line_and_leaves_nothing(
+    base, variant, capsys, values, more, message
+):
     assert fork(base, variant, values, *more) == 2
     assert message in capsys.readouterr().err
     assert not variant.exists()
-
-
-def test_an_existing_folder_is_left_alone(base, variant, capsys):
     variant.mkdir()
     assert fork(base, variant, "training.lr=1") == 2
     assert "already exists; choose another name" in capsys.readouterr().err

@@ -29,12 +29,8 @@ def test_equal_indices_are_one_array_with_aftercorr_and_other_shapes_are_not():
 def test_what_is_done_needs_no_edge_while_the_rest_keeps_its_own():
     edges = {0: [], 1: ok("9_1"), 2: [], 3: ok("9_3")}
     assert group_by_dependency(edges) == [("", [0, 2]), ("aftercorr:9", [1, 3])]
-
     assert group_by_dependency({0: ok("6")}, KNOWN) == [("afterok:6", [0])]
     assert group_by_dependency({3: ok("9_3")}) == [("afterok:9", [3])]
-
-
-def test_an_array_of_which_an_element_has_failed_is_not_named_whole():
     # 5_1 failed and is submitted again as 9_1; afterok:5 would never be met
     assert group_by_dependency({0: ok("5_0", "9_1", "5_2")}, SEEDS) == [("afterok:5_0:5_2:9", [0])]
     assert group_by_dependency({0: ok("5_2")}, SEEDS) == [("afterok:5_2", [0])]
