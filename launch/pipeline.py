@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from launch.recipe import (
     RECIPE_FILE,
@@ -15,9 +15,9 @@ from launch.recipe import (
     load_recipe,
     seed_files,
 )
-from launch.state.task import OK, Edge, Task
+from launch.state.task import OK, Edge, Task, TaskId
 from textocvp.config.data import EVAL_START, EvaluationConfig
-from textocvp.config.experiment import FILE_NAME, FINAL, Experiment, check_fit, parse_experiment
+from textocvp.config.experiment import FILE_NAME, FINAL, Experiment, check_fit, check_model, parse_experiment
 from textocvp.config.synthetic import VideoSettings, WeightsSettings
 from textocvp.files import ConfigError, UserError, nearest, read_json
 
@@ -45,6 +45,8 @@ class Pipeline:
     """Of the decomposition model; none: one training in EXP itself."""
     predictors: Tuple[str, ...] = ()
     """Trainings: NAME or NAME/seeds/K."""
+    only: Optional[str] = None
+    """The only predictor whose tasks may run; the edges of shared tasks are those of all predictors."""
     data: Optional[VideoSettings] = None
     weights: Mapping[str, WeightsSettings] = field(default_factory=dict)
     criterion: Optional[str] = None
@@ -77,6 +79,16 @@ class Pipeline:
     def predictor_experiments(self) -> Tuple[Experiment, ...]:
         """The settings of each training of a predictor."""
         return tuple(self.experiments[f"predictors/{name}"] for name in self.predictors)
+
+    @property
+    def skipped(self) -> Set[TaskId]:
+        """The tasks of predictors other than `only`."""
+        return {
+            TaskId(stage, index)
+            for stage in ("train_predictor", "evaluate_predictor")
+            for name, index in self.indices[stage].items()
+            if self.only not in (None, name.split("/")[0])
+        }
 
     def folder(self, below: str) -> str:
         """A folder of the experiment for a command line."""
@@ -179,9 +191,11 @@ def from_folder(root: Path) -> Pipeline:
 
 
 def check_folders(pipeline: Pipeline) -> None:
-    """ConfigError if the sections of a config contradict each other; a job would fail hours later."""
+    """ConfigError if sections of a config or its folders contradict each other; a job would fail later."""
     for folder, experiment in pipeline.experiments.items():
-        check_fit(experiment, str(pipeline.root / folder / FILE_NAME))
+        path = pipeline.root / folder / FILE_NAME
+        check_fit(experiment, str(path))
+        check_model(experiment, path, pipeline.experiments[""], pipeline.root / FILE_NAME)
 
 
 def with_decomposition_seeds(pipeline: Pipeline, seeds: Tuple[int, ...]) -> Pipeline:
@@ -190,16 +204,17 @@ def with_decomposition_seeds(pipeline: Pipeline, seeds: Tuple[int, ...]) -> Pipe
 
 
 def with_predictors(pipeline: Pipeline, name: Optional[str], seeds: Tuple[int, ...]) -> Pipeline:
-    """The same experiment with one predictor of it (None: all), trained once per seed (none: as it is)."""
-    names = pipeline.predictor_names if name is None else (name,)
+    """The same experiment for one predictor (None: all), trained once per seed (none: as it is)."""
     if name is not None:
         check_predictor(pipeline, name)
     trainings: List[str] = []
-    for base in names:
-        pipeline = _with_files(pipeline, f"predictors/{base}", seeds)
+    for base in pipeline.predictor_names:
         own = [training for training in pipeline.predictors if training.split("/")[0] == base]
-        trainings += [f"{base}/seeds/{seed}" for seed in seeds] or own
-    return numbered(replace(pipeline, predictors=tuple(trainings)))
+        if seeds and name in (None, base):
+            pipeline = _with_files(pipeline, f"predictors/{base}", seeds)
+            own = [f"{base}/seeds/{seed}" for seed in seeds]
+        trainings += own
+    return numbered(replace(pipeline, predictors=tuple(trainings), only=name))
 
 
 def check_predictor(pipeline: Pipeline, name: str) -> None:

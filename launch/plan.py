@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+from typing import AbstractSet, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from launch.state.manifest import Reason, Records, reasons_to_run, refusal
 from launch.state.task import OK, Task, TaskId, read_task
@@ -104,6 +104,7 @@ def make_plan(
     stages: Optional[FrozenSet[str]] = None,
     jobs: Optional[Mapping[TaskId, Job]] = None,
     rerun: bool = False,
+    skipped: AbstractSet[TaskId] = frozenset(),
 ) -> Plan:
     """Decide what happens to each task.
 
@@ -111,6 +112,7 @@ def make_plan(
         stages: the requested stages; None: all.
         jobs: pending and running jobs.
         rerun: outputs of another config or of other inputs are moved aside instead of refused.
+        skipped: tasks that were not requested.
 
     Raises:
         UserError: outputs of another run exist, or a stage needs tasks that are neither done nor requested.
@@ -121,7 +123,7 @@ def make_plan(
         task = replace(task, rerun=rerun)
         step = _step(records, task, steps, jobs.get(task.id))
         asked = stages is None or task.stage in stages or task.stage in PREREQUISITES
-        if step.action is Action.RUN and not asked:
+        if step.action is Action.RUN and (not asked or task.id in skipped):
             step = replace(step, action=Action.OUTSIDE, aside=False)
         steps[task.id] = step
     if stages is not None:

@@ -111,8 +111,9 @@ def parse_seeds(text: str) -> Tuple[int, ...]:
 
 def plan_request(request: Request) -> Plan:
     """The plan of a request; writes nothing."""
-    root = request.pipeline.root
-    return make_plan(root, all_tasks(request.pipeline), request.stages, active_jobs(root), request.rerun)
+    pipeline, root = request.pipeline, request.pipeline.root
+    jobs, tasks = active_jobs(root), all_tasks(pipeline)
+    return make_plan(root, tasks, request.stages, jobs, request.rerun, pipeline.skipped)
 
 
 def submit(request: Request) -> int:

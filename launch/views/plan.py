@@ -29,11 +29,12 @@ FLOAT = 4
 
 def summary_line(plan: Plan, cluster: ClusterConfig) -> str:
     """A summary of a plan in one line."""
-    actions = (Action.DONE, Action.QUEUED, Action.RUN)
-    counts = {action: sum(step.action is action for step in plan.steps) for action in actions}
+    counts = {action: sum(step.action is action for step in plan.steps) for action in Action}
+    others = counts.pop(Action.OUTSIDE)
     parts = [f"{number} {action.value}" for action, number in counts.items() if number]
-    queued = "; nothing to submit" if counts[Action.QUEUED] else "; nothing is left to do"
-    end = "" if counts[Action.RUN] else queued
+    end = "; nothing to submit" if counts[Action.QUEUED] else "; nothing is left to do"
+    end = f"; nothing to do; {others} tasks that were not requested are not done" if others else end
+    end = "" if counts[Action.RUN] else end
     return f"{plan.root} on {cluster.name}: {len(plan.steps)} tasks, {', '.join(parts)}{end}"
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from launch.pipeline import from_folder, from_recipe, shorten, with_decomposition_seeds, with_predictors
 from launch.recipe import load_recipe, write_experiment
+from launch.state.task import TaskId
 from textocvp.config.experiment import create_experiment, create_predictor_experiment
 from textocvp.files import UserError
 
@@ -41,7 +42,8 @@ def test_a_folder_made_by_hand(by_hand):
     write_experiment(by_hand, seeded.files)
     assert from_folder(by_hand).seeds == (0, 2)
     one = with_predictors(pipeline, "b", (1, 2))
-    assert one.predictors == ("b/seeds/1", "b/seeds/2")
+    assert (one.predictors, one.only) == (("a", "b/seeds/1", "b/seeds/2"), "b")
+    assert one.skipped == {TaskId("train_predictor", 0), TaskId("evaluate_predictor", 0)}
     write_experiment(by_hand, one.files)
     assert from_folder(by_hand).predictors == ("a", "b/seeds/1", "b/seeds/2")
 

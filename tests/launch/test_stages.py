@@ -112,4 +112,4 @@ def test_more_seeds_and_predictors_keep_the_indices_of_those_before(pipeline, tm
     assert more.indices["train_decomp"] == {"seeds/3": 0, "seeds/7": 1, "seeds/1": 2}
     assert more.indices["train_predictor"] == {"text": 0, "vanilla": 1, "text/seeds/5": 2}
     assert [task.index for task in by_stage(all_tasks(more), "train_decomp")] == [2, 0]
-    assert [task.index for task in by_stage(all_tasks(more), "train_predictor")] == [2]
+    assert [task.index for task in by_stage(all_tasks(more), "train_predictor")] == [2, 1]

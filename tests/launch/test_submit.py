@@ -221,6 +221,29 @@ def test_an_existing_experiment_with_another_config_is_refused(finished, small_r
     assert status == 2 and said.startswith("error: ") and "training.num_steps: 5 -> null" in said
 
 
+def test_a_narrower_request_keeps_the_shared_outputs(finished):
+    finished.options[:2] = ["--exp", str(finished.root)]
+    for more in ((), ("--pred", "vanilla")):
+        status, out = finished.run(*more, command="evaluate")
+        assert status == 0 and "14 tasks, 14 done; nothing is left to do" in out
+    finished.forget("train_predictor/0")
+    status, out = finished.run("--pred", "vanilla", command="train-predictor")
+    assert status == 0 and "11 done; nothing to do; 3 tasks that were not requested are not done" in out
+
+
+def test_an_edited_model_is_refused_before_anything_is_planned(finished):
+    finished.options[:2] = ["--exp", str(finished.root)]
+    path = finished.root / "experiment_params.json"
+    values = json.loads(path.read_text())
+    before = values["model"]["model_params"]["slot_dim"]
+    values["model"]["model_params"]["slot_dim"] = 2 * before
+    path.write_text(json.dumps(values))
+    for command in ("train-decomp", "plan"):
+        status, out = finished.run(command=command)
+        parts = "predictors/", "model.model_params.slot_dim", f"{2 * before} as in {path}", f"got {before}"
+        assert status == 2 and out.count("\n") == 1 and all(part in out for part in parts)
+
+
 def test_stages_one_by_one(exp):
     assert exp.run(command="train-decomp")[0] == 0
     exp.options[:2] = ["--exp", str(exp.root)]

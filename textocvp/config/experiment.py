@@ -16,7 +16,15 @@ from typing_extensions import Annotated
 from textocvp.config.data import DatasetConfig, PredictionConfig, SlotStoreConfig
 from textocvp.config.models import DecompositionConfig
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
-from textocvp.config.schema import Settings, apply_overrides, build, difference, parse_overrides, to_dict
+from textocvp.config.schema import (
+    Settings,
+    apply_overrides,
+    build,
+    difference,
+    parse_overrides,
+    shown,
+    to_dict,
+)
 from textocvp.config.training import LossTerm, TrainingConfig
 from textocvp.files import ConfigError, UserError, nearest, read_json, write_json
 
@@ -89,9 +97,15 @@ def load_predictor_experiment(folder: Path, name: str) -> Experiment:
     parent, own = load_experiment(folder), parse_experiment(read_json(path), str(path))
     if own.predictor is None:
         raise ConfigError(f"{path}: predictor: missing, create it with `create-predictor-experiment`")
-    if own.model != parent.model:
-        raise ConfigError(f"{path}: model: differs from {Path(folder) / FILE_NAME}, whose slots it predicts")
+    check_model(own, path, parent, Path(folder) / FILE_NAME)
     return own
+
+
+def check_model(own: Experiment, path: Path, parent: Experiment, parent_path: Path) -> None:
+    """ConfigError unless a seed or predictor, whose file is `path`, has the model of its experiment."""
+    for change in difference(to_dict(parent.model), to_dict(own.model), "model"):
+        expected = f"expected {shown(change.old)} as in {parent_path}"
+        raise ConfigError(f"{path}: {change.path}: {expected}, got {shown(change.new)}")
 
 
 def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:
