@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from pydantic import NonNegativeInt, PositiveInt
+from typing_extensions import Annotated
 
 from textocvp.config.data import EvaluationConfig, SlotStoreConfig
 from textocvp.config.experiment import FILE_NAME, experiment_values, predictor_values
+from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
 from textocvp.config.schema import Settings, build, difference, given, read_yaml, refuse_control_characters
 from textocvp.config.synthetic import VideoSettings, WeightsSettings
 from textocvp.config.training import CRITERIA, Bounds
@@ -37,9 +39,9 @@ def check_seeds(seeds: Tuple[int, ...]) -> None:
 class DecompositionRecipe(Settings):
     """The video decomposition model."""
 
-    model: str
+    model: Annotated[str, MODELS.name]
     """Registered name, for example SAVi."""
-    dataset: str
+    dataset: Annotated[str, DATASETS.name]
     """Registered name, for example CATER_Hard."""
     seeds: Tuple[NonNegativeInt, ...] = ()
     """Train once per seed and keep the best; none: one training, in the experiment's own folder."""
@@ -66,7 +68,7 @@ class PredictorRecipe(Settings):
 
     name: str
     """Its folder under predictors/."""
-    predictor: str
+    predictor: Annotated[str, PREDICTORS.name]
     """Registered name, for example TextOCVP_CustomTF."""
     seeds: Tuple[NonNegativeInt, ...] = ()
     """Train once per seed, in predictors/NAME/seeds/K; none: once, in predictors/NAME."""
@@ -130,11 +132,12 @@ def experiment_files(recipe: Recipe, data_root: Optional[str]) -> Dict[str, Dict
     said = {f"suite.slots.{name}": value for name, value in slots.items() if name != "shards"}
     root = GENERATED_ROOT if recipe.data else data_root
     said.update({"dataset.root": root} if root else {})
-    own = experiment_values(decomposition.model, decomposition.dataset, {**said, **decomposition.set})
+    said.update(decomposition.set)
+    own = experiment_values(decomposition.model, decomposition.dataset, said, "decomposition.set.")
     files = {"": own, **seed_files("", own, decomposition.seeds)}
-    for predictor in recipe.predictors:
+    for i, predictor in enumerate(recipe.predictors):
         folder = f"predictors/{predictor.name}"
-        values = predictor_values(own, predictor.predictor, predictor.set)
+        values = predictor_values(own, predictor.predictor, predictor.set, f"predictors[{i}].set.")
         files.update({folder: values, **seed_files(folder, values, predictor.seeds)})
     return files
 

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "textocvp.evaluation": (*SHARED, "textocvp.data", *MODELS, "textocvp.training"),
     "textocvp.compat": (*BASE, "textocvp.data", "textocvp.pretrained", *MODELS, "textocvp.training"),
     "textocvp.cli": ("textocvp",),
-    "textocvp.__main__": ("textocvp.cli",),
+    "textocvp.__main__": ("textocvp.cli", "textocvp.files"),
     "textocvp.__init__": ("textocvp",),
 }
 """Room -> the rooms that it may import, besides itself."""

@@ -2,11 +2,12 @@
 
 import sys
 
+from textocvp.files import missing_package
+
 try:
     from textocvp.cli import main
 except ModuleNotFoundError as error:
-    advice = "use .venv/bin/python, which `make setup` creates, or the script textocvp"
-    print(f"error: {sys.executable} lacks the suite's packages ({error}); {advice}", file=sys.stderr)
+    print(f"error: {missing_package(error)}", file=sys.stderr)
     sys.exit(2)
 
 sys.exit(main())

@@ -20,9 +20,9 @@ from textocvp.config.options import OneLineParser, add_options, count, folder_na
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS, Registry
 from textocvp.config.schema import Settings
 from textocvp.config.synthetic import VideoSettings, WeightsSettings
-from textocvp.files import DiskFullError, UserError, writing
+from textocvp.files import DiskFullError, UserError, missing_package, writing
 from textocvp.stopping import skip_teardown
-from textocvp.terminal import set_up_logging
+from textocvp.terminal import PACKAGES, set_up_logging
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 AGAIN = "; free some space or request quota and run it again; finished outputs are kept"
@@ -55,7 +55,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         folder = options.get("exp_directory") or options.get("out") or Path()
         with writing(folder), native_files(name, options) as arguments:
             status = load_handler(COMMANDS[name].handler)(**arguments)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError):
+            if not error.name or error.name.split(".")[0] in PACKAGES:
+                raise
+            error = UserError(missing_package(error))
         if isinstance(error, OSError):
             if error.filename is None or error.strerror is None:
                 raise

@@ -45,6 +45,12 @@ class ConfigError(UserError):
     """A value in a configuration file is missing, unknown, of the wrong type or out of range."""
 
 
+def missing_package(error: ModuleNotFoundError) -> str:
+    """One line for a Python that has not all packages."""
+    name, python = error.name or error, sys.executable
+    return f"{python} lacks the package {name}; use .venv/bin/python, which `make setup` creates"
+
+
 def nearest(name: str, known: Iterable[str], listed: bool = True) -> str:
     """A hint for a misspelt name: ", did you mean 'x'?"; else, if `listed`, the known names."""
     known = list(known)

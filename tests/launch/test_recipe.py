@@ -78,9 +78,19 @@ def test_where_data_that_is_not_generated_lies_is_the_sites_and_may_change(small
         ({"data": {**DATA, "num_frames": 8}}, ("decomposition: ", "clips of 8 frames", "data.num_frames, 8")),
         ({"data": {**DATA, "num_frames": 10}}, ("predictors/text: ", "num_context + num_preds of 10 frames")),
         (decomposition(set={"dataset.img_size": [32, 32]}), ("model.model_params.decoder: ", "[64, 64]")),
-        (decomposition(set={"training.lr": "1e-3"}), ("training.lr: ", "1e-3", "write 0.001")),
-        (decomposition(set={"training.lrr": 1}), ("training.lrr: unknown key, did you mean 'lr'",)),
-        (decomposition(model="SAVI"), ("'SAVI'", "did you mean 'SAVi'")),
+        (
+            decomposition(set={"training.lr": "1e-3"}),
+            ("decomposition.set.training.lr: ", "1e-3", "write 0.001"),
+        ),
+        (
+            decomposition(set={"training.lrr": 1}),
+            ("decomposition.set.training.lrr: unknown key, did you mean 'lr'",),
+        ),
+        (decomposition(set={"loss.a": 1}), ("decomposition.set.loss.a: ",)),
+        (predictors(set={"training.lr": "x"}), ("predictors[0].set.training.lr: ", "'x'")),
+        (predictors(predictor="OCVP"), ("predictors[0].predictor: ", "'OCVP'")),
+        (decomposition(dataset="CATER"), ("decomposition.dataset: ", "'CATER'")),
+        (decomposition(model="SAVI"), ("decomposition.model: ", "'SAVI'", "did you mean 'SAVi'")),
         (predictors(set={f"{TEXT_ENCODER}.vocab_size": 20}), ("vocab_size: ", "20", "50")),
         ({"weights": {"vit": {"kind": "dinov3"}}}, ("weights.vit.kind: ", "'dinov2'", "dinov3")),
         ({"checks": {"decomposition.ari": {"mini": 1}}}, ("checks.decomposition.ari.mini: ", "'min'")),
@@ -97,7 +107,8 @@ def test_a_wrong_recipe_is_one_line(small_recipe, capsys, changes, parts):
 def test_unreadable_recipes(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1\n")
     (tmp_path / "list.yaml").write_text("- 1\n")
-    problems = {"none": "no such file", "bad": "valid YAML", "list": "section"}
+    (tmp_path / "empty_list.yaml").write_text("[]\n")
+    problems = {"none": "no such file", "bad": "valid YAML", "list": "section", "empty_list": r"got \[\]"}
     named = {f"{name}.yaml": problem for name, problem in problems.items()}
     for name, problem in {**named, ".": "is a folder"}.items():
         with pytest.raises(UserError, match=f"{tmp_path / name}: .*{problem}"):

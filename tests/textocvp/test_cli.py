@@ -1,3 +1,4 @@
+import importlib
 import inspect
 import os
 import subprocess
@@ -101,9 +102,20 @@ def test_help_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_login_nodes_python_without_torch_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it raises ModuleNotFoundError
+    monkeypatch.setattr(
+        cli, "load_handler", lambda target: lambda **options: importlib.import_module("torch")
+    )
+    assert main(["train-decomp", "-d", "x"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(part in error for part in ("train-decomp: ", "torch", ".venv/bin/python", "make setup"))
+
+
 @pytest.mark.parametrize("package", ["textocvp", "launch"])
 def test_a_python_without_the_packages_says_which_to_use(package):
     command = [sys.executable, "-S", "-m", package, "--help"]  # -S: without site-packages
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(cli.__file__).parents[1])
     assert run.returncode == 2 and run.stderr.count("\n") == 1
-    assert all(part in run.stderr for part in ("error: ", "No module named", ".venv/bin/python"))
+    assert all(part in run.stderr for part in ("error: ", "lacks the package", ".venv/bin/python"))

@@ -122,9 +122,7 @@ def create_experiment(
 ) -> Path:
     """Create `exp_directory`/`name` with the defaults of a model and a data set, and overrides "a.b=c"."""
     folder = Path(exp_directory) / name
-    values = experiment_values(model_name, dataset_name, parse_overrides(set))
-    save_experiment(folder, values)
-    print(f"created {folder / FILE_NAME}")
+    save_experiment(folder, experiment_values(model_name, dataset_name, parse_overrides(set)))
     return folder
 
 
@@ -133,14 +131,21 @@ def create_predictor_experiment(
 ) -> Path:
     """Create the predictor experiment `exp_directory`/predictors/`name`."""
     folder = Path(exp_directory) / "predictors" / name
+    load_experiment(exp_directory)  # or a ConfigError
     parent = read_json(Path(exp_directory) / FILE_NAME)
     save_experiment(folder, predictor_values(parent, predictor_name, parse_overrides(set)))
-    print(f"created {folder / FILE_NAME}")
     return folder
 
 
-def experiment_values(model_name: str, dataset_name: str, overrides: Mapping[str, Any]) -> Dict[str, Any]:
-    """The complete JSON values of a new decomposition experiment; `overrides` maps dotted paths to values."""
+def experiment_values(
+    model_name: str, dataset_name: str, overrides: Mapping[str, Any], prefix: str = "--set "
+) -> Dict[str, Any]:
+    """The complete JSON values of a new decomposition experiment.
+
+    Args:
+        overrides: dotted path -> value.
+        prefix: of the dotted path in a ConfigError: where the overrides come from.
+    """
     model = MODELS.get(model_name)
     losses: Tuple[str, ...] = getattr(model.load_config(), "losses", ("mse",))
     values = {
@@ -149,12 +154,11 @@ def experiment_values(model_name: str, dataset_name: str, overrides: Mapping[str
         "loss": [{"type": name} for name in losses],
         "suite": {},
     }
-    source = f"new experiment ({model_name}, {dataset_name})"
-    return _resolved(values, overrides, source, ("predictor", "predictor_loss"))
+    return _resolved(values, overrides, prefix, ("predictor", "predictor_loss"))
 
 
 def predictor_values(
-    parent: Mapping[str, Any], predictor_name: str, overrides: Mapping[str, Any]
+    parent: Mapping[str, Any], predictor_name: str, overrides: Mapping[str, Any], prefix: str = "--set "
 ) -> Dict[str, Any]:
     """The complete JSON values of a new predictor experiment on the decomposition experiment `parent`."""
     entry = PREDICTORS.get(predictor_name)
@@ -165,7 +169,7 @@ def predictor_values(
         "predictor": {"predictor_name": predictor_name, "predictor_params": entry.new_values()},
         **({"suite": parent["suite"]} if "suite" in parent else {}),
     }
-    return _resolved(values, overrides, f"new predictor experiment ({predictor_name})", ("loss",))
+    return _resolved(values, overrides, prefix, ("loss",))
 
 
 def save_experiment(folder: Path, values: Mapping[str, Any]) -> None:
@@ -176,8 +180,10 @@ def save_experiment(folder: Path, values: Mapping[str, Any]) -> None:
         if changes:
             changed = "; ".join(map(str, changes))
             raise UserError(f"{path}: exists with another configuration ({changed}); choose another name")
+        print(f"{path} already exists, unchanged")
         return
     write_json(path, values)
+    print(f"created {path}")
 
 
 def dataset_root(config: DatasetConfig, folder: Path) -> Path:
@@ -190,11 +196,16 @@ def dataset_root(config: DatasetConfig, folder: Path) -> Path:
 
 
 def _resolved(
-    values: Mapping[str, Any], overrides: Mapping[str, Any], source: str, without: Sequence[str]
+    values: Mapping[str, Any], overrides: Mapping[str, Any], prefix: str, without: Sequence[str]
 ) -> Dict[str, Any]:
     """Complete, checked values; defaults are written out, so that later defaults have no effect."""
-    sections = to_dict(parse_experiment(apply_overrides(values, overrides), source)).items()
-    return {name: section for name, section in sections if section is not None and name not in without}
+    try:
+        sections = to_dict(parse_experiment(apply_overrides(values, overrides), ""))
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from None
+    return {
+        name: section for name, section in sections.items() if section is not None and name not in without
+    }
 
 
 def experiment_root(folder: Path) -> Path:

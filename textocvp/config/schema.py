@@ -10,11 +10,11 @@ import contextlib
 import copy
 import dataclasses
 import json
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Dict, List, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, ClassVar, Dict, List, Literal, Optional, Tuple, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
@@ -22,6 +22,8 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from textocvp.files import ConfigError, UserError, nearest
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T", bound="Settings")
 Location = Tuple[Union[int, str], ...]
@@ -81,7 +83,13 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _from_json(cls, value: Any) -> Any:
+    def _from_json(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        if choices and isinstance(value, str) and value not in choices:
+            hint = nearest(value, choices, listed=False)
+            context = {"expected": " or ".join(map(repr, choices)), "hint": hint}
+            raise PydanticCustomError("wrong_choice", "{expected}", context)
         return _converted(value)
 
 
@@ -99,7 +107,7 @@ def _converted(value: Any) -> Any:
     return value
 
 
-def build(cls: Type[T], values: Any, source: str = "", path: str = "", strict: bool = True) -> T:
+def build(cls: type[T], values: Any, source: str = "", path: str = "", strict: bool = True) -> T:
     """Build settings from a mapping of JSON values.
 
     Args:
@@ -111,6 +119,7 @@ def build(cls: Type[T], values: Any, source: str = "", path: str = "", strict: b
     Raises:
         ConfigError: one line with file, dotted path, what is expected and what was found.
     """
+    prefix = f"{source}: " if source else ""
     while True:
         try:
             return cls.model_validate(values, context={"original": not strict})
@@ -118,11 +127,10 @@ def build(cls: Type[T], values: Any, source: str = "", path: str = "", strict: b
             problems = error.errors(include_url=False)
             unknown = [problem["loc"] for problem in problems if problem["type"] == "unknown_key"]
             if strict or not unknown:
-                line = _one_line(problems, values, path)
-                raise ConfigError(f"{source}: {line}" if source else line) from None
+                raise ConfigError(prefix + _one_line(problems, values, path)) from None
         values = copy.deepcopy(values)
         for location in unknown:
-            warnings.warn(f"{source}: {_join(path, location)}: unknown key, left out", stacklevel=2)
+            log.warning("%s%s: unknown key, left out", prefix, _join(path, location))
             section = values
             for part in location[:-1]:
                 section = section[part]
@@ -204,19 +212,31 @@ _EXPECTED = {
 
 
 def _expected(problem: ErrorDetails) -> str:
+    number = _number_in(problem["input"])
+    if problem["type"] == "float_type" and number is not None and not math.isfinite(number):
+        return _EXPECTED["finite_number"]
     text = _EXPECTED.get(problem["type"])
     return problem["msg"] if text is None else text.format(**problem.get("ctx", {}))
 
 
 def _hint(problem: ErrorDetails) -> str:
-    """The nearest allowed choice, or the number that YAML reads as text (1e-3)."""
-    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
-        choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"])  # pydantic: 'a', 'b' or 'c'
-        return nearest(problem["input"], choices, listed=False)
-    if problem["type"] in ("int_type", "float_type") and isinstance(problem["input"], str):
-        with contextlib.suppress(ValueError):
-            return f"; write {float(problem['input'])!r}"
-    return ""
+    """The nearest allowed choice, or how to write a number that is text to YAML (1e-3, "4")."""
+    if problem["type"] == "wrong_choice":
+        return str(problem["ctx"]["hint"])
+    number = _number_in(problem["input"])
+    if problem["type"] not in ("int_type", "float_type") or number is None or not math.isfinite(number):
+        return ""
+    if problem["type"] == "int_type" and not number.is_integer():
+        return ""
+    text = repr(_converted(number))
+    return f"; write {text}{' without quotes' if text == problem['input'] else ''}"
+
+
+def _number_in(value: Any) -> Optional[float]:
+    """The number that a text spells."""
+    with contextlib.suppress(ValueError):
+        return float(value) if isinstance(value, str) else None
+    return None
 
 
 def shown(value: Any) -> str:
@@ -320,15 +340,19 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _number(yaml.SafeLoader.const
 def read_yaml(path: Path) -> Any:
     """The values of a YAML file; UserError if it cannot be read or contains an unquoted time."""
     try:
-        values = yaml.load(path.read_text(), _Loader) or {}  # noqa: S506 (a SafeLoader)
+        values = yaml.load(path.read_text(), _Loader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, expected a YAML file") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", error)
+        raise ConfigError(f"{path}: {where}not valid YAML: {problem}") from None
+    values = {} if values is None else values
     for where, value in _leaves(values):
         if isinstance(value, _UnquotedTime):
             raise ConfigError(f'{path}: {where}: {value} is a number to YAML; write it in quotes: "{value}"')

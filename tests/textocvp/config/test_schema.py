@@ -59,6 +59,10 @@ def test_the_text_under_a_field_is_its_description():
         ({}, "training.rate: missing, a value is required"),
         ({"rate": "fast"}, "training.rate: expected a number, got 'fast'"),
         ({"rate": "1e-3"}, "training.rate: expected a number, got '1e-3'; write 0.001"),
+        ({"rate": "0.5"}, "training.rate: expected a number, got '0.5'; write 0.5 without quotes"),
+        ({"rate": "nan"}, "training.rate: expected a finite number, got 'nan'"),
+        ({"rate": 1, "steps": "4"}, "training.steps: expected an integer, got '4'; write 4 without quotes"),
+        ({"rate": 1, "steps": "1.5"}, "training.steps: expected an integer, got '1.5'"),
         ({"rate": True}, "training.rate: expected a number, got true"),
         ({"rate": 1, "steps": True}, "training.steps: expected an integer, got true"),
         ({"rate": 1, "steps": 1.5}, "training.steps: expected an integer, got 1.5"),
@@ -89,11 +93,10 @@ def test_errors_name_file_path_value_and_what_is_expected(values, message):
     assert str(error.value).startswith(f"f.json: {message}") and "\n" not in str(error.value)
 
 
-def test_unknown_keys_warn_where_not_strict():
+def test_unknown_keys_warn_where_not_strict(caplog):
     values = {"rate": 1, "inner": {"old": 2}, "more": [{"older": 1}], "oldest": 0}
-    with pytest.warns(UserWarning) as caught:
-        assert build(Outer, values, "f.json", strict=False) == Outer(rate=1.0, more=(Inner(),))
-    assert [str(warning.message) for warning in caught] == [
+    assert build(Outer, values, "f.json", strict=False) == Outer(rate=1.0, more=(Inner(),))
+    assert [record.message for record in caplog.records] == [
         f"f.json: {path}: unknown key, left out" for path in ("oldest", "inner.old", "more[0].older")
     ]
 
@@ -128,9 +131,13 @@ def test_yaml_that_cannot_be_read_is_named(tmp_path):
     file = tmp_path / "f.yaml"
     file.write_text("a: 1_000\nb: '24:00:00'\nc: 0.5\n")
     assert schema.read_yaml(file) == {"a": 1000, "b": "24:00:00", "c": 0.5}
-    file.write_text("a: [")
-    with pytest.raises(ConfigError, match=f"{file}: not valid YAML"):
-        schema.read_yaml(file)
+    for text, where in (("a: [", "line 1, column 5: "), ("a: 2001-99-99", ""), ("a: \0", "")):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=f"{file}: {where}not valid YAML: (?!.*unicode string)"):
+            schema.read_yaml(file)
+    for text, value in (("# empty", {}), ("[]", [])):
+        file.write_text(text)
+        assert schema.read_yaml(file) == value
     for path in (tmp_path, tmp_path / "none.yaml"):
         with pytest.raises(UserError, match=str(path)):
             schema.read_yaml(path)
