@@ -93,7 +93,7 @@ def load_handler(target: str) -> Callable[..., Any]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = OneLineParser(prog="python -m textocvp", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="python -m textocvp", description=__doc__.splitlines()[0].rstrip("."))
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         own = commands.add_parser(name, help=command.help, description=command.help)

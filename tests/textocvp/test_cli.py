@@ -97,6 +97,16 @@ def test_how_a_handler_ends_is_one_line_and_a_status(monkeypatch, capsys, handle
     assert main(["report", "-d", "x"]) == status and capsys.readouterr().err == error
 
 
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_help_is_in_one_style(name):
+    (commands,) = [action for action in cli.build_parser()._actions if action.dest == "command"]
+    own = commands.choices[name]
+    for text in (own.description, *(action.help for action in own._actions)):
+        starts_lower = text[0].islower() or text.split()[0].isupper() or text.startswith("CustomTokenizer")
+        assert starts_lower and not text.endswith(".") and "null:" not in text
+        assert "default: " not in text or not text.endswith(")"), "a default is named once"
+
+
 def test_help_needs_no_torch():
     code = "import sys, textocvp.cli as cli; cli.build_parser(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

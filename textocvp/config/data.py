@@ -78,9 +78,9 @@ class EvaluationConfig(Settings):
     batch_size: PositiveInt = 16
     """Clips per batch."""
     num_seed: Optional[PositiveInt] = None
-    """Context frames; null: as in prediction_params."""
+    """Context frames; default: as in prediction_params."""
     num_preds: Optional[PositiveInt] = None
-    """Predicted frames; null: as in prediction_params."""
+    """Predicted frames; default: as in prediction_params."""
     num_seqs: PositiveInt = 6
     """Clips that figures show."""
 

@@ -39,11 +39,12 @@ def add_options(
         several = get_origin(field.annotation) is tuple
         kinds = get_args(field.annotation)[:1] if several else (field.annotation,)
         choices = [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
-        text = " ".join((field.description or "").split()).replace("%", "%%")
+        text = " ".join((field.description or "").split()).replace("%", "%%").rstrip(".")
+        text = text[:1].lower() + text[1:]
         value = None if field.is_required() else field.default if default is None else _value(default)
         if value is not None:
             shown = " ".join(value) if several else json.dumps(value).strip('"')
-            text = f"{text.rstrip('.')} ({shown})"
+            text = f"{text.split('; default: ')[0]} ({shown})"
         parser.add_argument(
             f"--{name}",
             type=_value,

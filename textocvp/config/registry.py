@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, Type, Union
+from typing import Any, Dict, Iterator, Tuple, Type, Union
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from textocvp.config.schema import Settings, filled_in, to_dict
 from textocvp.files import UserError, nearest
+
+INTERFACES: Dict[str, Union[str, Tuple[str, ...]]] = {
+    "decomposition model": "textocvp.decomposition.base:SlotDecomposition",
+    "predictor": "textocvp.predictors.rollout:SlotPredictor",
+    "data set": ("__len__", "key", "read_frames", "masks", "states"),
+}
+"""Kind -> "module:Class" of its base class, or the methods that it has (textocvp.data.dataset:VideoDataset)."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,21 @@ class Entry:
     """"module:Class" of the model or part."""
     config: Union[str, Type[Settings]] = ""
     """Its settings class, or "module:Class" of it."""
+    kind: str = ""
+    """Key in INTERFACES; "": not checked."""
 
     def load(self) -> Any:
-        """Import and return the class."""
-        return _import(self.target)
+        """Import and return the class; UserError if it is not of the kind."""
+        found, interface = _import(self.target), INTERFACES.get(self.kind, ())
+        if isinstance(interface, str):
+            bases = [f"{base.__module__}:{base.__qualname__}" for base in getattr(found, "__mro__", ())]
+            fits, expected = interface in bases, f"a subclass of {interface}"
+        else:
+            fits = all(hasattr(found, name) for name in interface)
+            expected = f"a class with {', '.join(interface)}"
+        if not fits:
+            raise UserError(f"{self.target}: expected a {self.kind}, {expected}")
+        return found
 
     def load_config(self) -> Type[Settings]:
         """Import and return the settings class."""
@@ -60,9 +78,13 @@ class Registry:
             raise UserError(f"unknown {self.kind} {name!r}{nearest(str(name), self.entries)}")
         found = _import(name)
         if isinstance(found, type) and issubclass(found, Settings):
-            return Entry(found.builds, found)
+            if not found.builds:
+                raise UserError(f"{name}: expected `builds`, the {self.kind} of these settings")
+            return Entry(found.builds, found, self.kind)
         default = next(iter(self.entries.values())).config
-        return Entry(name, getattr(found, "config_class", default))
+        entry = Entry(name, getattr(found, "config_class", default), self.kind)
+        entry.load()
+        return entry
 
     @property
     def name(self) -> AfterValidator:

@@ -38,9 +38,9 @@ class VideoSettings(Settings):
     num_frames: int = Field(31, ge=2, le=1000)
     """Frames per video."""
     min_objects: Optional[int] = Field(None, ge=1, le=10)
-    """Fewest objects in a scene; not given: 3 (CLIPort: 4), at most max_objects."""
+    """Fewest objects in a scene; default: 3 (CLIPort: 4), at most max_objects."""
     max_objects: int = Field(5, ge=1, le=10)  # the captions of more would exceed the text encoder's 50 tokens
-    """Most objects in a scene (CLIPort: blocks and bowls together). CATER_Easy always has two."""
+    """Most objects in a scene (CLIPort: blocks and bowls together); CATER_Easy always has two."""
     actions: Tuple[Action, ...] = Field(ACTIONS, min_length=1)
     """Actions of objects."""
     max_moving: int = Field(2, ge=1, le=2)
@@ -50,9 +50,9 @@ class VideoSettings(Settings):
     antialias: int = Field(2, ge=1, le=4)
     """Samples per pixel along each axis."""
     object_scale: Optional[float] = Field(None, ge=0.2, le=5.0)
-    """Objects' radii relative to CATER's; not given: by image size, so that small images show something."""
+    """Objects' radii relative to CATER's; default: by image size, so that small images show something."""
     field_of_view: Optional[float] = Field(None, ge=10.0, le=120.0)
-    """The camera's, in degrees; not given: by image size."""
+    """The camera's, in degrees; default: by image size."""
     seed: NonNegativeInt = 0
     """Seed of every draw."""
 

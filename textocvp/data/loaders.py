@@ -23,7 +23,7 @@ from textocvp.data.order import (
 )
 from textocvp.data.slot_store import SlotStore, slots_folder, slots_key
 from textocvp.data.tokenizers import Tokenizer, open_tokenizer, tokenize
-from textocvp.data.videos import StoredVideos, Videos, open_videos
+from textocvp.data.videos import SHORTER, StoredVideos, Videos, open_videos
 from textocvp.files import UserError
 
 
@@ -55,7 +55,7 @@ class ClipDataset(Dataset):
             if length < needed:
                 raise UserError(
                     f"video {videos.video_ids[row]} has {length} frames, but clips need {needed} (start and "
-                    f"length together); use shorter clips"
+                    f"length together); {SHORTER}"
                 )
 
     def __len__(self) -> int:

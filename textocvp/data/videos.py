@@ -26,6 +26,9 @@ MEDIAN_VIDEOS = 512
 MEDIAN_FRAMES = 4
 """Frames per video that the median image is computed from."""
 
+SHORTER = "lower dataset.num_frames (of a predictor: --num_preds or prediction_params.num_preds)"
+"""What to do about clips that are longer than the videos."""
+
 
 class Videos(ABC):
     """The clips of a split; its list of videos is that of the data set."""
@@ -57,7 +60,7 @@ class Videos(ABC):
         if not 0 <= start < stop <= length:
             raise UserError(
                 f"video {self.video_ids[index]} has {length} frames, too few for a clip of {stop - start} "
-                f"frames from frame {start}; use shorter clips"
+                f"frames from frame {start}; {SHORTER}"
             )
         return stop
 

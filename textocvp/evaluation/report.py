@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from textocvp.config.experiment import FILE_NAME, FINAL
+from textocvp.config.experiment import FILE_NAME, FINAL, load_experiment
 from textocvp.config.schema import build, read_yaml
 from textocvp.config.training import Bounds
 from textocvp.evaluation import SELECTED_MARK, figures_table, find_seeds
@@ -41,8 +41,7 @@ def report(exp_directory: Path) -> None:
     Raises:
         UserError: something is missing, after everything else was written and printed.
     """
-    if not (exp_directory / FILE_NAME).is_file():
-        raise UserError(f"{exp_directory}: not an experiment (no {FILE_NAME})")
+    load_experiment(exp_directory)  # or a UserError
     missing: List[str] = []
     decomposition = _decomposition(exp_directory, missing)
     predictors, references = _predictors(exp_directory, missing)
@@ -59,7 +58,8 @@ def report(exp_directory: Path) -> None:
     tables = summary_tables(summary)
     with atomic_path(exp_directory / TABLES) as temporary:
         temporary.write_text(tables + "\n")
-    print(f"{tables}\n\n{exp_directory / SUMMARY}")
+    if tables:
+        print(f"{tables}\n\n{exp_directory / SUMMARY}")
     if missing:
         raise UserError(f"{exp_directory}: incomplete: {'; '.join(missing)}")
 

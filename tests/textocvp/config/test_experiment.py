@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 
 from textocvp.config import experiment as module
-from textocvp.config.models import DecompositionConfig
+from textocvp.config.models import DecompositionConfig, SAViConfig
 from textocvp.config.registry import DATASETS, MODELS, PREDICTORS
 from textocvp.config.schema import apply_overrides, difference, to_dict
+from textocvp.data.readers import CATER
+from textocvp.decomposition import SlotDecomposition, build_model
 from textocvp.files import ConfigError, UserError
 
 ORIGINAL = json.loads((Path(__file__).parent / "original_defaults.json").read_text())
@@ -110,6 +112,9 @@ def test_an_experiment_of_the_original_loads_with_defaults_and_warnings(tmp_path
 def test_missing_and_damaged_files(tmp_path):
     with pytest.raises(UserError, match="no such file; .*`python -m textocvp create-experiment`"):
         module.load_experiment(tmp_path)
+    (tmp_path / "experiment_params.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"experiment_params.json: .*expected a section .*got \[\]"):
+        module.create_predictor_experiment(tmp_path, "pred", "OCVPSeq")
     (tmp_path / "experiment_params.json").write_text("{")
     with pytest.raises(UserError, match="experiment_params.json: damaged, not valid JSON"):
         module.load_experiment(tmp_path)
@@ -176,7 +181,7 @@ class OwnConfig(DecompositionConfig):
     depth: int = 2
 
 
-class OwnModel:
+class OwnModel(SlotDecomposition):
     config_class = OwnConfig
 
 
@@ -188,6 +193,40 @@ def test_a_class_from_anywhere_on_the_path_can_be_named(name):
     assert MODELS.get(section.model_name).load() is OwnModel
     with pytest.raises(UserError, match="nowhere:Model: cannot be imported"):
         module.experiment_values("nowhere:Model", "CATER_Hard", {})
+
+
+class WrongConfig(SAViConfig):
+    builds = "json:JSONDecoder"
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "part"),
+    [
+        ("model.model_name", "json:JSONDecoder", "SlotDecomposition"),
+        ("model.model_name", f"{__name__}:OwnDataset", "SlotDecomposition"),
+        ("model.model_name", "textocvp.config.models:DecompositionConfig", "builds"),
+        ("predictor.predictor_name", "json:dumps", "SlotPredictor"),
+        ("dataset.dataset_name", "json:JSONDecoder", "read_frames"),
+    ],
+)
+def test_a_class_of_another_kind_is_refused(folder, path, name, part):
+    _edit(folder, **{path: name})
+    with pytest.raises(ConfigError) as error:
+        module.load_experiment(folder)
+    assert all(part in str(error.value) for part in ("experiment_params.json", path, name, part))
+
+
+class OwnDataset(CATER):
+    """A data set from elsewhere."""
+
+
+def test_a_class_that_only_its_settings_name_is_checked_when_it_is_built(folder):
+    assert DATASETS.get(f"{__name__}:OwnDataset").load() is OwnDataset
+    _edit(folder, **{"model.model_name": f"{__name__}:WrongConfig"})
+    with pytest.raises(
+        UserError, match="json:JSONDecoder: expected a decomposition model.*SlotDecomposition"
+    ):
+        build_model(module.load_experiment(folder))
 
 
 @pytest.mark.parametrize(

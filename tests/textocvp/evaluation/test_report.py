@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from launch.state.manifest import Manifest
-from textocvp.config.experiment import FINAL
+from textocvp.config.experiment import FINAL, create_experiment
 from textocvp.evaluation import find_seeds, seed_checkpoint
 from textocvp.evaluation.report import check_summary, report, stage_seconds
-from textocvp.files import UserError, write_json
+from textocvp.files import ConfigError, UserError, write_json
 
 SEGMENTATION = {"object_miou": 0.46, "background_iou": 0.91, "ari": 0.62, "fg_ari": 0.72}
 REFERENCES = ("copy_frame", "copy_slots", "ceiling")
@@ -30,7 +30,7 @@ def prediction(psnr, seeds=None, **changes):
 def finished(tmp_path):
     """EXP in which every stage left its results; no torch was needed for it."""
     folder = tmp_path / "exp"
-    write_json(folder / "experiment_params.json", {})
+    create_experiment(tmp_path, "exp", "SAVi", "CATER_Hard")
     seeds = {seed: {**SEGMENTATION, "psnr": 24.0, "selected": seed == "1"} for seed in ("0", "1")}
     write_json(
         folder / "results/decomposition.json",
@@ -204,5 +204,17 @@ def test_what_is_no_experiment_or_lacks_recipe_or_summary(tmp_path):
     with pytest.raises(UserError, match="summary.json: no such file"):
         check_summary(tmp_path)
     assert stage_seconds(tmp_path / "nowhere") == {}
-    with pytest.raises(UserError, match="not an experiment"):
+    with pytest.raises(UserError, match="experiment_params.json: no such file"):
         report(tmp_path / "nowhere")
+
+
+def test_an_experiment_without_results_or_with_damaged_parameters_is_only_an_error(tmp_path, capsys):
+    folder = create_experiment(tmp_path, "exp", "SAVi", "CATER_Hard")
+    capsys.readouterr()
+    with pytest.raises(UserError, match="incomplete: "):
+        report(folder)
+    assert capsys.readouterr().out == ""
+    for text, problem in (("[1]", "expected a section"), ("NaN", "expected a section"), ("[]", r"got \[\]")):
+        (folder / "experiment_params.json").write_text(text)
+        with pytest.raises(ConfigError, match=f"experiment_params.json: .*{problem}"):
+            report(folder)
