@@ -58,6 +58,7 @@ def build_parser() -> OneLineParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         added = commands.add_parser(name, help=command.text, description=command.text)
+        added.set_defaults(seeds="", pred=None, decomp_ckpt=None)
         for word in command.options.split():
             names, required = word.rstrip("!").split("|"), word.endswith("!")
             if len(names) > 1:
@@ -65,8 +66,9 @@ def build_parser() -> OneLineParser:
                 for each in names:
                     group.add_argument(f"--{each}", **OPTIONS[each])
             else:
-                also = ("--decomp_ckpt",) if names[0] == "decomp-ckpt" else ()
-                added.add_argument(f"--{names[0]}", *also, required=required, **OPTIONS[names[0]])
+                added.add_argument(f"--{names[0]}", required=required, **OPTIONS[names[0]])
+                if names[0] == "decomp-ckpt":  # as textocvp spells it
+                    added.add_argument("--decomp_ckpt", help=argparse.SUPPRESS)
     return parser
 
 
@@ -145,8 +147,8 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     "recipe": {"type": Path, "help": "experiments/recipes/NAME.yaml"},
     "exp": {"type": Path, "help": "the experiment's folder"},
     "cluster": {"help": "a name in cluster_configs/, or a YAML file (without sbatch on this machine: local)"},
-    "seeds": {"default": "", "help": 'train-decomp, train-predictor: seeds, for example "0 1 2"'},
-    "pred": {"help": "only this predictor experiment (fork: change its values)"},
+    "seeds": {"default": "", "help": 'train once per seed, for example "0 1 2"'},
+    "pred": {"help": "act only on this predictor experiment"},
     "stage": {"help": "for example train-decomp"},
     "task": {"type": _number, "default": 0, "help": "index of the task in its stage (default: 0)"},
     "decomp-ckpt": {"help": "use this decomposition checkpoint"},
@@ -156,7 +158,7 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     },
     "rerun": {"action": FLAG, "help": "move outputs of another config aside and run again"},
     "wait": {"action": FLAG, "help": "wait until the jobs have ended"},
-    "json": {"action": FLAG, "help": "print a list of {stage, task, state, ...}; doctor: {name, level, ...}"},
+    "json": {"action": FLAG, "help": "print JSON"},
     "watch": {"action": FLAG, "help": "refresh every few seconds until nothing is running"},
     "rank": {"type": _number, "default": 0, "help": "rank of the process (default: 0)"},
     "lines": {"type": _number, "default": 40, "help": "print the last LINES lines (default: 40); 0: all"},
@@ -171,7 +173,9 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     "port": {"type": _number, "default": 6006, "help": "port on this machine (default: 6006)"},
 }
 """Every option; it has the same meaning in all commands."""
-SUBMISSION = "recipe|exp! cluster seeds pred decomp-ckpt res rerun wait"
+STAGE = "recipe|exp! cluster res rerun wait"
+"""Options of commands for a stage."""
+ALL = f"{STAGE} pred decomp-ckpt seeds"
 
 
 class Command(NamedTuple):
@@ -184,13 +188,13 @@ class Command(NamedTuple):
 
 
 COMMANDS: Dict[str, Command] = {
-    "pipeline": Command(run_submit, "run or submit all that is missing, in dependency order", SUBMISSION),
-    "train-decomp": Command(run_submit, "train the decomposition model (once per seed)", SUBMISSION),
-    "select-decomp": Command(run_submit, "keep the best seed", SUBMISSION),
-    "precompute-slots": Command(run_submit, "write the slot store", SUBMISSION),
-    "train-predictor": Command(run_submit, "train the predictors", SUBMISSION),
-    "evaluate": Command(run_submit, "evaluate, draw, report", SUBMISSION),
-    "plan": Command(run_plan, "print stages, edges, resources and space; submit nothing", SUBMISSION),
+    "pipeline": Command(run_submit, "run or submit all that is missing, in dependency order", ALL),
+    "train-decomp": Command(run_submit, "train the decomposition model (once per seed)", f"{STAGE} seeds"),
+    "select-decomp": Command(run_submit, "keep the best seed", STAGE),
+    "precompute-slots": Command(run_submit, "write the slot store", f"{STAGE} decomp-ckpt"),
+    "train-predictor": Command(run_submit, "train the predictors", ALL),
+    "evaluate": Command(run_submit, "evaluate, draw, report", f"{STAGE} pred decomp-ckpt"),
+    "plan": Command(run_plan, "print stages, edges, resources and space; submit nothing", ALL),
     "status": Command(run_status, "show the state of each task", "exp! json|watch"),
     "logs": Command(run_logs, "show the log of one task", "exp! stage! task rank lines follow"),
     "why": Command(run_why, "show what failed first, where, and how to fix it", "exp!"),

@@ -74,8 +74,6 @@ def make_request(options: argparse.Namespace, stages: Optional[FrozenSet[str]]) 
     if "train_predictor" in (stages or ()) or options.pred:
         pipeline = with_predictors(pipeline, options.pred, seeds)
     elif seeds:
-        if stages is not None and "train_decomp" not in stages:
-            raise UserError(f"--seeds: {options.command} does not accept it; it uses the trained seeds")
         pipeline = with_decomposition_seeds(pipeline, seeds)
     checkpoint = options.decomp_ckpt
     if checkpoint and "/" in checkpoint:  # as a path it is relative to here, not to the experiment

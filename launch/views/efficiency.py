@@ -42,7 +42,7 @@ class Used:
 
 
 def efficiency_lines(root: Path) -> List[str]:
-    """The table and a suggestion for each stage; UserError if nothing was submitted yet."""
+    """The table and a suggestion for each stage with jobs; UserError if nothing was submitted yet."""
     last = ledger.last_events(root)
     if not last:
         raise UserError(f"{root}: nothing was submitted yet")
@@ -61,8 +61,10 @@ def efficiency_lines(root: Path) -> List[str]:
     lines += [UNKNOWN] if not all(each.accounted for each in used) else []
     stages: Dict[str, List[Used]] = {}
     for each in used:
-        stages.setdefault(shown(each.task.stage), []).append(each)
-    return [*lines, "", *(suggestion(stage, tasks) for stage, tasks in stages.items())]
+        if each.job_id:  # without a scheduler nothing is requested
+            stages.setdefault(shown(each.task.stage), []).append(each)
+    suggestions = [suggestion(stage, tasks) for stage, tasks in stages.items()]
+    return [*lines, *(["", *suggestions] if suggestions else [])]
 
 
 def _recorded(records: Records, task: TaskId, event: Mapping[str, Any]) -> Usage:

@@ -12,7 +12,6 @@ from launch.plan import Action, Plan, Step
 from launch.state import ledger
 from launch.state.snapshot import snapshot_folder, snapshot_path
 from launch.state.task import ANY, OK, Task, TaskId
-from slurm.options import Resources
 from slurm.site import ClusterConfig
 from textocvp.config.data import SlotStoreConfig
 from textocvp.files import bytes_below, format_bytes, space_at
@@ -33,7 +32,7 @@ def summary_line(plan: Plan, cluster: ClusterConfig) -> str:
     others = counts.pop(Action.OUTSIDE)
     parts = [f"{number} {action.value}" for action, number in counts.items() if number]
     end = "; nothing to submit" if counts[Action.QUEUED] else "; nothing is left to do"
-    end = f"; nothing to do; {others} tasks that were not requested are not done" if others else end
+    end = f"; nothing to do; not done: {_count(others, 'task')} not requested" if others else end
     end = "" if counts[Action.RUN] else end
     return f"{plan.root} on {cluster.name}: {len(plan.steps)} tasks, {', '.join(parts)}{end}"
 
@@ -69,9 +68,10 @@ def plan_lines(plan: Plan, cluster: ClusterConfig) -> List[str]:
         task = step.task
         if task.stage != stage:
             stage = task.stage
-            lines += ["", f"{shown(stage)}: {resources_text(cluster.job_resources(stage))}"]
+            lines += ["", f"{shown(stage)}: {resources_text(cluster, stage)}"]
         why = f" ({step.why})" if step.why else ""
-        lines.append(f"  [{task.index}] {task.label or '-'}: {step.action.value}{why}")
+        label = f" {task.label}" if task.label else ""
+        lines.append(f"  [{task.index}]{label}: {step.action.value}{why}")
         lines.append(f"      {task.command}")
         lines += [f"      after {edges_text(task)}"] if task.after else []
     return lines
@@ -142,14 +142,19 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
 
 
-def resources_text(resources: Resources) -> str:
-    """Resources in one line."""
-    parts = [f"{resources.nodes} node{'s' * (resources.nodes > 1)}"]
-    parts += [f"{resources.gpus_per_node} GPU per node"] if resources.gpus_per_node else []
+def resources_text(cluster: ClusterConfig, stage: str) -> str:
+    """The resources of a stage's jobs in one line; nothing limits the time of local runs."""
+    resources = cluster.job_resources(stage)
+    parts = [_count(resources.nodes, "node")]
+    parts += [f"{_count(resources.gpus_per_node, 'GPU')} per node"] if resources.gpus_per_node else []
     parts += [f"{resources.ranks_per_node} processes per node"] if resources.ranks_per_node > 1 else []
-    parts += [f"{resources.cpus_per_task} cores per process"] if resources.cpus_per_task else []
+    parts += [f"{_count(resources.cpus_per_task, 'core')} per process"] if resources.cpus_per_task else []
     parts += [f"{resources.mem_gb:g} GB"] if resources.mem_gb else []
-    return ", ".join([*parts, f"limit {resources.time}"])
+    return ", ".join([*parts, *([f"limit {resources.time}"] if cluster.scheduler != "local" else [])])
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'s' * (number > 1)}"
 
 
 def space_lines(pipeline: Pipeline, plan: Plan) -> List[str]:

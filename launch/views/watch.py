@@ -47,7 +47,7 @@ class Watch:
             return
         self._last = time.monotonic()
         done = [progress_line(read_progress(self.root, *task.id)) or "running" for task in tasks]
-        lines = [f"{title(task)}  {text}" for task, text in zip(tasks, done)]
+        lines = [f"{title(task)}: {text}" for task, text in zip(tasks, done)]
         if not self.terminal:
             for line in lines:
                 self.event(line)

@@ -28,7 +28,6 @@ LOCAL = ("--cluster", "local")
         (("pipeline", "--recipe", SMOKE, "--cluster", "loca"), ("'loca'", "did you mean 'local'?")),
         (("plan", "--exp", "experiments/none", *LOCAL), ("none/experiment_params.json: no such",)),
         (("plan", "--recipe", SMOKE, *LOCAL, "--seeds", "-1"), ("--seeds '-1'", "integers >= 0")),
-        (("select-decomp", "--recipe", SMOKE, *LOCAL, "--seeds", "1"), ("--seeds", "select-decomp")),
         (
             ("evaluate", "--recipe", SMOKE, *LOCAL, "--pred", "VanilaTransformer"),
             ("predictors/VanilaTransformer: ", "did you mean 'VanillaTransformer'?"),
@@ -63,6 +62,8 @@ def test_a_users_error_is_one_line_and_status_2(arguments, parts, capsys, monkey
         (("logs", "--exp", "x", "--stage", "report", "--lines", "-3"), "expected an integer >= 0, got '-3'"),
         (("logs", "--exp", "x", "--stage", "report", "--task", "abc"), "expected an integer >= 0, got 'abc'"),
         (("status", "--exp", "x", "--json", "--watch"), "not allowed with"),
+        (("select-decomp", "--recipe", SMOKE, "--seeds", "1"), "unrecognized arguments: --seeds 1"),
+        (("train-decomp", "--recipe", SMOKE, "--pred", "x"), "unrecognized arguments: --pred x"),
     ],
 )
 def test_a_wrong_option_is_one_line(arguments, part, capsys):
@@ -76,6 +77,10 @@ def test_as_a_program():
     command = [sys.executable, "-m", "launch", "--help"]
     result = subprocess.run(command, cwd=CODE, capture_output=True, text=True)
     assert result.returncode == 0
+    shown = subprocess.run(
+        [*command[:-1], "evaluate", "--help"], cwd=CODE, capture_output=True, text=True
+    ).stdout
+    assert "--decomp-ckpt" in shown and "--decomp_ckpt" not in shown
     assert all(f"  {name} " in result.stdout or f"  {name}\n" in result.stdout for name in COMMANDS)
 
 
@@ -90,8 +95,8 @@ def test_seeds_and_resources():
 def test_resources_are_those_of_the_stage_asked_for(small_recipe, capsys):
     options = ["--recipe", str(small_recipe()), "--cluster", "local", "--res"]
     assert main(["plan", *options, "nodes=2 gpus_per_node=2"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "limit " in line]
-    stages = [line.split(":")[0] for line in lines if "2 nodes, 2 GPU per node, 2 processes" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if " node" in line]
+    stages = [line.split(":")[0] for line in lines if "2 nodes, 2 GPUs per node, 2 processes" in line]
     assert stages == ["train-decomp", "train-predictor"]
 
 

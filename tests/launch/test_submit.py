@@ -228,7 +228,7 @@ def test_a_narrower_request_keeps_the_shared_outputs(finished):
         assert status == 0 and "14 tasks, 14 done; nothing is left to do" in out
     finished.forget("train_predictor/0")
     status, out = finished.run("--pred", "vanilla", command="train-predictor")
-    assert status == 0 and "11 done; nothing to do; 3 tasks that were not requested are not done" in out
+    assert status == 0 and "11 done; nothing to do; not done: 3 tasks not requested" in out
 
 
 def test_an_edited_model_is_refused_before_anything_is_planned(finished):
@@ -276,7 +276,8 @@ def test_plan_writes_nothing(exp):
     status, out = exp.run(command="plan")
     assert status == 0
     for part in (
-        "train-decomp: 1 node, limit 01:00:00",
+        "train-decomp: 1 node\n",
+        "report: 1 node\n  [0]: to run",
         "after the end of train-decomp[0,1]",
         f"python -m textocvp precompute-slots -d {exp.root} --shard 1 --num_shards 2",
     ):

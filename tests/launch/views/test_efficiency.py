@@ -60,7 +60,7 @@ def test_without_a_scheduler_the_ledgers_seconds_count(written, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["make-data", "0", "completed", "1", "6:52"]
     assert lines[2].startswith("memory and cores are known only for jobs in Slurm")
-    assert lines[-1].startswith("make-data: time=00:10:00 would have been enough")
+    assert len(lines) == 3, "without limits there is nothing to suggest"
 
 
 @pytest.mark.cluster

@@ -5,8 +5,10 @@ import pytest
 from launch import CODE
 from launch.cli import main
 from launch.pipeline import from_folder
+from launch.stages import DISTRIBUTED
 from launch.views import plan
 from launch.views.plan import store_bytes
+from slurm.site import parse_cluster
 from textocvp.files import Space
 
 RECIPES = CODE / "experiments" / "recipes"
@@ -49,6 +51,15 @@ def test_what_does_not_fit_is_warned_of(capsys, monkeypatch):
     assert (
         warning.startswith("WARNING: experiments/demo: ") and "177 MB" in warning and "make prune" in warning
     )
+
+
+@pytest.mark.parametrize(("scheduler", "end"), [("slurm", ", limit 01:00:00"), ("local", "")])
+def test_resources_in_words(scheduler, end):
+    resources = {"default": {"cpus_per_task": 1}, "train-decomp": {"gpus_per_node": 2, "mem_gb": 4}}
+    site = parse_cluster({"scheduler": scheduler, "resources": resources}, "s.yaml", "s", CODE, DISTRIBUTED)
+    assert plan.resources_text(site, "report") == f"1 node, 1 core per process{end}"
+    parts = "1 node, 2 GPUs per node, 2 processes per node, 1 core per process, 4 GB"
+    assert plan.resources_text(site, "train_decomp") == f"{parts}{end}"
 
 
 def test_of_data_that_is_not_generated_nothing_is_said(small_recipe, capsys):

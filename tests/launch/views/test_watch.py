@@ -50,6 +50,6 @@ def test_progress_renews_itself_on_a_terminal_only(tmp_path):
         for _ in range(2):
             watch._last -= 1.0
             watch.running([task])
-        line = "train-decomp[1] (seed 7)  12/50  3.0/s  1:12 left  loss 0.1235"
+        line = "train-decomp[1] (seed 7): 12/50  3.0/s  1:12 left  loss 0.1235"
         assert stream.getvalue().count(line) == expected
         assert stream.getvalue().count("\x1b[1F\x1b[J") == expected // 2
