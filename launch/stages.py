@@ -45,7 +45,9 @@ def _options(settings: Settings) -> Tuple[str, ...]:
 def prepare_data(pipeline: Pipeline, planned: Planned) -> List[Task]:
     """Decode every video once, for all seeds and predictors, and check the captions."""
     argv = ("prepare-data", "-d", pipeline.folder(""), *pipeline.worker_option("prepare_data"))
-    config = {"dataset": pipeline.dataset_fields("")}
+    folders = ("", *(f"predictors/{name}" for name in pipeline.predictors))
+    tokenizers = sorted({pipeline.experiments[name].dataset.tokenizer for name in folders})
+    config = {"dataset": pipeline.dataset_fields(""), "tokenizers": tokenizers}  # it checks the captions
     task = Task("prepare_data", 0, "frames", argv, config, (CAPTIONS, WEIGHTS), ("frames/*/part_*",))
     return [replace(task, leftovers=("frames",), after=edges_to(planned["make_data"]), replaceable=True)]
 

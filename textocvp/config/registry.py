@@ -23,7 +23,7 @@ INTERFACES: Dict[str, Union[str, Tuple[str, ...]]] = {
     "predictor": "textocvp.predictors.rollout:SlotPredictor",
     "data set": ("__len__", "key", "read_frames", "masks", "states"),
 }
-"""Kind -> "module:Class" of its base class, or the methods that it has (textocvp.data.dataset:VideoDataset)."""
+"""Kind -> "module:Class" of its base class, or the names of its methods (as in data.dataset:VideoDataset)."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def _open_splits(name: str, root: Path, problems: List[str]) -> List[VideoDatase
 
 
 def _check_split(split: VideoDataset, workers: int, problems: List[str]) -> str:
-    """Read all videos and captions of a split; returns one line about it. What is wrong joins the problems."""
+    """Read all videos and captions of a split; returns one line about it. Appends what is wrong to `problems`."""
     checked: List[Checked] = []
     with Progress(f"check-data {split.split}", len(split), unit="video") as progress:
         for video in in_processes(functools.partial(_read, split), range(len(split)), workers, "fork"):
