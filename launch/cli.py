@@ -1,7 +1,5 @@
 """`python -m launch COMMAND`: plans, submits and watches; the work itself is `python -m textocvp`."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """A variant of an experiment: outputs that the changed values do not affect are reused."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -5,8 +5,6 @@
 Every executor runs this, once per rank. Only rank 0 checks and records; the others wait for its decision.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os

@@ -3,8 +3,6 @@
 The ledger says what was submitted, the scheduler what has become of it.
 """
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import dataclass
 from pathlib import Path

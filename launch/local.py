@@ -1,7 +1,5 @@
 """Runs tasks on this machine without a scheduler: in order of their edges, a few at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """The input of the stages: the values of one experiment's folders and a few numbers of its recipe."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple

@@ -1,7 +1,5 @@
 """The plan: each task is done, already queued, to be run, or refused."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase

@@ -1,7 +1,5 @@
 """experiments/recipes/NAME.yaml: a pipeline, resolved into experiment folders before any job is submitted."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`shell` and `tensorboard`: in the image, with a task's folders, environment and resources."""
 
-from __future__ import annotations
-
 import argparse
 import getpass
 import shlex

@@ -5,8 +5,6 @@ outputs, and the files that they write. Stage ids have underscores in code and p
 command line and in messages.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Mapping, Tuple
 

@@ -1,7 +1,5 @@
 """Turns the options of a command line into submitted jobs or local runs."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path

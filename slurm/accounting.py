@@ -1,7 +1,5 @@
 """Requested and used resources of jobs, from one sacct call."""
 
-from __future__ import annotations
-
 import math
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The jobs' python and image: where they are, how they are started and built."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shlex

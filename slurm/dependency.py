@@ -6,8 +6,6 @@ elements with the same meaning: an array is not named as a whole if some of its 
 Jobs must check for themselves that no dependency was dropped by Slurm.
 """
 
-from __future__ import annotations
-
 from typing import Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 
 Edge = Tuple[str, str]

@@ -1,7 +1,5 @@
 """The only importer of submitit: submits an array job, or returns its batch script."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """A job's resources and environment, as options of sbatch and srun and as lines of its batch script."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

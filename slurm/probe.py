@@ -1,7 +1,5 @@
 """Queries to a cluster before jobs are submitted, and one short job that is waited for."""
 
-from __future__ import annotations
-
 import contextlib
 import getpass
 import logging

@@ -1,7 +1,5 @@
 """States of jobs from one squeue and one sacct call, for any number of jobs; works without sacct."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The schema and the reader of a site's config (cluster_configs/*.yaml)."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple, Union
@@ -136,7 +134,7 @@ class ClusterConfig(SiteFile):
         """The resources of one kind of job."""
         return self.kinds.get(kind) or self.kinds[DEFAULT]
 
-    def with_resources(self, overrides: Mapping[str, Any], kinds: Mapping[str, bool]) -> ClusterConfig:
+    def with_resources(self, overrides: Mapping[str, Any], kinds: Mapping[str, bool]) -> "ClusterConfig":
         """The same site with other resources for some kinds of jobs, given as in `load_cluster`."""
         changed = {
             kind: _build(

@@ -4,8 +4,6 @@ A command's options become the keyword arguments of its handler, which is import
 and the commands that need no torch start at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

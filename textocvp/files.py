@@ -4,8 +4,6 @@ Files are written atomically: under a temporary name in the same folder, flushed
 A write that fails for lack of space raises DiskFullError, which names the path.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import errno

@@ -4,8 +4,6 @@ Weights are named by a folder (config.json and model.safetensors, as transformer
 on the model hub. The network is asked last, and never if HF_HUB_OFFLINE=1.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
@@ -32,11 +30,11 @@ class FrozenEncoder(nn.Module):
     """A module around a pretrained transformer: never trained, always in eval mode, in no checkpoint."""
 
     @property
-    def transformer(self) -> PreTrainedModel:
+    def transformer(self) -> "PreTrainedModel":
         """The pretrained model."""
         raise NotImplementedError
 
-    def train(self, mode: bool = True) -> FrozenEncoder:
+    def train(self, mode: bool = True) -> "FrozenEncoder":
         """Stays in eval mode."""
         return super().train(False)
 
@@ -64,7 +62,7 @@ def _places(name: str, folder: Path | None) -> list[Path]:
     return list(dict.fromkeys([*places, Path(name)]))
 
 
-def read_model(model_class: type, name: str, folder: Path | None, **settings: Any) -> PreTrainedModel:  # noqa: ANN401
+def read_model(model_class: type, name: str, folder: Path | None, **settings: Any) -> "PreTrainedModel":  # noqa: ANN401
     """The pretrained model, frozen and in eval mode (UserError: neither found nor fetched, or damaged)."""
     model, report = read(model_class, name, folder, output_loading_info=True, **settings)
     missing = sorted(report["missing_keys"])
@@ -87,7 +85,7 @@ def read_tokenizer(name: str, folder: Path | None) -> Any:  # noqa: ANN401
     return read(AutoTokenizer, name, folder)
 
 
-def save_model(model: PreTrainedModel, folder: Path) -> None:
+def save_model(model: "PreTrainedModel", folder: Path) -> None:
     """Write config.json and model.safetensors."""
     _silence_transformers()
     model.save_pretrained(folder)

@@ -9,8 +9,6 @@ Exit codes of a run that stopped on request and saved its state (128 + the signa
 The same command, run again, continues. Standard library only.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import enum

@@ -4,8 +4,6 @@ Notes about a run are logged (`logging.getLogger(__name__)`); results of command
 log line is its message alone; elsewhere the time precedes it, and in a run of several processes the rank.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -3,8 +3,6 @@
 Runs the table in checks.py; its rows about nodes get their facts from probe.py, which runs in one short job.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shlex

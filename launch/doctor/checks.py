@@ -1,7 +1,5 @@
 """The checks of `doctor`: each row has a name, advice, and a test of a fact from a node or of this host."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import shutil
@@ -54,7 +52,7 @@ class Row(NamedTuple):
     """Shown unless the level is OK."""
     test: Test
 
-    def findings(self, checks: Checks, fact: Fact) -> Iterator[Finding]:
+    def findings(self, checks: "Checks", fact: Fact) -> Iterator[Finding]:
         """Findings for a fact ({} if the test needs none); an error in getting the fact is a finding too."""
         results: List[Tuple[str, ...]] = []
         try:

@@ -7,8 +7,6 @@ It is sent as text, so it does not depend on shared folders. Each fact is a line
 are imported by name, and a failure is a fact too.
 """
 
-from __future__ import annotations
-
 import fcntl
 import importlib
 import json

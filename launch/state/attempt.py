@@ -1,7 +1,5 @@
 """One attempt at a task: its name, rank 0's decision, signals, rank variables, progress."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """EXP/jobs/ledger.jsonl: what was submitted, started and ended, one line each, never rewritten; its lock."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

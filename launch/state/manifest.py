@@ -3,8 +3,6 @@
 EXP/jobs/STAGE/TASK/manifest.json   written when the task has succeeded
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -75,7 +73,7 @@ class Manifest:
         write_json(path, asdict(self))
 
     @classmethod
-    def read(cls, path: Path) -> Manifest:
+    def read(cls, path: Path) -> "Manifest":
         """Read a manifest; UserError if the file is absent, damaged or of another schema."""
         try:
             values = read_json(path)

@@ -10,8 +10,6 @@
 Files listed in a manifest and files of queued or running tasks are kept, and so are unknown ones.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -4,8 +4,6 @@ EXP/jobs/snapshots/HASH/ contains the tracked files as edited and the untracked 
 Equal trees share one folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

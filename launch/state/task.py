@@ -1,7 +1,5 @@
 """A task: its command, inputs, outputs and dependencies; recorded in task.json."""
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

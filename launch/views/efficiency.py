@@ -1,7 +1,5 @@
 """`make efficiency`: requested and used time, memory and cores of each task, and suggestions."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

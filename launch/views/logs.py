@@ -1,7 +1,5 @@
 """`logs`: the log of one task; the lines of a log that explain a failure."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

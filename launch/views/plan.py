@@ -1,7 +1,5 @@
 """Plans on the terminal: tasks, edges, resources, batch scripts, disk space; and the report stage's table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """`status`: the state of each task, from manifests, ledger, progress files and one squeue call."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

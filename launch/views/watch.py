@@ -1,7 +1,5 @@
 """Output while tasks run: one updated line per running task, or plain lines in a log."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

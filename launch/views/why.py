@@ -1,7 +1,5 @@
 """`why`: what failed first, where, and how to fix it. `verify`: outputs that have changed."""
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 from enum import Enum

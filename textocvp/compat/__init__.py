@@ -4,8 +4,6 @@ Nothing but the command line imports this package. `native_files` lets every com
 original where it takes one of ours; torch is imported only then.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """Checkpoints of the original implementation: read as models of ours, and copied to native files."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import shutil
@@ -52,7 +50,7 @@ class Trained:
     """The experiment's, or the predictor's."""
 
     @staticmethod
-    def of(folder: Path, predictor: str | None) -> Trained:
+    def of(folder: Path, predictor: str | None) -> "Trained":
         """Read the configuration of an experiment's model, or of its predictor of that name."""
         if predictor is None:
             return Trained(load_experiment(folder), "model", folder)

@@ -3,8 +3,6 @@
 After an interruption the same command continues the download, if the server supports it.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import stat

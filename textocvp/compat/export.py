@@ -4,8 +4,6 @@ python -m textocvp export -d EXP --out model.pth
 python -m textocvp export -d EXP --name_pred_exp NAME --out predictor.pth
 """
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -6,8 +6,6 @@ experiment_params.json keeps its values and gets no `suite` section, so that the
 Checkpoints get our names. Frozen encoders, which the original writes into every checkpoint, go to weights/.
 """
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@
 ending in ".", of a prefix of several; "*" is a number. `from_original` and `to_original` rename state dicts.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

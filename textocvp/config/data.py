@@ -1,7 +1,5 @@
 """Sections `dataset`, `prediction_params`, `suite.slots` of experiment_params.json."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal, Mapping, Optional, Tuple
 
 from pydantic import Field, NonNegativeInt, PositiveInt

@@ -4,8 +4,6 @@ The file keeps the structure of the original implementation. A file with a `suit
 suite and is checked strictly; one without it is the original's: its behaviours apply, unknown keys only warn.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple

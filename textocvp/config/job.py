@@ -3,8 +3,6 @@
 launch sets the variables; a command that is run by hand has none.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

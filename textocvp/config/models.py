@@ -4,8 +4,6 @@ Sections that name a class (`encoder`, `decoder`) have that class's own settings
 registry knows their class.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal, Mapping, Optional, Tuple, Union
 
 from pydantic import Field, PositiveInt

@@ -1,12 +1,10 @@
 """Command lines: options made from settings, and errors in one line."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, Literal, NoReturn, Optional, TypeVar, get_args, get_origin
 
 from textocvp.config.registry import Registry
 from textocvp.config.schema import Settings, build
@@ -27,7 +25,7 @@ def add_options(
     parser: argparse.ArgumentParser,
     cls: type[Settings],
     names: Sequence[str] = (),
-    default: str | None = None,
+    default: Optional[str] = None,
 ) -> None:
     """One option per field (or per field in `names`): its name, default and docstring.
 

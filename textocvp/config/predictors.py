@@ -1,7 +1,5 @@
 """Settings of the predictors (section `predictor` of experiment_params.json)."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Mapping, Optional
 
 from pydantic import Field, PositiveInt

@@ -6,8 +6,6 @@ experiment names it. That is either the class itself, whose attribute `config_cl
 login node can plan with that without torch.
 """
 
-from __future__ import annotations
-
 import importlib
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, Tuple, Type, Union

@@ -4,8 +4,6 @@ A section of a file is a subclass of `Settings`. Annotations define the allowed 
 and unit. Checks between fields go into `check`. The given values are never mutated.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import dataclasses

@@ -1,7 +1,5 @@
 """Options of `make-data` and `make-weights`, which are also entries of a recipe."""
 
-from __future__ import annotations
-
 from typing import Any, Dict, List, Literal, Optional, Tuple, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator

@@ -1,7 +1,5 @@
 """Sections `training`, `loss` and `predictor_loss` of experiment_params.json."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, Mapping, Optional, Tuple
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationInfo, model_validator

@@ -1,7 +1,5 @@
 """`python -m textocvp check-data --dataset CATER_Hard --root DIR`: is the data whole, how does it look?"""
 
-from __future__ import annotations
-
 import functools
 import time
 from pathlib import Path
@@ -75,7 +73,7 @@ def _open_splits(name: str, root: Path, problems: List[str]) -> List[VideoDatase
 
 
 def _check_split(split: VideoDataset, workers: int, problems: List[str]) -> str:
-    """Read all videos and captions of a split; returns one line about it. Appends what is wrong to `problems`."""
+    """Read all videos and captions of a split; returns a line about it and adds errors to `problems`."""
     checked: List[Checked] = []
     with Progress(f"check-data {split.split}", len(split), unit="video") as progress:
         for video in in_processes(functools.partial(_read, split), range(len(split)), workers, "fork"):

@@ -4,8 +4,6 @@ A data set of your own is one class with these attributes and methods and one li
 (DATASETS). Constructor: (config, root, split, hold_out=True).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Protocol
 

@@ -8,8 +8,6 @@ A chunk is one video, or as many of its frames as fit into 1 MiB. Nothing is com
 a clip took 2.5 times longer with gzip, 3 times with lzf.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import time

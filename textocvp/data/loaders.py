@@ -1,7 +1,5 @@
 """Data sets and loaders of both tasks. An item depends on the sample asked for, not on worker or rank."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
@@ -178,7 +176,7 @@ def evaluation_loader(
     shuffle: bool = False,
     rank: int = 0,
     world: int = 1,
-) -> Loader:
+) -> "Loader":
     """Every item once, joined over the ranks; ranks may differ by one item.
 
     Args:

@@ -1,7 +1,5 @@
 """Which clips a training step sees: a pure function of seed and step, so resuming needs only the step."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ manifests: the store's key, the number of parts, the file's bytes and hashes, an
 index of a store is a function of its manifests; a part without manifest does not exist.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -12,8 +12,6 @@ CATER's videos are named relative to ROOT/{easy,hard}. Only generated data, whic
 masks and states.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from pathlib import Path

@@ -6,8 +6,6 @@ contains windows, not videos. A part holds `slots` (W, T, N, D) float32, one chu
 and sum of squares per slot dimension).
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Captions to token ids: when they are read, by `tokenize` for training, evaluation and prediction alike."""
 
-from __future__ import annotations
-
 import functools
 import json
 import re
@@ -38,7 +36,7 @@ class Text(NamedTuple):
     mask: torch.Tensor
     """(B, S) bool, True = a real token."""
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> Text:
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Text":
         """The same on another device."""
         return Text(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
 
@@ -79,7 +77,7 @@ def open_tokenizer(experiment: Experiment, folder: Path, dataset: VideoDataset) 
     return functools.lru_cache(maxsize=None)(tokenizer)  # captions come again every epoch
 
 
-def open_custom_tokenizer(experiment: Experiment, folder: Path, dataset: VideoDataset) -> CustomTokenizer:
+def open_custom_tokenizer(experiment: Experiment, folder: Path, dataset: VideoDataset) -> "CustomTokenizer":
     """The experiment's own vocabulary, or that of its data set; UserError if it lacks a caption's word."""
     vocabulary: Union[str, Path] = dataset.vocabulary
     if experiment.dataset.vocabulary is not None:

@@ -3,8 +3,6 @@
 And the median image: the background of a static camera.
 """
 
-from __future__ import annotations
-
 import functools
 from abc import ABC, abstractmethod
 from pathlib import Path

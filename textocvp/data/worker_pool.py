@@ -1,7 +1,5 @@
 """Worker processes that end with the process that started them, however that ends."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

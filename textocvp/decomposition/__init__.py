@@ -1,7 +1,5 @@
 """Decomposition models: video to slots and back (`base.SlotDecomposition` is their interface)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from textocvp.config import registry

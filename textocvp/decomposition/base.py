@@ -1,7 +1,5 @@
 """What all decomposition models share: slots bound to image features frame by frame."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

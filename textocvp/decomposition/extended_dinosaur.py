@@ -1,7 +1,5 @@
 """ExtendedDINOSAUR: slots of DINO features for video (Seitzer et al. 2023; Villar-Corrales et al. 2025)."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

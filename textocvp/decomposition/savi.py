@@ -1,7 +1,5 @@
 """SAVi: Slot Attention for Video (Kipf et al. 2022), unconditional."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

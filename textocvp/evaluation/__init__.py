@@ -1,7 +1,5 @@
 """What follows training: evaluation, selection of seeds, figures, report. Here: seeds, tables."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, List, Mapping, NamedTuple, Sequence
 

@@ -8,8 +8,6 @@ alone misleads: a tiling scores about 0.5. Objects of different colours are easy
 given the true number of objects, and the fact that the camera is static.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Pictures of test clips: what the slots are, what predictors forecast."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Clips as evaluation sees them: from the reader's start, encoded with the noise that the slot store has."""
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ The settings are the original's. torchmetrics' SSIM is not used: it averages ove
 which moves single values by up to 0.02.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Optional

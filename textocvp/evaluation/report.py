@@ -10,8 +10,6 @@ check-summary compares figures of EXP/summary.json, by their dotted paths, with 
       margins.TextOCVP_CustomTF.over.VanillaTransformer.psnr: {min: 1.5}
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 

@@ -6,8 +6,6 @@ Those about the background assume a static camera: what is near the training spl
 background.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import shutil

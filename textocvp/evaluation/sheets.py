@@ -1,7 +1,5 @@
 """Labelled sheets and animations of small frames, enlarged without smoothing (Pillow)."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass

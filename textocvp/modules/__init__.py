@@ -1,7 +1,5 @@
 """The parts that networks are built from; here: how the original initialises them."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -1,7 +1,5 @@
 """Transformer layers: the original's own blocks (TransformerBlock), PyTorch's (EncoderLayer), positions."""
 
-from __future__ import annotations
-
 import math
 
 import torch

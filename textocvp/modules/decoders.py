@@ -4,8 +4,6 @@ ConvDecoder(config, slot_dim, out_channels): slots (M, D) -> RGB and mask logit 
 MLPPatchDecoder(config, img_size): slots (B, T, N, D) -> features, masks and frames
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -4,8 +4,6 @@ ConvEncoder(config, in_channels): frames (M, C, H, W) -> feature maps (M, F, h, 
 ViTEncoder(name, config, img_size, folder): frames (M, 3, H, W) -> patch features (M, L, F)
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The parts of the recurrence over frames: slot attention (the corrector), initializers, the transition."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Text: token ids to embeddings (TextTransformer, T5TextEncoder); slots that read them (TextGuidedBlock)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +84,7 @@ class FrozenT5(FrozenEncoder):
         self.requires_grad_(False).eval()
 
     @property
-    def transformer(self) -> PreTrainedModel:
+    def transformer(self) -> "PreTrainedModel":
         """What transformers saves and reads."""
         return self.model
 

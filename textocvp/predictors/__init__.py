@@ -3,8 +3,6 @@
 `rollout.SlotPredictor` is the interface of one step, `rollout.SlotForecaster` what is trained and used.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from textocvp.config import registry

@@ -1,7 +1,5 @@
 """One step of prediction, and the one autoregressive rollout of it from a few context frames."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Predictors without text: VanillaTransformer, and OCVPSeq, which attends to objects and to time in turn."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

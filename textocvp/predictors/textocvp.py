@@ -1,7 +1,5 @@
 """TextOCVP: text-guided object-centric prediction (Villar-Corrales, Plepi, Behnke 2025)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -8,8 +8,6 @@ OUT/{easy,hard}/ contains
     settings.json                      the settings of make-data
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

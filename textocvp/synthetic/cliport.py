@@ -9,8 +9,6 @@ OUT/{train,val,test}/episodeNNNNN/ contains
 OUT/generated/ contains settings.json and {split}_explicit.json, the captions by episode.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -7,8 +7,6 @@
 index: the same settings give the same bytes.
 """
 
-from __future__ import annotations
-
 import functools
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The static camera with its rays, and the bodies that they meet: only the poses that differ."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -152,7 +150,7 @@ class Body:
         """(frames, pose) pairs: one pair with all frames for a body that has only one pose."""
         return enumerate(range(num_frames)) if self.num_poses > 1 else iter([(slice(None), 0)])
 
-    def shaded_by(self, caster: Body) -> np.ndarray:
+    def shaded_by(self, caster: "Body") -> np.ndarray:
         """(P,) whether another body may block its light, judging by their spheres."""
         offset = caster.centre - self.centre
         along = offset @ KEY_LIGHT

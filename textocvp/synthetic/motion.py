@@ -1,7 +1,5 @@
 """What the objects do: actions, and the pose of every object in every frame."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Optional

@@ -1,7 +1,5 @@
 """Drawing a scene: bodies with their shadows on the table and on each other, rubber and metal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

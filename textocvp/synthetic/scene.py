@@ -1,7 +1,5 @@
 """What is on the table at the start of a video: objects, their looks, sizes and places."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, TypeVar

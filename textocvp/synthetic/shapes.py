@@ -4,8 +4,6 @@ A ray is origin + t * direction, its six components arrays that broadcast togeth
 (near, far): t where the ray enters and leaves; (inf, -inf) where it misses.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

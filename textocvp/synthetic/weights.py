@@ -4,8 +4,6 @@ For machines without the pretrained weights: a recipe's `weights` section and te
 treats them like pretrained ones.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -11,8 +11,6 @@ torch and DeepSpeed are imported inside the commands, once the signal handlers a
 arrives during those seconds is not lost.
 """
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from pathlib import Path

@@ -8,8 +8,6 @@ loss_history          [[step, mean training loss since the point before], ...]
 config, provenance    the resolved experiment; code revision, image, versions
 """
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Callable, Mapping

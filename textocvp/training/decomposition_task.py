@@ -1,7 +1,5 @@
 """Training a decomposition model: reconstruct the clip through the slots."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path

@@ -4,8 +4,6 @@ The rest of the training knows only `World` and `Engine`. One process needs no l
 processes find each other through RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import os

@@ -5,8 +5,6 @@ recorder writes curves and checkpoints. What a step does depends on the step alo
 where the run began: a resumed run repeats what an uninterrupted one would have done.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import logging
 import math

@@ -1,7 +1,5 @@
 """Training a slot predictor: forecast the slots of the next frames, the decomposition model frozen."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

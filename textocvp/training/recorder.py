@@ -1,7 +1,5 @@
 """What a training leaves in its folder: curves and pictures in TensorBoard, checkpoints, states."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from pathlib import Path

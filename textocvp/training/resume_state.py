@@ -10,8 +10,6 @@ Learning rate, data order and every random draw are functions of the step, so th
 DeepSpeed unpickles its shards: only this experiment's own folder is read, and only if its checksums match.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Where a training run starts (the beginning, a checkpoint, a saved state, or not at all) and how it ends."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Slots of windows: for the slot store and for training without one alike."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress

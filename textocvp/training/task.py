@@ -1,7 +1,5 @@
 """What the training loop asks of a task, what both tasks share, and their losses and draws."""
 
-from __future__ import annotations
-
 import functools
 import math
 import operator
