@@ -75,7 +75,7 @@ def test_a_training_fills_the_disk_and_goes_on_when_there_is_more(
     assert main(["why", "--exp", str(root)]) == 0
     why = capsys.readouterr().out.splitlines()
     assert why[0].startswith("train-decomp[0] failed, on ") and "no space left on device" in why[0]
-    assert why[-1].startswith("what to do: free space (`make prune EXP=...` removes what is never needed")
+    assert why[-1].startswith("what to do: free space") and "make prune" in why[-1]
 
     mount_small("64m")
     assert main(["train-decomp", *experiment(ranks), "--wait"]) == 0

@@ -62,7 +62,7 @@ def test_a_wrong_config_is_one_finding(site, doctor, capsys):
     [
         ({"python": "/no/python"}, "python"),
         ({"scheduler": "slurm"}, "programs"),
-        ({"container": {"runtime": "singularity"}}, "image, singularity"),
+        ({"container": {"runtime": "singularity", "image": "/no/image"}}, "image, singularity"),
     ],
 )
 def test_no_node_is_probed_where_a_needed_check_failed(site, doctor, tmp_path, monkeypatch, values, names):
