@@ -100,4 +100,4 @@ def test_a_training_that_hangs_ends_with_stacks_and_its_node(train, slurm, pid_o
     said = capsys.readouterr().out
     assert "failed, job " in said and ", on n[1-2], exit code 1:0" in said
     assert "  Timeout (0:00:06)!" in said
-    assert "what to do: a process waited for a step that never came" in said
+    assert "what to do: a process made no progress" in said and "make logs" in said

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from textocvp import stopping
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 MASK_BIAS = "decoder.decoder.3.bias"
 ILL_CONDITIONED = ("slot_attention.to_q.bias", "slot_attention.norm_slot.bias")
@@ -44,9 +46,11 @@ class GoldenCase:
 
 
 @pytest.fixture(autouse=True)
-def no_hub(monkeypatch):
-    """No test waits for the model hub."""
+def alone(monkeypatch):
+    """No test waits for the model hub, or leaves its signal handlers to the next one."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield
+    stopping.restore()
 
 
 @pytest.fixture

@@ -8,12 +8,6 @@ import pytest
 from textocvp import stopping
 
 
-@pytest.fixture(autouse=True)
-def handlers():
-    yield
-    stopping.restore()
-
-
 def send(*numbers):
     for number in numbers:
         os.kill(os.getpid(), number)
