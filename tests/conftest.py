@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # started by nohup or &: the programs under test would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CODE = Path(__file__).resolve().parents[1]
 DEV_CLUSTER = CODE / "slurm" / "dev_cluster" / "cluster.sh"
