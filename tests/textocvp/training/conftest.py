@@ -33,10 +33,8 @@ PREDICTORS = {
 
 
 @pytest.fixture(autouse=True)
-def signals():
+def notes():
     set_up_logging()
-    yield
-    stopping.restore()
 
 
 @pytest.fixture(scope="session")
